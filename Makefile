@@ -1,0 +1,32 @@
+# Every target sets up .venv by itself when it is missing or older than what it is made from.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test bench lint clean
+
+demo: $(READY)
+	$(BIN)/fastseg demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -q -n auto --dist loadgroup -m "not gpu"
+
+bench: $(READY)
+	$(BIN)/fastseg bench
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*')
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info fastseg/_C*.so
+
+$(READY): pyproject.toml setup.py constraints.txt CMakeLists.txt $(shell find csrc -type f)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $(READY)

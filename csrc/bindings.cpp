@@ -1,0 +1,152 @@
+// fastseg._C: the kernels' entry points for Python. The only file that includes pybind11; the tuples that it takes are
+// made by fastseg/backends/views.py.
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+
+#include "fastseg/cpu/capability.h"
+#include "fastseg/cpu/memory.h"
+#include "fastseg/norm.h"
+
+namespace py = pybind11;
+
+// ---- tuples and None to View and Vector
+namespace pybind11::detail {
+
+inline bool read_tuple(handle from, int64_t* to, Py_ssize_t count) {
+  if (!PyTuple_Check(from.ptr()) || PyTuple_GET_SIZE(from.ptr()) != count) return false;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    to[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(from.ptr(), i));
+    if (to[i] == -1 && PyErr_Occurred()) {
+      PyErr_Clear();
+      return false;
+    }
+  }
+  return true;
+}
+
+template <>
+struct type_caster<fastseg::View> {
+  PYBIND11_TYPE_CASTER(fastseg::View, const_name("tuple[int, int, int, int, int] | None"));
+  bool load(handle from, bool) {
+    if (from.is_none()) return true;
+    int64_t v[5];
+    if (!read_tuple(from, v, 5)) return false;
+    value = {reinterpret_cast<void*>(v[0]), static_cast<fastseg::Element>(v[1]), v[2], v[3], v[4]};
+    return true;
+  }
+};
+
+template <>
+struct type_caster<fastseg::Vector> {
+  PYBIND11_TYPE_CASTER(fastseg::Vector, const_name("tuple[int, int, int] | None"));
+  bool load(handle from, bool) {
+    if (from.is_none()) return true;
+    int64_t v[3];
+    if (!read_tuple(from, v, 3)) return false;
+    value = {reinterpret_cast<void*>(v[0]), static_cast<fastseg::Element>(v[1]), v[2]};
+    return true;
+  }
+};
+
+}  // namespace pybind11::detail
+
+namespace {
+
+using fastseg::Activation;
+using fastseg::InstanceNormActBackward;
+using fastseg::InstanceNormActForward;
+using fastseg::Vector;
+using fastseg::View;
+
+template <class T = void>
+T* pointer(uint64_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+InstanceNormActForward forward_args(int64_t batch, int64_t channels, int64_t spatial, View x, Vector weight,
+                                    Vector bias, View residual, View y, uint64_t mean, uint64_t rstd, int activation,
+                                    double negative_slope, double eps) {
+  return {batch,
+          channels,
+          spatial,
+          x,
+          weight,
+          bias,
+          residual,
+          y,
+          pointer(mean),
+          pointer(rstd),
+          static_cast<Activation>(activation),
+          negative_slope,
+          eps};
+}
+
+InstanceNormActBackward backward_args(int64_t batch, int64_t channels, int64_t spatial, View grad, View x,
+                                      Vector weight, Vector bias, View y, uint64_t mean, uint64_t rstd, View dx,
+                                      View dresidual, uint64_t dweight, uint64_t dbias, int activation,
+                                      double negative_slope) {
+  return {batch,
+          channels,
+          spatial,
+          grad,
+          x,
+          weight,
+          bias,
+          y,
+          pointer(mean),
+          pointer(rstd),
+          dx,
+          dresidual,
+          pointer(dweight),
+          pointer(dbias),
+          static_cast<Activation>(activation),
+          negative_slope};
+}
+
+// Exposes `run(args, extra...)` under `name`: Python passes the fields that `make` takes, then the extras.
+template <class... Fields, class Args, class... Extra>
+void define(py::module_& m, const char* name, Args (*make)(Fields...), void (*run)(const Args&, Extra...)) {
+  m.def(name, [make, run](Fields... fields, Extra... extra) {
+    const Args args = make(fields...);
+    py::gil_scoped_release release;
+    run(args, extra...);
+  });
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Compiled kernels of fastseg. Called by fastseg.backends only.";
+  m.attr("compiler") = __VERSION__;
+  m.def("cpu_capability", &fastseg::cpu::capability_name);
+  py::class_<fastseg::cpu::Block>(m, "Block", py::buffer_protocol(), "Memory of a large output, see cpu/memory.h.")
+      .def(py::init<int64_t>())
+      .def_buffer([](fastseg::cpu::Block& block) {
+        return py::buffer_info(static_cast<uint8_t*>(block.data()), py::ssize_t(block.bytes()));
+      });
+  m.def("set_cache_limit", &fastseg::cpu::set_cache_limit);
+  m.def("cache_limit", &fastseg::cpu::cache_limit);
+  m.def("cached_bytes", &fastseg::cpu::cached_bytes);
+  m.def("release_cache", &fastseg::cpu::release_cache);
+  define(m, "instance_norm_act_forward", forward_args, fastseg::cpu::instance_norm_act_forward);
+  define(m, "instance_norm_act_backward", backward_args, fastseg::cpu::instance_norm_act_backward);
+#ifdef FASTSEG_WITH_CUDA
+  m.attr("cuda_architectures") = FASTSEG_CUDA_ARCHITECTURES;
+  m.def("cuda_instance_norm_act_workspace", [](int64_t batch, int64_t channels, int64_t spatial, int type) {
+    return fastseg::cuda::instance_norm_act_workspace(batch, channels, spatial, static_cast<fastseg::Element>(type));
+  });
+  define(
+      m, "cuda_instance_norm_act_forward", forward_args,
+      +[](const InstanceNormActForward& args, uint64_t workspace, uint64_t stream) {
+        fastseg::cuda::instance_norm_act_forward(args, pointer(workspace), pointer(stream));
+      });
+  define(
+      m, "cuda_instance_norm_act_backward", backward_args,
+      +[](const InstanceNormActBackward& args, uint64_t workspace, uint64_t stream) {
+        fastseg::cuda::instance_norm_act_backward(args, pointer(workspace), pointer(stream));
+      });
+#else
+  m.attr("cuda_architectures") = py::none();
+#endif
+}

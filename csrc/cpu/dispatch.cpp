@@ -1,0 +1,95 @@
+// Sends each CPU entry point to the build for this processor. One line per entry point at the end of this file.
+#include <cstdlib>
+#include <cstring>
+
+#include "fastseg/cpu/capability.h"
+#include "fastseg/norm.h"
+
+namespace fastseg {
+
+#define FASTSEG_DECLARE_BUILD(isa)                                                    \
+  namespace isa {                                                                     \
+  void instance_norm_act_forward(const InstanceNormActForward&, int threads, bool);   \
+  void instance_norm_act_backward(const InstanceNormActBackward&, int threads, bool); \
+  }
+FASTSEG_DECLARE_BUILD(baseline)
+#ifdef FASTSEG_X86
+FASTSEG_DECLARE_BUILD(avx2)
+FASTSEG_DECLARE_BUILD(avx512)
+#endif
+
+namespace cpu {
+namespace {
+
+Capability detect() {
+  Capability best = Capability::baseline;
+#ifdef FASTSEG_X86
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+    best = Capability::avx2;
+  if (best == Capability::avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    best = Capability::avx512;
+#endif
+  if (const char* wanted = std::getenv("FASTSEG_CPU_CAPABILITY")) {
+    if (!std::strcmp(wanted, "baseline")) return Capability::baseline;
+    if (!std::strcmp(wanted, "avx2") && best > Capability::avx2) return Capability::avx2;
+  }
+  return best;
+}
+
+// Below this many elements starting threads costs more than it gains.
+constexpr int64_t serial_elements = 32768;
+
+// Larger outputs go past the caches, which could not keep them for their reader. A fixed size: the cache that the
+// system reports is that of the whole chip, of which a virtual machine or a core complex has a part.
+constexpr int64_t stream_bytes = int64_t(32) << 20;
+
+struct Launch {
+  int threads;
+  bool stream;
+};
+
+Launch launch_for(int64_t elements, Element type, int threads) {
+  return {elements < serial_elements || threads < 1 ? 1 : threads, elements * element_size(type) > stream_bytes};
+}
+
+}  // namespace
+
+Capability capability() {
+  static const Capability value = detect();
+  return value;
+}
+
+const char* capability_name() {
+  static const char* const names[] = {"baseline", "avx2", "avx512"};
+  return names[int(capability())];
+}
+
+#ifdef FASTSEG_X86
+#define FASTSEG_CALL_BUILD(function, ...)              \
+  switch (capability()) {                              \
+    case Capability::avx512:                           \
+      return fastseg::avx512::function(__VA_ARGS__);   \
+    case Capability::avx2:                             \
+      return fastseg::avx2::function(__VA_ARGS__);     \
+    case Capability::baseline:                         \
+      return fastseg::baseline::function(__VA_ARGS__); \
+  }
+#else
+#define FASTSEG_CALL_BUILD(function, ...) return fastseg::baseline::function(__VA_ARGS__)
+#endif
+
+void instance_norm_act_forward(const InstanceNormActForward& args, int threads) {
+  const int64_t elements = args.batch * args.channels * args.spatial;
+  const Launch launch = launch_for(elements, args.x.type, threads);
+  FASTSEG_CALL_BUILD(instance_norm_act_forward, args, launch.threads, launch.stream);
+}
+
+void instance_norm_act_backward(const InstanceNormActBackward& args, int threads) {
+  const int64_t elements = args.batch * args.channels * args.spatial;
+  const Launch launch = launch_for(elements, args.x.type, threads);
+  FASTSEG_CALL_BUILD(instance_norm_act_backward, args, launch.threads, launch.stream);
+}
+
+}  // namespace cpu
+}  // namespace fastseg

@@ -1,0 +1,92 @@
+// What the two layouts of the norm family share: activation, moments, affine coefficients.
+#pragma once
+#include <type_traits>
+
+#include "fastseg/cpu/parallel.h"
+#include "fastseg/cpu/vec.h"
+#include "fastseg/norm.h"
+
+namespace fastseg::FASTSEG_ISA {
+
+// Integers of the width of A, for bit masks.
+template <class A>
+using bits_t = std::conditional_t<sizeof(A) == 8, int64_t, int32_t>;
+
+// Every activation of the family is z where z > 0 and (z * slope) & keep elsewhere: slope 1 for none; keep 0 for relu,
+// so that it gives 0 for -infinity too. One code path instead of three keeps the build short, and costs one
+// instruction. Written so that NaN passes through. V is a vector, or A for a single number.
+template <class A>
+struct Activate {
+  A slope;
+  bits_t<A> keep;
+
+  Activate(Activation activation, double negative_slope)
+      : slope(activation == Activation::leaky_relu ? A(negative_slope) : A(1)),
+        keep(activation == Activation::relu ? 0 : -1) {}
+
+  template <class V>
+  V masked(V value) const {
+    if constexpr (sizeof(V) == sizeof(A)) {
+      return keep ? value : V(0);
+    } else {
+      typedef bits_t<A> Bits __attribute__((vector_size(sizeof(V))));
+      return (V)((Bits)value & (Bits{} + keep));
+    }
+  }
+  template <class V>
+  V operator()(V z) const {
+    return z <= 0 ? masked<V>(z * (V{} + slope)) : z;
+  }
+  // The gradient through the activation; `decider` is z, or y, which has z's sign.
+  template <class V>
+  V backward(V grad, V decider) const {
+    return decider <= 0 ? masked<V>(grad * (V{} + slope)) : grad;
+  }
+};
+
+// Count, mean and sum of squared differences from it; merged by Chan's rule, which does not cancel.
+struct Moments {
+  double count = 0, mean = 0, m2 = 0;
+
+  void merge(double other_count, double other_mean, double other_m2) {
+    if (other_count == 0) return;
+    const double total = count + other_count;
+    const double delta = other_mean - mean;
+    mean += delta * (other_count / total);
+    m2 += other_m2 + delta * delta * (count * other_count / total);
+    count = total;
+  }
+  void merge(const Moments& other) { merge(other.count, other.mean, other.m2); }
+};
+
+// y = act((x - centre) * scale + shift + residual). The mean is split in two, centre as x's compute type holds it and
+// the rest inside shift, so that nothing cancels where |mean| is far above the deviation.
+template <class A>
+struct Affine {
+  A centre, scale, shift;
+};
+
+template <class A>
+inline Affine<A> forward_affine(double mean, double rstd, double weight, double bias) {
+  const A centre = A(mean);
+  const double scale = rstd * weight;
+  return {centre, A(scale), A(bias - (mean - double(centre)) * scale)};
+}
+
+inline double reciprocal_deviation(double m2, double count, double eps) {
+  return 1.0 / __builtin_sqrt(m2 / count + eps);
+}
+
+// dx = slope_g * g' - slope_x * (x - mean) - offset, from the row's sums of g' and of g' * xhat.
+template <class A>
+struct BackwardAffine {
+  A slope_g, slope_x, offset;
+};
+
+template <class A>
+inline BackwardAffine<A> backward_affine(double rstd, double weight, double sum_g, double sum_g_xhat, int64_t spatial) {
+  const double scale = rstd * weight;
+  return {A(scale), A(scale * rstd * (sum_g_xhat / double(spatial))), A(scale * (sum_g / double(spatial)))};
+}
+
+}  // namespace fastseg::FASTSEG_ISA

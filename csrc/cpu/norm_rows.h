@@ -1,0 +1,339 @@
+// Instance norm + activation over rows: each (batch, channel) is one run of `spatial` adjacent elements.
+//
+// Floor, u = one pass over the tensor: forward 2u (read x, write y), backward 3u (read x and grad, write dx); about
+// 10 operations an element, so memory decides. A row that does not fit in cache is read a second time; the second
+// pass walks it backwards, so that what the first pass read last is still in cache.
+//
+// Statistics: blocks of 4096 elements, two passes over each while it lies in L1, merged in float64 in a fixed order.
+// Blocks and chunks depend on the shape only, so the result does not depend on the number of threads.
+#pragma once
+#include "norm_math.h"
+
+namespace fastseg::FASTSEG_ISA {
+
+constexpr int64_t row_block = 4096;
+constexpr int64_t row_chunk = 16 * row_block;  // what one thread takes where threads share a row
+
+inline int64_t chunks_of(int64_t spatial) { return (spatial + row_chunk - 1) / row_chunk; }
+
+// Runs body on whole rows where every thread gets as many, and spreads the rows that are left over by chunks.
+// whole(row) handles one row; first(row, chunk) and second(row, chunk) are the two halves of it.
+template <class Whole, class First, class Second>
+inline void for_rows(int64_t rows, int64_t spatial, int threads, const Whole& whole, const First& first,
+                     const Second& second) {
+  const int64_t chunks = chunks_of(spatial);
+  const int64_t shared = chunks == 1 ? 0 : rows % threads;
+  const int64_t owned = rows - shared;
+  parallel_spans(threads, owned, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) whole(row);
+  });
+  // Two loops rather than a barrier for each row: that collapses when another process takes a core.
+  parallel_spans(threads, shared * chunks, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) first(owned + i / chunks, i % chunks);
+  });
+  parallel_spans(threads, shared * chunks, [&](int64_t begin, int64_t end) {
+    for (int64_t i = end; i-- > begin;) second(owned + i / chunks, i % chunks);
+  });
+}
+
+// ---- forward
+
+template <class T>
+inline Moments block_moments(const T* x, int64_t n) {
+  using A = compute_t<T>;
+  using V = Vec<A>;
+  constexpr int L = lanes<A>;
+  V sum[4] = {};
+  A rest = 0;
+  int64_t i = 0;
+  for (; i + 4 * L <= n; i += 4 * L)
+    for (int k = 0; k < 4; ++k) sum[k] += load(x + i + k * L);
+  for (; i + L <= n; i += L) sum[0] += load(x + i);
+  for (; i < n; ++i) rest += load_one(x + i);
+  const A centre = (add_lanes((sum[0] + sum[1]) + (sum[2] + sum[3])) + rest) / A(n);
+
+  const V centres = broadcast<V>(centre);
+  V first[4] = {}, second[4] = {};
+  A first_rest = 0, second_rest = 0;
+  for (i = 0; i + 4 * L <= n; i += 4 * L)
+    for (int k = 0; k < 4; ++k) {
+      const V d = load(x + i + k * L) - centres;
+      first[k] += d;
+      second[k] += d * d;
+    }
+  for (; i + L <= n; i += L) {
+    const V d = load(x + i) - centres;
+    first[0] += d;
+    second[0] += d * d;
+  }
+  for (; i < n; ++i) {
+    const A d = load_one(x + i) - centre;
+    first_rest += d;
+    second_rest += d * d;
+  }
+  const double d1 = double(add_lanes((first[0] + first[1]) + (first[2] + first[3])) + first_rest);
+  const double d2 = double(add_lanes((second[0] + second[1]) + (second[2] + second[3])) + second_rest);
+  const double m2 = d2 - d1 * d1 / double(n);  // what rounding of the centre left
+  return {double(n), double(centre) + d1 / double(n), m2 < 0 ? 0 : m2};
+}
+
+template <class T>
+inline Moments chunk_moments(const T* x, int64_t n) {
+  Moments all;
+  for (int64_t i = 0; i < n; i += row_block) all.merge(block_moments(x + i, n - i < row_block ? n - i : row_block));
+  return all;
+}
+
+template <class T>
+inline Moments row_moments(const T* x, int64_t n) {
+  Moments all;
+  for (int64_t i = 0; i < n; i += row_chunk) all.merge(chunk_moments(x + i, n - i < row_chunk ? n - i : row_chunk));
+  return all;
+}
+
+// Elements before p is aligned to a vector's store.
+template <class T>
+inline int64_t misaligned_elements(const T* p, int64_t n) {
+  const uintptr_t width = sizeof(T) * lanes<compute_t<T>>;
+  const int64_t head = int64_t((width - reinterpret_cast<uintptr_t>(p) % width) % width / sizeof(T));
+  return head < n ? head : n;
+}
+
+template <bool Residual, bool Stream, class T, class A>
+inline void apply_block(const T* x, const T* residual, T* y, int64_t n, Affine<A> row, const Activate<A>& activate) {
+  using V = Vec<A>;
+  constexpr int L = lanes<A>;
+  const auto one = [&](int64_t i) {
+    A z = (load_one(x + i) - row.centre) * row.scale + row.shift;
+    if constexpr (Residual) z += load_one(residual + i);
+    store_one(y + i, activate(z));
+  };
+  const V centre = broadcast<V>(row.centre), scale = broadcast<V>(row.scale), shift = broadcast<V>(row.shift);
+  int64_t i = 0;
+  if constexpr (Stream)
+    for (const int64_t head = misaligned_elements(y, n); i < head; ++i) one(i);
+  for (; i + L <= n; i += L) {
+    V z = (load(x + i) - centre) * scale + shift;
+    if constexpr (Residual) z += load(residual + i);
+    store<Stream>(y + i, activate(z));
+  }
+  for (; i < n; ++i) one(i);
+}
+
+template <class T, bool Residual, bool Stream>
+inline void forward_rows(const InstanceNormActForward& args, int threads) {
+  using A = compute_t<T>;
+  const int64_t spatial = args.spatial, chunks = chunks_of(spatial);
+  const Activate<A> activate(args.activation, args.negative_slope);
+  const auto at = [&](const View& v, int64_t row) {
+    return static_cast<T*>(v.data) + row / args.channels * v.batch_stride + row % args.channels * v.channel_stride;
+  };
+  // Statistics of a row, written; what the row's elements are multiplied with, returned.
+  const auto finish = [&](int64_t row, const Moments& moments, bool write = true) {
+    const double rstd = reciprocal_deviation(moments.m2, moments.count, args.eps);
+    if (write) {
+      static_cast<A*>(args.mean)[row] = A(moments.mean);
+      static_cast<A*>(args.rstd)[row] = A(rstd);
+    }
+    const int64_t channel = row % args.channels;
+    return forward_affine<A>(moments.mean, rstd, load_parameter(args.weight, channel, 1.0),
+                             load_parameter(args.bias, channel, 0.0));
+  };
+  const auto apply_backwards = [&](int64_t row, int64_t begin, int64_t end, Affine<A> affine) {
+    const T* x = at(args.x, row);
+    const T* residual = Residual ? at(args.residual, row) : nullptr;
+    T* y = at(args.y, row);
+    for (int64_t last = end; last > begin;) {
+      const int64_t first = (last - 1) / row_block * row_block;
+      apply_block<Residual, Stream>(x + first, Residual ? residual + first : nullptr, y + first, last - first, affine,
+                                    activate);
+      last = first;
+    }
+    if constexpr (Stream) stream_fence();
+  };
+  const auto chunk_end = [&](int64_t chunk) {
+    const int64_t end = (chunk + 1) * row_chunk;
+    return end < spatial ? end : spatial;
+  };
+
+  const int64_t rows = args.batch * args.channels;
+  Scratch<Moments> partial(chunks * (rows % threads));
+  const int64_t owned = rows - (chunks == 1 ? 0 : rows % threads);
+  for_rows(
+      rows, spatial, threads,
+      [&](int64_t row) { apply_backwards(row, 0, spatial, finish(row, row_moments(at(args.x, row), spatial))); },
+      [&](int64_t row, int64_t chunk) {
+        const int64_t begin = chunk * row_chunk;
+        partial[(row - owned) * chunks + chunk] = chunk_moments(at(args.x, row) + begin, chunk_end(chunk) - begin);
+      },
+      [&](int64_t row, int64_t chunk) {
+        Moments all;  // every chunk of a row merges the row's partials again: cheaper than a third loop
+        for (int64_t k = 0; k < chunks; ++k) all.merge(partial[(row - owned) * chunks + k]);
+        apply_backwards(row, chunk * row_chunk, chunk_end(chunk), finish(row, all, chunk == 0));
+      });
+}
+
+// ---- backward
+
+struct GradSums {
+  double g = 0, g_xhat = 0;
+  void add(const GradSums& other) {
+    g += other.g;
+    g_xhat += other.g_xhat;
+  }
+};
+
+// What the backward pass knows of one row.
+template <class T>
+struct BackwardRow {
+  using A = compute_t<T>;
+  const T *grad, *x, *y;
+  T *dx, *dresidual;
+  A mean, rstd, scale, bias;
+  Activate<A> activate;
+
+  // g', the gradient through the activation, at element i; V is a vector or a single number.
+  template <bool FromY, class V>
+  inline V through_activation(V g, V xc, V y_here) const {
+    if constexpr (FromY) return activate.backward(g, y_here);
+    return activate.backward(g, V(xc * (V{} + scale) + (V{} + bias)));
+  }
+};
+
+template <bool FromY, class T>
+inline GradSums block_sums(const BackwardRow<T>& row, int64_t begin, int64_t end) {
+  using A = compute_t<T>;
+  using V = Vec<A>;
+  constexpr int L = lanes<A>;
+  constexpr int64_t run = 32 * L;  // added up in float32 before float64 takes over
+  GradSums sums;
+  const V mean = broadcast<V>(row.mean);
+  int64_t i = begin;
+  WideSum<A> wide_g, wide_gx;
+  while (i + L <= end) {
+    V sum_g{}, sum_gx{};
+    for (const int64_t stop = i + run < end ? i + run : end; i + L <= stop; i += L) {
+      const V xc = load(row.x + i) - mean;
+      V y{};
+      if constexpr (FromY) y = load(row.y + i);
+      const V g = row.template through_activation<FromY>(load(row.grad + i), xc, y);
+      sum_g += g;
+      sum_gx += g * xc;
+    }
+    wide_g.add(sum_g);
+    wide_gx.add(sum_gx);
+  }
+  sums.g = wide_g.total();
+  sums.g_xhat = wide_gx.total();
+  for (; i < end; ++i) {
+    const A xc = load_one(row.x + i) - row.mean;
+    A y{};
+    if constexpr (FromY) y = load_one(row.y + i);
+    const A g = row.template through_activation<FromY>(A(load_one(row.grad + i)), xc, y);
+    sums.g += double(g);
+    sums.g_xhat += double(g) * double(xc);
+  }
+  sums.g_xhat *= double(row.rstd);
+  return sums;
+}
+
+template <bool FromY, class T>
+inline GradSums span_sums(const BackwardRow<T>& row, int64_t begin, int64_t end) {
+  GradSums all;
+  for (int64_t i = begin; i < end; i += row_block)
+    all.add(block_sums<FromY>(row, i, i + row_block < end ? i + row_block : end));
+  return all;
+}
+
+template <bool FromY, bool Stream, class T, class A>
+inline void apply_backward_block(const BackwardRow<T>& row, int64_t begin, int64_t end, BackwardAffine<A> affine) {
+  using V = Vec<A>;
+  constexpr int L = lanes<A>;
+  const auto one = [&](int64_t i) {
+    const A xc = load_one(row.x + i) - row.mean;
+    A y{};
+    if constexpr (FromY) y = load_one(row.y + i);
+    const A g = row.template through_activation<FromY>(A(load_one(row.grad + i)), xc, y);
+    if (row.dresidual) store_one(row.dresidual + i, g);
+    store_one(row.dx + i, g * affine.slope_g - xc * affine.slope_x - affine.offset);
+  };
+  const V mean = broadcast<V>(row.mean);
+  const V slope_g = broadcast<V>(affine.slope_g), slope_x = broadcast<V>(affine.slope_x);
+  const V offset = broadcast<V>(affine.offset);
+  int64_t i = begin;
+  if constexpr (Stream)
+    for (const int64_t head = begin + misaligned_elements(row.dx + begin, end - begin); i < head; ++i) one(i);
+  for (; i + L <= end; i += L) {
+    const V xc = load(row.x + i) - mean;
+    V y{};
+    if constexpr (FromY) y = load(row.y + i);
+    const V g = row.template through_activation<FromY>(load(row.grad + i), xc, y);
+    if (row.dresidual) store(row.dresidual + i, g);
+    store<Stream>(row.dx + i, g * slope_g - xc * slope_x - offset);
+  }
+  for (; i < end; ++i) one(i);
+}
+
+template <class T, bool FromY, bool Stream>
+inline void backward_rows(const InstanceNormActBackward& args, int threads) {
+  using A = compute_t<T>;
+  const int64_t spatial = args.spatial, chunks = chunks_of(spatial), rows = args.batch * args.channels;
+  const auto row_of = [&](int64_t row) {
+    const int64_t n = row / args.channels, c = row % args.channels;
+    const auto at = [&](const View& v) {
+      return v ? static_cast<T*>(v.data) + n * v.batch_stride + c * v.channel_stride : nullptr;
+    };
+    const A mean = static_cast<const A*>(args.mean)[row], rstd = static_cast<const A*>(args.rstd)[row];
+    return BackwardRow<T>{at(args.grad),
+                          at(args.x),
+                          at(args.y),
+                          at(args.dx),
+                          at(args.dresidual),
+                          mean,
+                          rstd,
+                          A(double(rstd) * load_parameter(args.weight, c, 1.0)),
+                          load_parameter(args.bias, c, A(0)),
+                          Activate<A>(args.activation, args.negative_slope)};
+  };
+  const auto finish = [&](int64_t row, const GradSums& sums, bool write = true) {
+    if (write) {
+      static_cast<A*>(args.dweight)[row] = A(sums.g_xhat);
+      static_cast<A*>(args.dbias)[row] = A(sums.g);
+    }
+    return backward_affine<A>(double(static_cast<const A*>(args.rstd)[row]),
+                              load_parameter(args.weight, row % args.channels, 1.0), sums.g, sums.g_xhat, spatial);
+  };
+  const auto apply_backwards = [&](const BackwardRow<T>& row, int64_t begin, int64_t end, BackwardAffine<A> affine) {
+    for (int64_t last = end; last > begin;) {
+      const int64_t first = (last - 1) / row_block * row_block;
+      apply_backward_block<FromY, Stream>(row, first, last, affine);
+      last = first;
+    }
+    if constexpr (Stream) stream_fence();
+  };
+  const auto chunk_end = [&](int64_t chunk) {
+    const int64_t end = (chunk + 1) * row_chunk;
+    return end < spatial ? end : spatial;
+  };
+
+  Scratch<GradSums> partial(chunks * (rows % threads));
+  const int64_t owned = rows - (chunks == 1 ? 0 : rows % threads);
+  for_rows(
+      rows, spatial, threads,
+      [&](int64_t r) {
+        const BackwardRow<T> row = row_of(r);
+        GradSums all;
+        for (int64_t k = 0; k < chunks; ++k) all.add(span_sums<FromY>(row, k * row_chunk, chunk_end(k)));
+        apply_backwards(row, 0, spatial, finish(r, all));
+      },
+      [&](int64_t r, int64_t chunk) {
+        partial[(r - owned) * chunks + chunk] = span_sums<FromY>(row_of(r), chunk * row_chunk, chunk_end(chunk));
+      },
+      [&](int64_t r, int64_t chunk) {
+        GradSums all;
+        for (int64_t k = 0; k < chunks; ++k) all.add(partial[(r - owned) * chunks + k]);
+        apply_backwards(row_of(r), chunk * row_chunk, chunk_end(chunk), finish(r, all, chunk == 0));
+      });
+}
+
+}  // namespace fastseg::FASTSEG_ISA

@@ -1,0 +1,40 @@
+// Parallel loops and scratch memory for CPU kernels.
+#pragma once
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+namespace fastseg::FASTSEG_ISA {
+
+// Calls body(first, last) with one contiguous span of [0, count) per thread. Contiguous spans keep two threads from
+// faulting in the same huge page of a fresh output.
+template <class Body>
+inline void parallel_spans(int threads, int64_t count, const Body& body) {
+  if (count <= 0) return;
+  if (threads > count) threads = int(count);
+  if (threads <= 1) {
+    body(int64_t(0), count);
+    return;
+  }
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+  for (int t = 0; t < threads; ++t) body(count * t / threads, count * (t + 1) / threads);
+}
+
+// Uninitialised memory; not std::vector, for the reason in vec.h.
+template <class A>
+class Scratch {
+ public:
+  explicit Scratch(int64_t count) : data_(static_cast<A*>(std::malloc(size_t(count > 0 ? count : 1) * sizeof(A)))) {
+    if (!data_) throw std::bad_alloc();
+  }
+  ~Scratch() { std::free(data_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  A* get() const { return data_; }
+  A& operator[](int64_t i) const { return data_[i]; }
+
+ private:
+  A* data_;
+};
+
+}  // namespace fastseg::FASTSEG_ISA

@@ -1,0 +1,262 @@
+// Vectors over GCC/Clang vector extensions, one width per instruction set.
+//
+// Every CPU kernel file is compiled once per instruction set, with FASTSEG_ISA naming the namespace. Whatever a
+// kernel file defines must live in that namespace: a template instantiated outside it (std::vector's, say) has one
+// symbol for all three builds, and the linker may keep the AVX-512 one for a processor that has none.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#endif
+
+#include "fastseg/tensor.h"
+
+#ifndef FASTSEG_ISA
+#error "FASTSEG_ISA names the namespace of this build: baseline, avx2 or avx512"
+#endif
+
+namespace fastseg::FASTSEG_ISA {
+
+#if defined(__AVX512F__)
+constexpr int vector_bytes = 64;
+#elif defined(__AVX2__)
+constexpr int vector_bytes = 32;
+#else
+constexpr int vector_bytes = 16;
+#endif
+
+struct bfloat16 {
+  uint16_t bits;
+};
+struct float16 {
+  uint16_t bits;
+};
+
+// The type in which an element is computed with.
+template <class T>
+struct Compute {
+  using type = float;
+};
+template <>
+struct Compute<double> {
+  using type = double;
+};
+template <class T>
+using compute_t = typename Compute<T>::type;
+
+template <class A>
+struct VecOf;
+template <>
+struct VecOf<float> {
+  typedef float type __attribute__((vector_size(vector_bytes)));
+};
+template <>
+struct VecOf<double> {
+  typedef double type __attribute__((vector_size(vector_bytes)));
+};
+template <class A>
+using Vec = typename VecOf<A>::type;
+
+template <class A>
+constexpr int lanes = vector_bytes / int(sizeof(A));
+
+typedef uint32_t WordVec __attribute__((vector_size(vector_bytes)));
+typedef uint16_t HalfVec __attribute__((vector_size(vector_bytes / 2)));
+
+template <class V, class A>
+inline V broadcast(A value) {
+  return V{} + value;
+}
+
+template <class V>
+inline auto add_lanes(V v) {
+  auto sum = v[0];
+  for (int i = 1; i < int(sizeof(V) / sizeof(sum)); ++i) sum += v[i];
+  return sum;
+}
+
+// Sums in float64, to which vectors of short sums are added.
+template <class A>
+class WideSum;
+template <>
+class WideSum<double> {
+ public:
+  void add(Vec<double> v) { sum_ += v; }
+  double total() const { return add_lanes(sum_); }
+
+ private:
+  Vec<double> sum_{};
+};
+template <>
+class WideSum<float> {
+ public:
+  void add(Vec<float> v) {
+    HalfFloats halves[2];
+    std::memcpy(halves, &v, sizeof halves);
+    low_ += __builtin_convertvector(halves[0], Vec<double>);
+    high_ += __builtin_convertvector(halves[1], Vec<double>);
+  }
+  double total() const { return add_lanes(low_ + high_); }
+
+ private:
+  typedef float HalfFloats __attribute__((vector_size(vector_bytes / 2)));
+  Vec<double> low_{}, high_{};
+};
+
+// ---- loads: sixteen-bit elements are widened in registers
+
+inline Vec<float> load(const float* p) {
+  Vec<float> v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+inline Vec<double> load(const double* p) {
+  Vec<double> v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+inline Vec<float> load(const bfloat16* p) {
+  HalfVec half;
+  std::memcpy(&half, p, sizeof half);
+  return (Vec<float>)(__builtin_convertvector(half, WordVec) << 16);
+}
+
+inline float load_one(const float* p) { return *p; }
+inline double load_one(const double* p) { return *p; }
+inline float load_one(const bfloat16* p) {
+  uint32_t word = uint32_t(p->bits) << 16;
+  float value;
+  std::memcpy(&value, &word, 4);
+  return value;
+}
+inline float load_one(const float16* p) {
+  // Multiplying by 2^112 moves a half's exponent bias to a float's and makes subnormals right by itself.
+  uint32_t word = uint32_t(p->bits & 0x7fff) << 13;
+  float value;
+  std::memcpy(&value, &word, 4);
+  value *= 0x1p112f;
+  std::memcpy(&word, &value, 4);
+  if (value >= 65536.0f) word |= 0x7f800000u;  // infinity and NaN keep their mantissa
+  word |= uint32_t(p->bits & 0x8000) << 16;
+  std::memcpy(&value, &word, 4);
+  return value;
+}
+inline Vec<float> load(const float16* p) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+#elif defined(__F16C__) && defined(__AVX2__)
+  return (Vec<float>)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
+#else
+  Vec<float> v;
+  for (int i = 0; i < lanes<float>; ++i) v[i] = load_one(p + i);
+  return v;
+#endif
+}
+
+// ---- stores: round to nearest even. Stream = past the caches; p must then be aligned to the vector stored.
+
+template <bool Stream, int Bytes>
+inline void store_bytes(void* p, const void* value) {
+#if defined(__AVX512F__)
+  if constexpr (Stream && Bytes == 64) {
+    _mm512_stream_si512((__m512i*)p, _mm512_loadu_si512(value));
+    return;
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (Stream && Bytes == 32) {
+    _mm256_stream_si256((__m256i*)p, _mm256_loadu_si256((const __m256i*)value));
+    return;
+  }
+#endif
+#if defined(__SSE2__)
+  if constexpr (Stream && Bytes == 16) {
+    _mm_stream_si128((__m128i*)p, _mm_loadu_si128((const __m128i*)value));
+    return;
+  }
+#endif
+  std::memcpy(p, value, Bytes);
+}
+
+template <bool Stream = false>
+inline void store(float* p, Vec<float> v) {
+  store_bytes<Stream, vector_bytes>(p, &v);
+}
+template <bool Stream = false>
+inline void store(double* p, Vec<double> v) {
+  store_bytes<Stream, vector_bytes>(p, &v);
+}
+template <bool Stream = false>
+inline void store(bfloat16* p, Vec<float> v) {
+  const WordVec word = (WordVec)v;
+  const WordVec rounded = (word + 0x7fff + ((word >> 16) & 1)) >> 16;
+  const WordVec quiet_nan = WordVec{} + 0x7fc0;
+  const HalfVec half = __builtin_convertvector(v == v ? rounded : quiet_nan, HalfVec);
+  store_bytes<Stream, vector_bytes / 2>(p, &half);
+}
+
+inline void store_one(float* p, float value) { *p = value; }
+inline void store_one(double* p, double value) { *p = value; }
+inline void store_one(bfloat16* p, float value) {
+  uint32_t word;
+  std::memcpy(&word, &value, 4);
+  p->bits = value == value ? uint16_t((word + 0x7fff + ((word >> 16) & 1)) >> 16) : uint16_t(0x7fc0);
+}
+inline void store_one(float16* p, float value) {
+  uint32_t word;
+  std::memcpy(&word, &value, 4);
+  const uint16_t sign = uint16_t((word >> 16) & 0x8000);
+  word &= 0x7fffffffu;
+  if (word > 0x7f800000u) {
+    p->bits = sign | 0x7e00;
+  } else if (word >= 0x477ff000u) {  // rounds past the largest half, 65504
+    p->bits = sign | 0x7c00;
+  } else if (word < 0x38800000u) {  // subnormal: let float addition do the rounding
+    float magnitude;
+    std::memcpy(&magnitude, &word, 4);
+    magnitude += 0.5f;
+    std::memcpy(&word, &magnitude, 4);
+    p->bits = uint16_t(sign | (word - 0x3f000000u));
+  } else {
+    p->bits = uint16_t(sign | ((word - 0x38000000u + 0xfff + ((word >> 13) & 1)) >> 13));
+  }
+}
+template <bool Stream = false>
+inline void store(float16* p, Vec<float> v) {
+#if defined(__AVX512F__)
+  const __m256i half = _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  store_bytes<Stream, 32>(p, &half);
+#elif defined(__F16C__) && defined(__AVX2__)
+  const __m128i half = _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  store_bytes<Stream, 16>(p, &half);
+#else
+  for (int i = 0; i < lanes<float>; ++i) store_one(p + i, v[i]);
+#endif
+}
+
+// Makes a thread's streaming stores visible before the parallel region's barrier lets others read them.
+inline void stream_fence() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+// An affine parameter, whatever its element type.
+template <class A>
+inline A load_parameter(const Vector& v, int64_t i, A otherwise) {
+  if (!v) return otherwise;
+  const int64_t at = i * v.stride;
+  switch (v.type) {
+    case Element::float32:
+      return A(load_one((const float*)v.data + at));
+    case Element::float64:
+      return A(load_one((const double*)v.data + at));
+    case Element::bfloat16:
+      return A(load_one((const bfloat16*)v.data + at));
+    default:
+      return A(load_one((const float16*)v.data + at));
+  }
+}
+
+}  // namespace fastseg::FASTSEG_ISA

@@ -1,0 +1,57 @@
+"""Channels-last parameters and inputs, on and off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
+from torch.nn.parameter import is_lazy
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def channels_last_inputs(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The forward pre-hook. A plain function of this module: copies and pickles of a model refer to the same one."""
+    return tuple(map(_channels_last, args)), {name: _channels_last(value) for name, value in kwargs.items()}
+
+
+def _channels_last(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.is_floating_point() and value.dim() in _CHANNELS_LAST:
+        return value.contiguous(memory_format=_CHANNELS_LAST[value.dim()])
+    return value
+
+
+def channels_last_on(model: nn.Module) -> None:
+    for module in model.modules():
+        # Transposed convolutions follow their input's layout with either weight. On a CPU channels-last weights were no
+        # faster, up to 2x slower in backward, and their gradients arrive contiguous, about which autograd warns.
+        if not isinstance(module, _ConvTransposeNd):
+            _lay_out(module, _CHANNELS_LAST)
+    if not is_channels_last(model):
+        model.register_forward_pre_hook(channels_last_inputs, with_kwargs=True)
+
+
+def channels_last_off(model: nn.Module) -> None:
+    for module in model.modules():
+        if is_channels_last(module):
+            for inner in module.modules():
+                _lay_out(inner, dict.fromkeys(_CHANNELS_LAST, torch.contiguous_format))
+            for key in [key for key, hook in module._forward_pre_hooks.items() if hook is channels_last_inputs]:
+                del module._forward_pre_hooks[key]
+                del module._forward_pre_hooks_with_kwargs[key]
+
+
+def is_channels_last(module: nn.Module) -> bool:
+    """Whether accelerate(..., channels_last=True) was called on this very module."""
+    return channels_last_inputs in module._forward_pre_hooks.values()
+
+
+def _lay_out(module: nn.Module, formats: dict[int, torch.memory_format]) -> None:
+    for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+        if not is_lazy(tensor) and tensor.dim() in formats:
+            # By .data, which keeps the Parameter that an optimizer holds.
+            tensor.data = tensor.data.contiguous(memory_format=formats[tensor.dim()])

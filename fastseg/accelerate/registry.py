@@ -1,0 +1,11 @@
+"""All rules, in the order in which they are asked. A new client adds its file here."""
+
+from __future__ import annotations
+
+from fastseg.accelerate import monai, nnunet
+from fastseg.accelerate.planning import Rule
+from fastseg.accelerate.torch_layers import NormRule, SequentialRule
+
+# From the largest module to the smallest: a block knows best what follows its norms, then a container; NormRule takes
+# what is left.
+RULES: tuple[Rule, ...] = (*nnunet.RULES, *monai.RULES, SequentialRule(), NormRule())

@@ -1,0 +1,161 @@
+"""Which kernel runs for a call, and why the others do not.
+
+Every op has its candidates in the order of preference. A candidate that cannot run a call says why; the first that can
+run is taken. ``FASTSEG_BACKEND`` and :func:`backend` force one, and then a refusal is an error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+
+from torch import Tensor
+
+from fastseg.backends import availability
+from fastseg.backends.views import layout_of
+
+BACKENDS = ("cpu", "triton", "cuda", "reference")
+
+
+class BackendError(RuntimeError):
+    """The forced backend cannot run the call."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One implementation of an op: the module that launches it and what it needs."""
+
+    backend: str
+    module: str
+    refusal: Callable[[Tensor], str | None]
+
+
+def _cpu_refusal(x: Tensor) -> str | None:
+    if x.device.type != "cpu":
+        return f"x is on {x.device}, this kernel runs on CPU tensors"
+    return availability.COMPILED_REFUSAL
+
+
+def _triton_refusal(x: Tensor) -> str | None:
+    if x.device.type != "cuda" and not (x.device.type == "cpu" and availability.TRITON_INTERPRETS):
+        return f"x is on {x.device}, Triton runs on CUDA tensors (on CPU tensors with TRITON_INTERPRET=1)"
+    return availability.TRITON_REFUSAL
+
+
+def _cuda_refusal(x: Tensor) -> str | None:
+    if x.device.type != "cuda":
+        return f"x is on {x.device}, this kernel runs on CUDA tensors"
+    if layout_of(x) != "rows":
+        return "x is channels-last, the on-chip kernel reads rows (contiguous tensors)"
+    return availability.cuda_refusal()
+
+
+def _never(x: Tensor) -> str | None:
+    return None
+
+
+# Triton stands before CUDA C++ until both have been timed on a card: benchmarks/results/ holds what was measured.
+CANDIDATES: dict[str, tuple[Candidate, ...]] = {
+    "instance_norm_act": (
+        Candidate("cpu", "fastseg.backends.cpu", _cpu_refusal),
+        Candidate("triton", "fastseg.backends.triton.norm", _triton_refusal),
+        Candidate("cuda", "fastseg.backends.cuda", _cuda_refusal),
+        Candidate("reference", "fastseg.reference", _never),
+    ),
+}
+
+# Process-wide and not per thread: autograd runs backward on threads of its own.
+_forced: str | None = None
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Force one backend inside a ``with`` block: ``"cpu"``, ``"triton"``, ``"cuda"`` or ``"reference"``.
+
+    ``"reference"`` runs plain torch ops, which can be exported, differentiated twice and run on any device. A backend
+    that cannot run a call raises :class:`BackendError` with the reason. The setting holds for the whole process, and
+    for a backward pass only while the block is open; ``FASTSEG_BACKEND`` in the environment sets it from the start.
+
+    Raises:
+        ValueError: ``name`` is no backend.
+    """
+    global _forced
+    previous = _forced
+    _forced = _checked(name, "name")
+    try:
+        yield
+    finally:
+        _forced = previous
+
+
+def _checked(name: str, source: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"backend: {source} is {name!r}, expected one of {', '.join(map(repr, BACKENDS))}")
+    return name
+
+
+if os.environ.get("FASTSEG_BACKEND"):
+    _forced = _checked(os.environ["FASTSEG_BACKEND"], "FASTSEG_BACKEND")
+
+
+def choose(op: str, x: Tensor) -> Candidate:
+    """The candidate that runs ``op`` on ``x``; BackendError when one is forced that cannot."""
+    for candidate in CANDIDATES[op]:
+        if _forced is not None and candidate.backend != _forced:
+            continue
+        refusal = candidate.refusal(x)
+        if refusal is None:
+            return candidate
+        if _forced is not None:
+            raise BackendError(f"{op}: backend {_forced!r} is forced and cannot run: {refusal}")
+    raise BackendError(f"{op}: backend {_forced!r} is forced, and this op has no such kernel")
+
+
+def runs_reference(op: str, x: Tensor) -> bool:
+    """Whether plain torch ops are to run, which need no registered op and no autograd of ours."""
+    return _forced == "reference" or (_forced is None and choose(op, x).backend == "reference")
+
+
+_modules: dict[str, ModuleType] = {}
+
+
+def kernel(op: str, x: Tensor) -> ModuleType:
+    """The module whose ``<op>_forward`` and ``<op>_backward`` launch the chosen kernel."""
+    name = choose(op, x).module
+    module = _modules.get(name)
+    if module is None:  # Triton is imported when it is first needed
+        module = _modules[name] = importlib.import_module(name)
+    return module
+
+
+def explain(op: str, x: Tensor) -> str:
+    """Which kernel runs for ``op`` on ``x``, and for each other one why it does not; printed and returned.
+
+    Args:
+        op: the name of a function of :mod:`fastseg.ops`.
+        x: its first tensor argument.
+
+    Raises:
+        ValueError: ``op`` is no op.
+    """
+    if op not in CANDIDATES:
+        raise ValueError(f"explain: op is {op!r}, expected one of {', '.join(map(repr, CANDIDATES))}")
+    layout = layout_of(x) or "strided (copied to rows first)"
+    lines = [f"{op} on {tuple(x.shape)} {str(x.dtype).removeprefix('torch.')} {x.device} {layout}"]
+    taken = False
+    for candidate in CANDIDATES[op]:
+        refusal = candidate.refusal(x)
+        if refusal is None and _forced not in (None, candidate.backend):
+            refusal = f"backend {_forced!r} is forced"
+        if refusal is None and taken:
+            refusal = "could run, an earlier one is preferred"
+        state = "runs" if refusal is None else f"no: {refusal}"
+        taken = taken or refusal is None
+        lines.append(f"  {candidate.backend:<10} {state}")
+    text = "\n".join(lines)
+    print(text)
+    return text

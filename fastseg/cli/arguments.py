@@ -1,0 +1,92 @@
+"""The options of each command. Imports nothing that a command needs, so that --help is quick and always works."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+NETWORKS = ("nnunet", "nnunet-resenc", "monai", "monai-unet")
+
+
+def positive(text: str) -> int:
+    """A whole number above zero."""
+    value = _whole(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{value} is not positive")
+    return value
+
+
+def not_negative(text: str) -> int:
+    """A whole number, zero included."""
+    value = _whole(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is negative")
+    return value
+
+
+def window(text: str) -> tuple[int, int, int]:
+    """``64`` or ``64x128x128`` or ``64,128,128``: a window in voxels."""
+    sizes = [positive(part) for part in text.replace("x", ",").split(",")]
+    if len(sizes) == 1:
+        sizes *= 3
+    if len(sizes) != 3:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one size or three, such as 64 or 64x128x128")
+    return sizes[0], sizes[1], sizes[2]
+
+
+def overlap(text: str) -> float:
+    """A share in [0, 1)."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value < 1:  # also refuses NaN
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to below 1")
+    return value
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _info(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def _demo(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--input", type=Path, metavar="FILE", help="NIfTI volume (3-D, or 4-D with channels last); default: a phantom")
+    add("-o", "--output", type=Path, default=Path("fastseg-demo"), metavar="DIR", help="default: ./fastseg-demo")
+    add("--network", choices=NETWORKS, default="nnunet", help="a stock network (default: %(default)s)")
+    add("--size", choices=("full", "small"), help="default: full with --input or --weights, small for the phantom")
+    add("--classes", type=positive, default=4, help="output channels, background included (default: %(default)s)")
+    add("--weights", type=Path, metavar="FILE", help="state_dict of the network; default: trained or random, see docs")
+    add("--train-steps", type=not_negative, metavar="N", help="training on phantoms first (default: 60; phantom only)")
+    add("--shape", type=window, default=(96, 112, 96), help="of the phantom, in voxels (default: 96x112x96)")
+    add("--roi", type=window, help="window in voxels (default: 64x128x128, or less for a smaller volume)")
+    add("--overlap", type=overlap, default=0.25, help="of neighbouring windows (default: %(default)s)")
+    add("--repeats", type=positive, help="predictions timed of each kind (default: 3 for the phantom, else 1)")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
+    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
+    add("--threads", type=positive, help="of torch and of the kernels (default: torch's own)")
+    add("--no-channels-last", dest="channels_last", action="store_false", help="keep contiguous tensors")
+    add("--seed", type=not_negative, default=0, help="of phantom, weights and training (default: %(default)s)")
+
+
+def _bench(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--directory", type=Path, metavar="DIR", help="checkout of the repository (default: found by itself)")
+    add("-k", dest="select", metavar="EXPRESSION", help="run only the benchmarks whose names match, as in pytest")
+    add("-o", "--output", type=Path, metavar="FILE", help="where the JSON of pytest-benchmark goes")
+
+
+#: Name of the command -> its summary and the function that adds its options.
+COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "info": ("Versions, CPU features, GPU, and which kernels are available or why not.", _info),
+    "demo": ("Segment a volume with a stock network and with the same network accelerated, and compare.", _demo),
+    "bench": ("Run the repository's benchmarks and print the report.", _bench),
+}

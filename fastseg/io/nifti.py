@@ -1,0 +1,162 @@
+"""NIfTI volumes: channels first in memory, affine and header kept from file to file."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+try:
+    import nibabel as nib
+    from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+except ImportError as error:
+    raise ImportError('NIfTI files need nibabel: pip install "fastseg-kernels[segmentation]"') from error
+
+
+class VolumeError(ValueError):
+    """A file that cannot be read or written as a volume; the message names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume in the orientation of its file.
+
+    Attributes:
+        data: (C, X, Y, Z), float32.
+        affine: (4, 4), float64, voxel indices to millimetres in RAS+ world space.
+        header: what :func:`save_nifti` keeps: zooms, sform and qform with their codes, units.
+    """
+
+    data: NDArray[np.float32]
+    affine: NDArray[np.float64]
+    header: nib.Nifti1Header
+
+    @classmethod
+    def from_array(cls, data: NDArray[np.float32], affine: NDArray[np.float64]) -> Volume:
+        """A volume that comes from no file: data (C, X, Y, Z), affine in millimetres, scanner space."""
+        image = nib.Nifti1Image(np.moveaxis(data, 0, -1), affine)
+        image.set_sform(affine, code=1)
+        image.set_qform(affine, code=1)
+        image.header.set_xyzt_units("mm")
+        return cls(data, np.asarray(affine, np.float64), image.header)
+
+
+def load_nifti(path: str | os.PathLike[str]) -> Volume:
+    """Read a ``.nii`` or ``.nii.gz`` file of (X, Y, Z) or (X, Y, Z, C).
+
+    Raises:
+        VolumeError: the file is missing, is no NIfTI, is cut off, holds a slice or more than four axes, colours or
+            complex numbers, values that are not finite, one value throughout, or an affine without an inverse.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise VolumeError(f"{path}: {'this is a folder' if path.is_dir() else 'there is no such file'}")
+    try:
+        image = nib.load(path)
+    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, OSError, EOFError) as error:
+        raise VolumeError(f"{path}: not a NIfTI file that can be read ({error})") from error
+    if not isinstance(image, nib.Nifti1Image):  # NIfTI-2 images are a subclass
+        raise VolumeError(f"{path}: this is a {type(image).__name__}, expected a .nii or .nii.gz file")
+    if image.ndim not in (3, 4) or min(image.shape[:3]) < 2:
+        raise VolumeError(
+            f"{path}: shape {image.shape}, expected a volume: (X, Y, Z) or (X, Y, Z, channels) with more than one slice"
+        )
+    if image.get_data_dtype().kind not in "biuf":
+        raise VolumeError(f"{path}: holds {image.get_data_dtype()}, expected real numbers")
+    affine = np.asarray(image.affine, np.float64)
+    if not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
+        raise VolumeError(f"{path}: the affine has no inverse, so the orientation is not known")
+    try:
+        data = image.get_fdata(dtype=np.float32, caching="unchanged")
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise VolumeError(f"{path}: the voxels cannot be read ({error})") from error
+    not_finite = data.size - np.count_nonzero(np.isfinite(data))
+    if not_finite:
+        raise VolumeError(f"{path}: {not_finite} of {data.size} values are not finite (NaN or infinite)")
+    if data.min() == data.max():
+        raise VolumeError(f"{path}: every voxel is {data.min():g}, so there is nothing to segment")
+    channels_first = np.moveaxis(data.reshape(*image.shape[:3], -1), -1, 0)
+    return Volume(np.ascontiguousarray(channels_first), affine, image.header.copy())
+
+
+def save_nifti(path: str | os.PathLike[str], data: NDArray[np.generic], *, like: Volume) -> None:
+    """Write ``data`` with the affine and the header of ``like``; the file appears whole or not at all.
+
+    Args:
+        path: ends in ``.nii`` or ``.nii.gz``.
+        data: (X, Y, Z) or (C, X, Y, Z) in the orientation of ``like``. Integers and booleans become the smallest of
+            uint8, int16 and int32 that holds them, everything else float32.
+        like: gives affine, zooms, sform and qform with their codes, and units.
+
+    Raises:
+        VolumeError: another ending, another grid than that of ``like``, or a folder that cannot be written to.
+    """
+    path = Path(path)
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise VolumeError(f"{path}: expected a name that ends in .nii or .nii.gz")
+    if data.ndim not in (3, 4) or data.shape[-3:] != like.data.shape[-3:]:
+        raise VolumeError(f"{path}: data has shape {data.shape}, expected the grid {like.data.shape[-3:]}")
+    array = data if data.ndim == 3 else np.moveaxis(data, 0, -1)
+    dtype = _stored_dtype(data)
+    header = like.header.copy()
+    header.set_data_dtype(dtype)
+    # These describe the values of the input, not those of its labels: a viewer would show labels black.
+    header["cal_min"] = header["cal_max"] = 0
+    header.set_intent("none")
+    image_class = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    image = image_class(array.astype(dtype), like.affine, header)
+    try:
+        with written_whole(path) as temporary:
+            nib.save(image, temporary)
+    except OSError as error:
+        raise VolumeError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _stored_dtype(data: NDArray[np.generic]) -> type[np.generic]:
+    if data.dtype.kind not in "biu":
+        return np.float32
+    smallest, largest = (int(data.min()), int(data.max())) if data.size else (0, 0)
+    for dtype in (np.uint8, np.int16, np.int32):
+        if np.iinfo(dtype).min <= smallest and largest <= np.iinfo(dtype).max:
+            return dtype
+    raise VolumeError(f"labels from {smallest} to {largest} do not fit in int32")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path``: renamed to it when the block ends, removed when the block fails."""
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")  # the ending stays: writers choose the format by it
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def to_ras(data: NDArray[np.generic], affine: NDArray[np.float64]) -> NDArray[np.generic]:
+    """Flip and permute (..., X, Y, Z) so that the axes run to the right, to the front and up; nothing is resampled."""
+    return _oriented(data, io_orientation(affine))
+
+
+def from_ras(data: NDArray[np.generic], affine: NDArray[np.float64]) -> NDArray[np.generic]:
+    """The inverse of :func:`to_ras`: (..., X, Y, Z) in RAS order back to the orientation of ``affine``."""
+    return _oriented(data, ornt_transform(axcodes2ornt("RAS"), io_orientation(affine)))
+
+
+def ras_spacing(affine: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Voxel size in millimetres along the axes that :func:`to_ras` gives."""
+    native = nib.affines.voxel_sizes(affine)
+    x, y, z = (float(native[axis]) for axis in np.argsort(io_orientation(affine)[:, 0]))
+    return x, y, z
+
+
+def _oriented(data: NDArray[np.generic], orientation: NDArray[np.float64]) -> NDArray[np.generic]:
+    spatial_first = np.moveaxis(data, (-3, -2, -1), (0, 1, 2))
+    turned = apply_orientation(spatial_first, orientation)
+    return np.ascontiguousarray(np.moveaxis(turned, (0, 1, 2), (-3, -2, -1)))

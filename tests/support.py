@@ -1,0 +1,68 @@
+"""What tests of every op share: layouts, float64 truth, the error budget, NaN-poisoned outputs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+LAYOUTS = ("contiguous", "channels_last", "channel_slice", "permuted")
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+#: Real inputs, where they are there.
+DATA = Path(os.environ.get("FASTSEG_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def data_file(name: str) -> Path:
+    """A file of the real inputs; skips the test where it is not there."""
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"real input {name} is not there: set FASTSEG_DATA to the folder that holds it")
+    return path
+
+
+def in_layout(t: Tensor, layout: str) -> Tensor:
+    """The same numbers in another place: dense or sliced, channels first or last, or with mixed axes."""
+    if layout == "contiguous":
+        return t.contiguous()
+    if layout == "channels_last":
+        return t.movedim(1, -1).contiguous().movedim(-1, 1)
+    if layout == "channel_slice":  # every pixel followed by channels that belong to somebody else
+        wide = torch.full((t.shape[0], *t.shape[2:], t.shape[1] + 3), float("nan"), dtype=t.dtype)
+        wide[..., 1 : t.shape[1] + 1] = t.movedim(1, -1)
+        return wide.movedim(-1, 1)[:, 1 : t.shape[1] + 1]
+    if layout == "permuted":  # no layout of any kernel: the last two axes swapped
+        return t.transpose(-1, -2).contiguous().transpose(-1, -2)
+    raise ValueError(layout)
+
+
+def assert_within_budget(actual: Tensor, exact: Tensor, peer: Tensor, what: str = "", *, terms: float = 0.0) -> None:
+    """At most twice the peer's own error against float64, plus one rounding of the largest number.
+
+    ``exact`` is the float64 result for the same (already rounded) inputs; ``peer`` is what PyTorch's own ops give in
+    the dtype under test. ``terms`` is the size of the numbers that were added up, where they cancel to a smaller
+    result: what is rounded once is then they.
+    """
+    assert actual.shape == exact.shape, what
+    assert exact.dtype == torch.float64
+    if exact.numel() == 0:
+        return
+    error = (actual.double() - exact).abs().max().item()
+    peer_error = (peer.double() - exact).abs().max().item()
+    roundings = 8 if actual.dtype == torch.float64 else 1  # float64 has no wider type to add up in
+    rounding = roundings * torch.finfo(actual.dtype).eps * max(exact.abs().max().item(), terms)
+    budget = 2 * peer_error + rounding
+    assert error <= budget, f"{what}: error {error:.3e}, budget {budget:.3e} (peer {peer_error:.3e})"
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> None:
+    """Make an allocator of a backend hand out NaN, so that an element that no kernel writes is seen."""
+    allocate = getattr(module, name)
+
+    def poisoned(*args: object, **kwargs: object) -> Tensor:
+        return allocate(*args, **kwargs).fill_(float("nan"))
+
+    monkeypatch.setattr(module, name, poisoned)
