@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastseg.ops import instance_norm_act
 from fastseg.ops.checks import check_choice, check_not_negative
-from fastseg.ops.norm import ACTIVATION, Activation
+from fastseg.ops.norm import ACTIVATIONS, Activation
 
 
 class FusedActivation:
@@ -23,7 +23,7 @@ class FusedActivation:
     negative_slope: float = 0.01
 
     def set_activation(self, activation: Activation, negative_slope: float) -> None:
-        check_choice(type(self).__name__, "activation", activation, ACTIVATION)
+        check_choice(type(self).__name__, "activation", activation, ACTIVATIONS)
         check_not_negative(type(self).__name__, "negative_slope", negative_slope)
         self.activation = activation
         self.negative_slope = negative_slope
@@ -38,7 +38,7 @@ class _InstanceNormAct(FusedActivation, nn.modules.instancenorm._InstanceNorm):
         self,
         num_features: int,
         eps: float = 1e-5,
-        momentum: float | None = 0.1,
+        momentum: float = 0.1,
         affine: bool = False,
         track_running_stats: bool = False,
         device: Any = None,

@@ -15,6 +15,7 @@ from fastseg.ops import checks
 from fastseg.ops.registry import register
 
 Activation = Literal["leaky_relu", "relu", "none"]
+ACTIVATIONS = tuple(ACTIVATION)
 
 _NAME = "instance_norm_act"
 
@@ -62,7 +63,7 @@ def instance_norm_act(
     checks.check_channel_vector(_NAME, "weight", weight, x)
     checks.check_channel_vector(_NAME, "bias", bias, x)
     checks.check_same_shape(_NAME, "residual", residual, x)
-    checks.check_choice(_NAME, "activation", activation, ACTIVATION)
+    checks.check_choice(_NAME, "activation", activation, ACTIVATIONS)
     checks.check_not_negative(_NAME, "negative_slope", negative_slope)
     checks.check_not_negative(_NAME, "eps", eps)
     if x.shape[2:].numel() <= 1:

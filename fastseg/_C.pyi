@@ -1,0 +1,92 @@
+# The compiled module, as csrc/bindings.cpp defines it.
+from fastseg.backends.views import Vector, View
+
+compiler: str
+cuda_architectures: str | None
+
+class Block:
+    def __init__(self, nbytes: int) -> None: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+def cpu_capability() -> str: ...
+def set_cache_limit(nbytes: int) -> None: ...
+def cache_limit() -> int: ...
+def cached_bytes() -> int: ...
+def release_cache() -> None: ...
+def instance_norm_act_forward(
+    batch: int,
+    channels: int,
+    spatial: int,
+    x: View,
+    weight: Vector | None,
+    bias: Vector | None,
+    residual: View | None,
+    y: View,
+    mean: int,
+    rstd: int,
+    activation: int,
+    negative_slope: float,
+    eps: float,
+    threads: int,
+    /,
+) -> None: ...
+def instance_norm_act_backward(
+    batch: int,
+    channels: int,
+    spatial: int,
+    grad: View,
+    x: View,
+    weight: Vector | None,
+    bias: Vector | None,
+    y: View | None,
+    mean: int,
+    rstd: int,
+    dx: View,
+    dresidual: View | None,
+    dweight: int,
+    dbias: int,
+    activation: int,
+    negative_slope: float,
+    threads: int,
+    /,
+) -> None: ...
+def cuda_instance_norm_act_workspace(batch: int, channels: int, spatial: int, element: int, /) -> int: ...
+def cuda_instance_norm_act_forward(
+    batch: int,
+    channels: int,
+    spatial: int,
+    x: View,
+    weight: Vector | None,
+    bias: Vector | None,
+    residual: View | None,
+    y: View,
+    mean: int,
+    rstd: int,
+    activation: int,
+    negative_slope: float,
+    eps: float,
+    workspace: int,
+    stream: int,
+    /,
+) -> None: ...
+def cuda_instance_norm_act_backward(
+    batch: int,
+    channels: int,
+    spatial: int,
+    grad: View,
+    x: View,
+    weight: Vector | None,
+    bias: Vector | None,
+    y: View | None,
+    mean: int,
+    rstd: int,
+    dx: View,
+    dresidual: View | None,
+    dweight: int,
+    dbias: int,
+    activation: int,
+    negative_slope: float,
+    workspace: int,
+    stream: int,
+    /,
+) -> None: ...
