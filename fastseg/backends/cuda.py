@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastseg import _C
+import fastseg._C as _C
 from fastseg.backends.views import ACTIVATION, ELEMENT, as_layout, optional_view, statistics_like, vector, view
 
 
