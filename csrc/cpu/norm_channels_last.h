@@ -12,7 +12,8 @@
 namespace fastseg::FASTSEG_ISA {
 
 constexpr int64_t line_block_elements = 8192;              // lies in L1 or L2 between its two passes
-constexpr int64_t most_lines_in_block = 32;                // added up in float32 before float64 takes over
+constexpr int64_t most_lines_in_block = 128;               // whose moments are added up in float32
+constexpr int64_t most_lines_in_run = 32;                  // whose gradients are, before float64 takes over
 constexpr int64_t line_chunk_elements = int64_t(1) << 17;  // what one thread takes
 constexpr int64_t group_bytes = int64_t(16) << 20;         // samples summed and applied together: they stay in cache
 
@@ -95,13 +96,26 @@ inline void for_sample_groups(const Args& args, int threads, void (*run)(const A
     run(samples<A>(args, n, args.batch - n < together ? args.batch - n : together), threads);
 }
 
-// Calls tile(first_column, number of vectors as a constant) over the full vectors, then one(column) over the others.
-template <int L, class Tile, class One>
+// Calls tile(first_column, number of vectors as a constant) over the full vectors, `Most` at a time where there are as
+// many, then one(column) over the other columns.
+template <int L, int Most, class Tile, class One>
 inline void for_columns(int64_t columns, const Tile& tile, const One& one) {
   int64_t j = 0;
-  for (; j + 4 * L <= columns; j += 4 * L) tile(j, std::integral_constant<int, 4>{});
+  for (; j + Most * L <= columns; j += Most * L) tile(j, std::integral_constant<int, Most>{});
   for (; j + L <= columns; j += L) tile(j, std::integral_constant<int, 1>{});
   for (; j < columns; ++j) one(j);
+}
+
+// Calls body(first line, number of lines) over blocks of a slot's lines, the last block first: what the loop before has
+// read last is still in cache.
+template <class Body>
+inline void for_blocks_backwards(const Lines& lines, int64_t slot, const Body& body) {
+  const int64_t first = lines.first_line(slot);
+  for (int64_t end = lines.lines_in(slot); end > 0;) {
+    const int64_t begin = (end - 1) / lines.per_block * lines.per_block;
+    body(first + begin, end - begin);
+    end = begin;
+  }
 }
 
 // ---- forward
@@ -127,7 +141,7 @@ inline void add_block_moments(const T* x, int64_t pitch, int64_t lines, int64_t 
       to_m2[k] += (block_m2 < 0 ? 0 : block_m2) + delta * delta * cross;
     }
   };
-  for_columns<L>(
+  for_columns<L, 4>(
       columns,
       [&](int64_t j, auto vectors) {
         constexpr int N = decltype(vectors)::value;
@@ -160,23 +174,37 @@ inline void add_block_moments(const T* x, int64_t pitch, int64_t lines, int64_t 
       });
 }
 
-// One line of y. centre, scale and shift hold one number a column.
+// A block of lines of y. centre, scale and shift hold one number a column; they stay in registers over the lines.
 template <bool Residual, bool Stream, class T, class A>
-inline void apply_line(const T* x, const T* residual, T* y, int64_t columns, const A* centre, const A* scale,
-                       const A* shift, const Activate<A>& activate) {
+inline void apply_lines(const T* x, int64_t x_pitch, const T* residual, int64_t residual_pitch, T* y, int64_t y_pitch,
+                        int64_t lines, int64_t columns, const A* centre, const A* scale, const A* shift,
+                        const Activate<A>& activate) {
   using V = Vec<A>;
   constexpr int L = lanes<A>;
-  int64_t j = 0;
-  for (; j + L <= columns; j += L) {
-    V z = (load(x + j) - load(centre + j)) * load(scale + j) + load(shift + j);
-    if constexpr (Residual) z += load(residual + j);
-    store<Stream>(y + j, activate(z));
-  }
-  for (; j < columns; ++j) {
-    A z = (load_one(x + j) - centre[j]) * scale[j] + shift[j];
-    if constexpr (Residual) z += load_one(residual + j);
-    store_one(y + j, activate(z));
-  }
+  for_columns<L, 4>(
+      columns,
+      [&](int64_t j, auto vectors) {
+        constexpr int N = decltype(vectors)::value;
+        V centres[N], scales[N], shifts[N];
+        for (int k = 0; k < N; ++k) {
+          centres[k] = load(centre + j + k * L);
+          scales[k] = load(scale + j + k * L);
+          shifts[k] = load(shift + j + k * L);
+        }
+        for (int64_t i = 0; i < lines; ++i)
+          for (int k = 0; k < N; ++k) {
+            V z = (load(x + i * x_pitch + j + k * L) - centres[k]) * scales[k] + shifts[k];
+            if constexpr (Residual) z += load(residual + i * residual_pitch + j + k * L);
+            store<Stream>(y + i * y_pitch + j + k * L, activate(z));
+          }
+      },
+      [&](int64_t j) {
+        for (int64_t i = 0; i < lines; ++i) {
+          A z = (load_one(x + i * x_pitch + j) - centre[j]) * scale[j] + shift[j];
+          if constexpr (Residual) z += load_one(residual + i * residual_pitch + j);
+          store_one(y + i * y_pitch + j, activate(z));
+        }
+      });
 }
 
 // Streaming stores need every line's vectors aligned.
@@ -242,12 +270,14 @@ inline void forward_samples(const InstanceNormActForward& args, int threads) {
   const Activate<A> activate(args.activation, args.negative_slope);
   parallel_spans(threads, args.batch * slots, [&](int64_t begin, int64_t end) {
     for (int64_t i = end; i-- > begin;) {
-      const int64_t n = i / slots, slot = i % slots, first = lines.first_line(slot);
+      const int64_t n = i / slots, slot = i % slots;
       const A* centre = affine.get() + n * 3 * width;
-      for (int64_t line = first + lines.lines_in(slot); line-- > first;)
-        apply_line<Residual, Stream>(line_at(args.x, n, line), Residual ? line_at(args.residual, n, line) : nullptr,
-                                     line_at(args.y, n, line), lines.columns_in(slot), centre, centre + width,
-                                     centre + 2 * width, activate);
+      for_blocks_backwards(lines, slot, [&](int64_t line, int64_t count) {
+        apply_lines<Residual, Stream>(line_at(args.x, n, line), pitch(args.x),
+                                      Residual ? line_at(args.residual, n, line) : nullptr, pitch(args.residual),
+                                      line_at(args.y, n, line), pitch(args.y), count, lines.columns_in(slot), centre,
+                                      centre + width, centre + 2 * width, activate);
+      });
     }
     if constexpr (Stream) stream_fence();
   });
@@ -267,80 +297,116 @@ struct BackwardColumns {
   const A *slope_g, *slope_x, *offset;  // of dx
 };
 
-// g' at column j of a line, for a vector or (load_one) a single number.
-template <bool FromY, class V, class A, class Load, class LoadColumn>
-inline V column_gradient(V g, V xc, const BackwardColumns<A>& columns, int64_t j, const Activate<A>& activate,
-                         const Load& load_y, const LoadColumn& load_column) {
-  if constexpr (FromY) return activate.backward(g, V(load_y()));
-  return activate.backward(g, V(xc * load_column(columns.scale + j) + load_column(columns.bias + j)));
-}
-
-constexpr auto vector_of = [](const auto* p) { return load(p); };
-constexpr auto number_of = [](const auto* p) { return load_one(p); };
+// A block of lines of the tensors that backward reads and writes; y and dresidual may be absent.
+template <class T>
+struct BackwardLines {
+  const T *grad, *x, *y;
+  int64_t grad_pitch, x_pitch, y_pitch;
+  T *dx, *dresidual;
+  int64_t dx_pitch, dresidual_pitch;
+};
 
 // Adds the sums of g' and of g' * (x - mean) over a block of lines to two numbers a column.
 template <bool FromY, class T, class A>
-inline void add_block_sums(const T* grad, int64_t grad_pitch, const T* x, int64_t x_pitch, const T* y, int64_t y_pitch,
-                           int64_t lines, int64_t width, const BackwardColumns<A>& columns, const Activate<A>& activate,
-                           double* sum_g, double* sum_gx) {
+inline void add_block_sums(const BackwardLines<T>& at, int64_t lines, int64_t width, const BackwardColumns<A>& columns,
+                           const Activate<A>& activate, double* sum_g, double* sum_gx) {
   using V = Vec<A>;
   constexpr int L = lanes<A>;
-  for_columns<L>(
+  for_columns<L, 4>(
       width,
       [&](int64_t j, auto vectors) {
         constexpr int N = decltype(vectors)::value;
-        V sg[N] = {}, sgx[N] = {};
-        for (int64_t i = 0; i < lines; ++i)
-          for (int k = 0; k < N; ++k) {
-            const int64_t at = j + k * L;
-            const V xc = load(x + i * x_pitch + at) - load(columns.mean + at);
-            const V g = column_gradient<FromY>(
-                load(grad + i * grad_pitch + at), xc, columns, at, activate, [&] { return load(y + i * y_pitch + at); },
-                vector_of);
-            sg[k] += g;
-            sgx[k] += g * xc;
+        V mean[N], scale[N], bias[N];
+        for (int k = 0; k < N; ++k) {
+          mean[k] = load(columns.mean + j + k * L);
+          scale[k] = load(columns.scale + j + k * L);
+          bias[k] = load(columns.bias + j + k * L);
+        }
+        double* __restrict to_g = sum_g + j;
+        double* __restrict to_gx = sum_gx + j;
+        for (int64_t begin = 0; begin < lines; begin += most_lines_in_run) {
+          const int64_t end = lines - begin < most_lines_in_run ? lines : begin + most_lines_in_run;
+          V sg[N] = {}, sgx[N] = {};
+          for (int64_t i = begin; i < end; ++i)
+            for (int k = 0; k < N; ++k) {
+              const V xc = load(at.x + i * at.x_pitch + j + k * L) - mean[k];
+              V decider;
+              if constexpr (FromY)
+                decider = load(at.y + i * at.y_pitch + j + k * L);
+              else
+                decider = xc * scale[k] + bias[k];
+              const V g = activate.backward(load(at.grad + i * at.grad_pitch + j + k * L), decider);
+              sg[k] += g;
+              sgx[k] += g * xc;
+            }
+          A run_g[N * L], run_gx[N * L];
+          std::memcpy(run_g, sg, sizeof run_g);
+          std::memcpy(run_gx, sgx, sizeof run_gx);
+          for (int k = 0; k < N * L; ++k) {
+            to_g[k] += double(run_g[k]);
+            to_gx[k] += double(run_gx[k]);
           }
-        for (int k = 0; k < N; ++k)
-          for (int lane = 0; lane < L; ++lane) {
-            sum_g[j + k * L + lane] += double(sg[k][lane]);
-            sum_gx[j + k * L + lane] += double(sgx[k][lane]);
-          }
+        }
       },
       [&](int64_t j) {
-        double sg = 0, sgx = 0;
         for (int64_t i = 0; i < lines; ++i) {
-          const A xc = load_one(x + i * x_pitch + j) - columns.mean[j];
-          const A g = column_gradient<FromY>(
-              A(load_one(grad + i * grad_pitch + j)), xc, columns, j, activate,
-              [&] { return A(load_one(y + i * y_pitch + j)); }, number_of);
-          sg += double(g);
-          sgx += double(g) * double(xc);
+          const A xc = load_one(at.x + i * at.x_pitch + j) - columns.mean[j];
+          A decider;
+          if constexpr (FromY)
+            decider = load_one(at.y + i * at.y_pitch + j);
+          else
+            decider = xc * columns.scale[j] + columns.bias[j];
+          const A g = activate.backward(A(load_one(at.grad + i * at.grad_pitch + j)), decider);
+          sum_g[j] += double(g);
+          sum_gx[j] += double(g) * double(xc);
         }
-        sum_g[j] += sg;
-        sum_gx[j] += sgx;
       });
 }
 
 template <bool FromY, bool Stream, class T, class A>
-inline void apply_backward_line(const T* grad, const T* x, const T* y, T* dx, T* dresidual, int64_t width,
-                                const BackwardColumns<A>& columns, const Activate<A>& activate) {
+inline void apply_backward_lines(const BackwardLines<T>& at, int64_t lines, int64_t width,
+                                 const BackwardColumns<A>& columns, const Activate<A>& activate) {
   using V = Vec<A>;
   constexpr int L = lanes<A>;
-  int64_t j = 0;
-  for (; j + L <= width; j += L) {
-    const V xc = load(x + j) - load(columns.mean + j);
-    const V g =
-        column_gradient<FromY>(load(grad + j), xc, columns, j, activate, [&] { return load(y + j); }, vector_of);
-    if (dresidual) store(dresidual + j, g);
-    store<Stream>(dx + j, g * load(columns.slope_g + j) - xc * load(columns.slope_x + j) - load(columns.offset + j));
-  }
-  for (; j < width; ++j) {
-    const A xc = load_one(x + j) - columns.mean[j];
-    const A g = column_gradient<FromY>(
-        A(load_one(grad + j)), xc, columns, j, activate, [&] { return A(load_one(y + j)); }, number_of);
-    if (dresidual) store_one(dresidual + j, g);
-    store_one(dx + j, g * columns.slope_g[j] - xc * columns.slope_x[j] - columns.offset[j]);
-  }
+  for_columns<L, 2>(  // six numbers a column: more than two vectors of them do not fit the registers
+      width,
+      [&](int64_t j, auto vectors) {
+        constexpr int N = decltype(vectors)::value;
+        V mean[N], scale[N], bias[N], slope_g[N], slope_x[N], offset[N];
+        for (int k = 0; k < N; ++k) {
+          mean[k] = load(columns.mean + j + k * L);
+          scale[k] = load(columns.scale + j + k * L);
+          bias[k] = load(columns.bias + j + k * L);
+          slope_g[k] = load(columns.slope_g + j + k * L);
+          slope_x[k] = load(columns.slope_x + j + k * L);
+          offset[k] = load(columns.offset + j + k * L);
+        }
+        for (int64_t i = 0; i < lines; ++i)
+          for (int k = 0; k < N; ++k) {
+            const V xc = load(at.x + i * at.x_pitch + j + k * L) - mean[k];
+            V decider;
+            if constexpr (FromY)
+              decider = load(at.y + i * at.y_pitch + j + k * L);
+            else
+              decider = xc * scale[k] + bias[k];
+            const V g = activate.backward(load(at.grad + i * at.grad_pitch + j + k * L), decider);
+            if constexpr (FromY) store(at.dresidual + i * at.dresidual_pitch + j + k * L, g);
+            store<Stream>(at.dx + i * at.dx_pitch + j + k * L, g * slope_g[k] - xc * slope_x[k] - offset[k]);
+          }
+      },
+      [&](int64_t j) {
+        for (int64_t i = 0; i < lines; ++i) {
+          const A xc = load_one(at.x + i * at.x_pitch + j) - columns.mean[j];
+          A decider;
+          if constexpr (FromY)
+            decider = load_one(at.y + i * at.y_pitch + j);
+          else
+            decider = xc * columns.scale[j] + columns.bias[j];
+          const A g = activate.backward(A(load_one(at.grad + i * at.grad_pitch + j)), decider);
+          if constexpr (FromY) store_one(at.dresidual + i * at.dresidual_pitch + j, g);
+          store_one(at.dx + i * at.dx_pitch + j, g * columns.slope_g[j] - xc * columns.slope_x[j] - columns.offset[j]);
+        }
+      });
 }
 
 template <class T, bool FromY, bool Stream>
@@ -357,6 +423,18 @@ inline void backward_samples(const InstanceNormActBackward& args, int threads) {
     return v ? static_cast<T*>(v.data) + n * v.batch_stride + line * lines.fold * v.spatial_stride : nullptr;
   };
   const auto pitch = [&](const View& v) { return lines.fold * v.spatial_stride; };
+  const auto lines_at = [&](int64_t n, int64_t line) {
+    return BackwardLines<T>{line_at(args.grad, n, line),
+                            line_at(args.x, n, line),
+                            line_at(args.y, n, line),
+                            pitch(args.grad),
+                            pitch(args.x),
+                            pitch(args.y),
+                            line_at(args.dx, n, line),
+                            line_at(args.dresidual, n, line),
+                            pitch(args.dx),
+                            pitch(args.dresidual)};
+  };
   const Activate<A> activate(args.activation, args.negative_slope);
 
   Scratch<A> numbers(args.batch * 6 * width);
@@ -385,13 +463,10 @@ inline void backward_samples(const InstanceNormActBackward& args, int threads) {
       const int64_t n = i / slots, slot = i % slots, count = lines.lines_in(slot);
       double* sum_g = partial.get() + i * 2 * width;
       for (int64_t j = 0; j < 2 * width; ++j) sum_g[j] = 0;
-      for (int64_t done = 0; done < count; done += lines.per_block) {
-        const int64_t line = lines.first_line(slot) + done;
-        add_block_sums<FromY>(line_at(args.grad, n, line), pitch(args.grad), line_at(args.x, n, line), pitch(args.x),
-                              line_at(args.y, n, line), pitch(args.y),
+      for (int64_t done = 0; done < count; done += lines.per_block)
+        add_block_sums<FromY>(lines_at(n, lines.first_line(slot) + done),
                               count - done < lines.per_block ? count - done : lines.per_block, lines.columns_in(slot),
                               columns_of(n), activate, sum_g, sum_g + width);
-      }
     }
   });
 
@@ -422,11 +497,10 @@ inline void backward_samples(const InstanceNormActBackward& args, int threads) {
 
   parallel_spans(threads, args.batch * slots, [&](int64_t begin, int64_t end) {
     for (int64_t i = end; i-- > begin;) {
-      const int64_t n = i / slots, slot = i % slots, first = lines.first_line(slot);
-      for (int64_t line = first + lines.lines_in(slot); line-- > first;)
-        apply_backward_line<FromY, Stream>(
-            line_at(args.grad, n, line), line_at(args.x, n, line), line_at(args.y, n, line), line_at(args.dx, n, line),
-            line_at(args.dresidual, n, line), lines.columns_in(slot), columns_of(n), activate);
+      const int64_t n = i / slots, slot = i % slots;
+      for_blocks_backwards(lines, slot, [&](int64_t line, int64_t count) {
+        apply_backward_lines<FromY, Stream>(lines_at(n, line), count, lines.columns_in(slot), columns_of(n), activate);
+      });
     }
     if constexpr (Stream) stream_fence();
   });
