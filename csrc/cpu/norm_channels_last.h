@@ -13,7 +13,7 @@ namespace fastseg::FASTSEG_ISA {
 
 constexpr int64_t line_block_elements = 8192;              // lies in L1 or L2 between its two passes
 constexpr int64_t most_lines_in_block = 128;               // whose moments are added up in float32
-constexpr int64_t most_lines_in_run = 32;                  // whose gradients are, before float64 takes over
+constexpr int64_t most_lines_in_run = 16;                  // whose gradients are, before float64 takes over
 constexpr int64_t line_chunk_elements = int64_t(1) << 17;  // what one thread takes
 constexpr int64_t group_bytes = int64_t(16) << 20;         // samples summed and applied together: they stay in cache
 
@@ -349,6 +349,7 @@ inline void add_block_sums(const BackwardLines<T>& at, int64_t lines, int64_t wi
         }
       },
       [&](int64_t j) {
+        double sg = 0, sgx = 0;
         for (int64_t i = 0; i < lines; ++i) {
           const A xc = load_one(at.x + i * at.x_pitch + j) - columns.mean[j];
           A decider;
@@ -357,9 +358,11 @@ inline void add_block_sums(const BackwardLines<T>& at, int64_t lines, int64_t wi
           else
             decider = xc * columns.scale[j] + columns.bias[j];
           const A g = activate.backward(A(load_one(at.grad + i * at.grad_pitch + j)), decider);
-          sum_g[j] += double(g);
-          sum_gx[j] += double(g) * double(xc);
+          sg += double(g);
+          sgx += double(g) * double(xc);
         }
+        sum_g[j] += sg;
+        sum_gx[j] += sgx;
       });
 }
 

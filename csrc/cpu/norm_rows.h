@@ -205,7 +205,7 @@ inline GradSums block_sums(const BackwardRow<T>& row, int64_t begin, int64_t end
   using A = compute_t<T>;
   using V = Vec<A>;
   constexpr int L = lanes<A>;
-  constexpr int64_t run = 32 * L;  // added up in float32 before float64 takes over
+  constexpr int64_t run = 8 * L;  // added up in float32 before float64 takes over
   GradSums sums;
   const V mean = broadcast<V>(row.mean);
   int64_t i = begin;
