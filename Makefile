@@ -13,7 +13,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -q -n auto --dist loadgroup -m "not gpu"
 
 bench: $(READY)
-	$(BIN)/fastseg bench
+	$(BIN)/fastseg bench --huge-pages
 
 lint: $(READY)
 	$(BIN)/ruff check .

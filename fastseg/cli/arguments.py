@@ -82,6 +82,7 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     add("--directory", type=Path, metavar="DIR", help="checkout of the repository (default: found by itself)")
     add("-k", dest="select", metavar="EXPRESSION", help="run only the benchmarks whose names match, as in pytest")
     add("-o", "--output", type=Path, metavar="FILE", help="where the JSON of pytest-benchmark goes")
+    add("--huge-pages", action="store_true", help="run the large ones again with huge pages for torch's own outputs")
 
 
 #: Name of the command -> its summary and the function that adds its options.

@@ -52,7 +52,8 @@ def run(options: argparse.Namespace) -> None:
     size = options.size or ("full" if options.input or options.weights else "small")
     stock = networks.build(options.network, size, channels=image.shape[0], classes=options.classes, seed=options.seed)
     roi = _window(options, stock, tuple(image.shape[1:]))
-    origin = _fill(stock.module.to(device), options, roi)
+    steps = _training_steps(options)
+    origin = _fill(stock.module.to(device), options, roi, steps)
     stock.module.to(dtype)
     accelerated = accelerate(copy.deepcopy(stock.module), channels_last=options.channels_last)
     setup = results.Setup(
@@ -61,6 +62,7 @@ def run(options: argparse.Namespace) -> None:
         network=f"{options.network} ({size}, {stock.features[0]} to {max(stock.features)} channels)",
         parameters=sum(parameter.numel() for parameter in stock.module.parameters()),
         weights=origin,
+        random_weights=options.weights is None and not steps,
         roi=roi,
         overlap=options.overlap,
         windows=window_count(image.shape[1:], roi, options.overlap),
@@ -117,13 +119,18 @@ def _window(options: argparse.Namespace, network: StockNetwork, shape: tuple[int
     return roi
 
 
-def _fill(network: nn.Module, options: argparse.Namespace, roi: tuple[int, int, int]) -> str:
+def _training_steps(options: argparse.Namespace) -> int:
+    if options.input is not None or options.weights is not None:
+        return 0
+    return _TRAIN_STEPS if options.train_steps is None else int(options.train_steps)
+
+
+def _fill(network: nn.Module, options: argparse.Namespace, roi: tuple[int, int, int], steps: int) -> str:
     """Give the network the weights that the options ask for, and say in words where they come from."""
     if options.weights is not None:
         weights.load(network, options.weights)
         return f"from {options.weights}"
-    steps = _TRAIN_STEPS if options.train_steps is None else options.train_steps
-    if options.input is not None or steps == 0:
+    if steps == 0:
         return f"random (seed {options.seed}): the labels mean nothing, only time and equality do"
     # The accelerated twin learns; the stock network then takes its state_dict as it is.
     twin = accelerate(copy.deepcopy(network), channels_last=options.channels_last)

@@ -30,11 +30,13 @@ class Row:
         title: what the row shows.
         image: (X, Y, Z) in RAS order.
         labels: (X, Y, Z) drawn over it.
+        outlined: regions get an edge and a faint fill; labels that form no regions are easier to see as a fill alone.
     """
 
     title: str
     image: NDArray[np.float32]
     labels: NDArray[np.integer]
+    outlined: bool = True
 
 
 def draw(
@@ -117,9 +119,10 @@ def _section(
         mask = labels == label
         if mask.any():
             fill = np.zeros((*mask.shape, 4))
-            fill[mask] = (*to_rgb(colour), 0.22)
+            fill[mask] = (*to_rgb(colour), 0.22 if row.outlined else 0.6)
             panel.imshow(fill, origin="lower", aspect=height_mm / width_mm, interpolation="nearest")
-            panel.contour(mask.astype(float), levels=[0.5], colors=[colour], linewidths=1.1)
+            if row.outlined:
+                panel.contour(mask.astype(float), levels=[0.5], colors=[colour], linewidths=1.1)
     panel.set_xticks([])
     panel.set_yticks([])
     panel.set_facecolor("black")

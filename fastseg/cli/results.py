@@ -34,6 +34,7 @@ class Setup:
     network: str
     parameters: int
     weights: str
+    random_weights: bool
     roi: tuple[int, int, int]
     overlap: float
     windows: int
@@ -113,12 +114,17 @@ def draw_picture(
     else:
         present = [int(label) for label in np.unique(labels) if label][:_LEGEND_ENTRIES]
         names = {label: f"label {label}" for label in present}
-        rows = [picture.Row("prediction", image[0], labels)]
+        if setup.random_weights:
+            inside = np.where(image[0] != 0, labels, 0)
+            rows = [picture.Row("input", image[0], np.zeros_like(labels))]
+            rows.append(picture.Row("labels of random weights", image[0], inside, outlined=False))
+        else:
+            rows = [picture.Row("prediction", image[0], labels)]
     picture.draw(
         path,
         rows,
         spacing=ras_spacing(setup.volume.affine),
-        centre=_centre(shown, trusted=not setup.weights.startswith("random") or phantom is not None),
+        centre=_centre(shown, trusted=phantom is not None or not setup.random_weights),
         label_names=names,
         seconds=(comparison.stock.volume, comparison.accelerated.volume),
         title=f"{setup.input.name}  |  {setup.network}",

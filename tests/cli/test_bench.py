@@ -31,6 +31,22 @@ def test_runs_the_benchmarks_and_the_report(checkout: Path, capfd: pytest.Captur
     assert [entry["name"] for entry in json.loads(results.read_text())["benchmarks"]] == ["test_fast"]
 
 
+def test_huge_pages_are_a_run_of_their_own(checkout: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (checkout / "benchmarks" / "test_norm.py").write_text(
+        "import os, pytest\n"
+        "@pytest.mark.large\n"
+        "def test_pages(benchmark):\n"
+        "    benchmark.extra_info['huge'] = os.environ.get('THP_MEM_ALLOC_ENABLE')\n"
+        "    benchmark.pedantic(lambda: None, rounds=1)\n"
+        "def test_other(benchmark):\n    benchmark.pedantic(lambda: None, rounds=1)\n"
+    )
+    results = checkout / "results.json"
+    assert main(["bench", "--directory", str(checkout), "-o", str(results), "--huge-pages"]) == 0
+    (entry,) = json.loads((checkout / "results.huge_pages.json").read_text())["benchmarks"]
+    assert entry["name"] == "test_pages" and entry["extra_info"]["huge"] == "1"
+    assert len(json.loads(results.read_text())["benchmarks"]) == 2
+
+
 def test_without_a_report(checkout: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (checkout / "benchmarks" / "report.py").unlink()
     assert main(["bench", "--directory", str(checkout)]) == 0

@@ -1,0 +1,203 @@
+"""Turns the JSON of pytest-benchmark into results/<device>.json, docs/benchmarks.md and its picture.
+
+Usage: python benchmarks/report.py RESULT.json [RESULT.json ...]
+
+Several files of one machine are put side by side: torch's allocator with small pages and with huge pages.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+FLOOR = "copy"
+OURS = "fastseg"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One peer in one case. Times in milliseconds."""
+
+    family: str
+    case: str
+    shape: str
+    peer: str
+    huge_pages: bool
+    p20: float
+    median: float
+    p80: float
+    rounds: int
+
+
+def main(paths: list[str]) -> int:
+    if not paths:
+        print(__doc__)
+        return 2
+    runs = [json.loads(Path(path).read_text()) for path in paths]
+    rows = [row for run in runs for row in rows_of(run)]
+    machine = machine_of(runs[0])
+    results = ROOT / "benchmarks" / "results" / f"{slug(machine)}.json"
+    results.parent.mkdir(parents=True, exist_ok=True)
+    write(results, json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+    picture = ROOT / "docs" / "images" / "benchmarks.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    draw(rows, machine, picture)
+    page = ROOT / "docs" / "benchmarks.md"
+    write(page, markdown(rows, machine))
+    for path in (results, page, picture):
+        print(path.relative_to(ROOT))
+    return 0
+
+
+def rows_of(run: dict[str, Any]) -> list[Row]:
+    rows = []
+    for benchmark in run["benchmarks"]:
+        times = sorted(1e3 * t for t in benchmark["stats"]["data"])
+        at = lambda q, times=times: times[min(int(q * len(times)), len(times) - 1)]  # noqa: E731
+        info = benchmark["extra_info"]
+        huge = bool(run["machine_info"].get("huge_pages"))
+        rows.append(
+            Row(
+                info["family"], info["case"], info["shape"], info["peer"], huge, at(0.2), at(0.5), at(0.8), len(times)
+            )
+        )
+    return rows
+
+
+def machine_of(run: dict[str, Any]) -> dict[str, Any]:
+    info = run["machine_info"]
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return {
+        "device": info["device"],
+        "processor": info["cpu"].get("brand_raw", info["machine"]),
+        "threads": info["threads"],
+        "capability": info["capability"],
+        "python": info["python_version"],
+        "torch": info["torch"],
+        "fastseg": info["fastseg"],
+        "commit": commit.stdout.strip() or "unknown",
+        "date": run["datetime"][:10],
+    }
+
+
+def slug(machine: dict[str, Any]) -> str:
+    name = machine["device"] if machine["device"] != "cpu" else f"cpu-{machine['processor']}-{machine['threads']}-threads"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def cases(rows: list[Row]) -> dict[tuple[str, str, str, bool], dict[str, Row]]:
+    grouped: dict[tuple[str, str, str, bool], dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        grouped[row.family, row.case, row.shape, row.huge_pages][row.peer] = row
+    return grouped
+
+
+def floor_of(rows: list[Row], row: Row) -> float | None:
+    """The copy of the same tensor in the same run."""
+    for other in rows:
+        if (other.peer, other.shape, other.huge_pages) == (FLOOR, row.shape, row.huge_pages):
+            return other.median
+    return None
+
+
+def ours_in(peers: dict[str, Row]) -> Row | None:
+    named = [row for name, row in peers.items() if name.startswith((OURS, "accelerate"))]
+    return min(named, key=lambda row: row.median, default=None)
+
+
+def markdown(rows: list[Row], machine: dict[str, Any]) -> str:
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`. Every peer ran in the same run on the same machine; medians, with the 20th and 80th",
+        "percentile. Absolute times of a shared CPU mean little: read the ratios. The floor is `y.copy_(x)` of the tensor",
+        "into memory that is there. *Times fastseg* is the peer's median over that of the fastest fastseg row.",
+        "",
+        *(f"- {name}: {value}" for name, value in machine.items()),
+        "",
+        "![time over the floor](images/benchmarks.png)",
+    ]
+    for (family, case, shape, huge), peers in cases(rows).items():
+        if case == FLOOR:
+            continue
+        pages = ", torch with huge pages (`THP_MEM_ALLOC_ENABLE=1`)" if huge else ""
+        lines += [
+            "",
+            f"## {family}: {case}, {shape}{pages}",
+            "",
+            "| peer | median | p20 | p80 | over the floor | times fastseg |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
+        best = ours_in(peers)
+        for row in sorted(peers.values(), key=lambda row: row.median):
+            floor = None if "small" in case else floor_of(rows, row)
+            over = f"{row.median / floor:.2f}" if floor else ""
+            ratio = f"{row.median / best.median:.2f}" if best else ""
+            times = " | ".join(duration(t) for t in (row.median, row.p20, row.p80))
+            lines.append(f"| {row.peer} | {times} | {over} | {ratio} |")
+    return "\n".join(lines) + "\n"
+
+
+def duration(milliseconds: float) -> str:
+    return f"{1e3 * milliseconds:.1f} us" if milliseconds < 0.1 else f"{milliseconds:.2f} ms"
+
+
+def draw(rows: list[Row], machine: dict[str, Any], path: Path) -> None:
+    """Bars: time over the floor, a panel for each case that has one."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    panels = [
+        (f"{case}\n{shape}", peers)
+        for (_, case, shape, huge), peers in cases(rows).items()
+        if not huge and case != FLOOR and "small" not in case and floor_of(rows, next(iter(peers.values())))
+    ]
+    if not panels:
+        return
+    columns = 3
+    height = (len(panels) + columns - 1) // columns
+    figure, axes = plt.subplots(height, columns, figsize=(13, 2.7 * height), squeeze=False, layout="constrained")
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    for axis, (title, peers) in zip(axes.flat, panels, strict=False):
+        ordered = sorted(peers.values(), key=lambda row: row.median, reverse=True)
+        values = [row.median / (floor_of(rows, row) or 1.0) for row in ordered]
+        colours = ["#1b7f5c" if row.peer.startswith(OURS) else "#9aa5b1" for row in ordered]
+        bars = axis.barh([row.peer for row in ordered], values, color=colours)
+        axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
+        axis.axvline(1, color="#c0392b", linewidth=1, linestyle="--")
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("time over y.copy_(x)", fontsize=8)
+        axis.tick_params(labelsize=8)
+        axis.margins(x=0.12)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(
+        f"{machine['processor'] if machine['device'] == 'cpu' else machine['device']}, {machine['threads']} threads, "
+        f"torch {machine['torch']}, fastseg {machine['commit']}, {machine['date']}",
+        fontsize=9,
+    )
+    temporary = path.with_suffix(".tmp.png")
+    figure.savefig(temporary, dpi=110)
+    temporary.replace(path)
+    plt.close(figure)
+
+
+def write(path: Path, text: str) -> None:
+    temporary = path.with_suffix(path.suffix + ".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
