@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-FLOOR = "copy"
 OURS = "fastseg"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One peer in one case. Times in milliseconds."""
+    """One peer in one case. Times in milliseconds; the floor is the copy of the tensor, timed between the rounds."""
 
     family: str
     case: str
@@ -34,6 +33,7 @@ class Row:
     median: float
     p80: float
     rounds: int
+    floor: float | None
 
 
 def main(paths: list[str]) -> int:
@@ -65,7 +65,16 @@ def rows_of(run: dict[str, Any]) -> list[Row]:
         huge = bool(run["machine_info"].get("huge_pages"))
         rows.append(
             Row(
-                info["family"], info["case"], info["shape"], info["peer"], huge, at(0.2), at(0.5), at(0.8), len(times)
+                info["family"],
+                info["case"],
+                info["shape"],
+                info["peer"],
+                huge,
+                at(0.2),
+                at(0.5),
+                at(0.8),
+                len(times),
+                info.get("floor"),
             )
         )
     return rows
@@ -90,7 +99,9 @@ def machine_of(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def slug(machine: dict[str, Any]) -> str:
-    name = machine["device"] if machine["device"] != "cpu" else f"cpu-{machine['processor']}-{machine['threads']}-threads"
+    name = (
+        machine["device"] if machine["device"] != "cpu" else f"cpu-{machine['processor']}-{machine['threads']}-threads"
+    )
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
@@ -99,14 +110,6 @@ def cases(rows: list[Row]) -> dict[tuple[str, str, str, bool], dict[str, Row]]:
     for row in rows:
         grouped[row.family, row.case, row.shape, row.huge_pages][row.peer] = row
     return grouped
-
-
-def floor_of(rows: list[Row], row: Row) -> float | None:
-    """The copy of the same tensor in the same run."""
-    for other in rows:
-        if (other.peer, other.shape, other.huge_pages) == (FLOOR, row.shape, row.huge_pages):
-            return other.median
-    return None
 
 
 def ours_in(peers: dict[str, Row]) -> Row | None:
@@ -119,16 +122,15 @@ def markdown(rows: list[Row], machine: dict[str, Any]) -> str:
         "# Benchmarks",
         "",
         "Written by `make bench`. Every peer ran in the same run on the same machine; medians, with the 20th and 80th",
-        "percentile. Absolute times of a shared CPU mean little: read the ratios. The floor is `y.copy_(x)` of the tensor",
-        "into memory that is there. *Times fastseg* is the peer's median over that of the fastest fastseg row.",
+        "percentile. Absolute times of a shared CPU mean little: read the ratios. The floor is `y.copy_(x)` of the",
+        "tensor into memory that is there, timed between the rounds of each peer. *Times fastseg* is the peer's median",
+        "over that of the fastest fastseg row.",
         "",
         *(f"- {name}: {value}" for name, value in machine.items()),
         "",
         "![time over the floor](images/benchmarks.png)",
     ]
     for (family, case, shape, huge), peers in cases(rows).items():
-        if case == FLOOR:
-            continue
         pages = ", torch with huge pages (`THP_MEM_ALLOC_ENABLE=1`)" if huge else ""
         lines += [
             "",
@@ -139,8 +141,7 @@ def markdown(rows: list[Row], machine: dict[str, Any]) -> str:
         ]
         best = ours_in(peers)
         for row in sorted(peers.values(), key=lambda row: row.median):
-            floor = None if "small" in case else floor_of(rows, row)
-            over = f"{row.median / floor:.2f}" if floor else ""
+            over = f"{row.median / row.floor:.2f}" if row.floor else ""
             ratio = f"{row.median / best.median:.2f}" if best else ""
             times = " | ".join(duration(t) for t in (row.median, row.p20, row.p80))
             lines.append(f"| {row.peer} | {times} | {over} | {ratio} |")
@@ -161,7 +162,7 @@ def draw(rows: list[Row], machine: dict[str, Any], path: Path) -> None:
     panels = [
         (f"{case}\n{shape}", peers)
         for (_, case, shape, huge), peers in cases(rows).items()
-        if not huge and case != FLOOR and "small" not in case and floor_of(rows, next(iter(peers.values())))
+        if not huge and all(row.floor for row in peers.values())
     ]
     if not panels:
         return
@@ -172,7 +173,7 @@ def draw(rows: list[Row], machine: dict[str, Any], path: Path) -> None:
         axis.set_visible(False)
     for axis, (title, peers) in zip(axes.flat, panels, strict=False):
         ordered = sorted(peers.values(), key=lambda row: row.median, reverse=True)
-        values = [row.median / (floor_of(rows, row) or 1.0) for row in ordered]
+        values = [row.median / (row.floor or 1.0) for row in ordered]
         colours = ["#1b7f5c" if row.peer.startswith(OURS) else "#9aa5b1" for row in ordered]
         bars = axis.barh([row.peer for row in ordered], values, color=colours)
         axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
