@@ -1,0 +1,111 @@
+"""The cache of large CPU outputs."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+import fastseg
+import fastseg._C as _C
+from fastseg.backends.memory import POOLED_BYTES, empty_like
+from fastseg.ops import instance_norm_act
+from tests.support import LAYOUTS, in_layout
+
+MEBI = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def own_cache():
+    limit = _C.cache_limit()
+    fastseg.release_cpu_cache()
+    yield
+    fastseg.set_cpu_cache_limit(limit)
+
+
+def large(mebibytes: int = 4) -> torch.Tensor:
+    return torch.zeros(1, 4, mebibytes * MEBI // 16)
+
+
+def test_the_memory_of_a_dead_output_is_used_again():
+    y = empty_like(large())
+    at = y.data_ptr()
+    assert at % (2 * MEBI) == 0
+    del y
+    assert _C.cached_bytes() == 4 * MEBI
+    assert empty_like(large()).data_ptr() == at
+
+
+def test_a_much_smaller_output_leaves_a_block_alone():
+    del_me = empty_like(large(16))
+    at = del_me.data_ptr()
+    del del_me
+    assert empty_like(large(4)).data_ptr() != at
+
+
+def test_limits():
+    with pytest.raises(ValueError, match="nbytes is -1, expected a number of bytes >= 0"):
+        fastseg.set_cpu_cache_limit(-1)
+    outputs = [empty_like(large()) for _ in range(3)]
+    outputs.clear()
+    assert _C.cached_bytes() == 12 * MEBI
+    fastseg.set_cpu_cache_limit(5 * MEBI)
+    assert _C.cached_bytes() == 4 * MEBI
+    fastseg.release_cpu_cache()
+    assert _C.cached_bytes() == 0
+    fastseg.set_cpu_cache_limit(0)
+    empty_like(large())
+    assert _C.cached_bytes() == 0
+
+
+def test_environment():
+    code = "import fastseg, fastseg._C as c; print(c.cache_limit())"
+    environment = {**os.environ, "FASTSEG_CPU_CACHE_BYTES": "12345"}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "12345"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_strides_are_those_of_torch(layout):
+    x = in_layout(torch.zeros(2, 5, 230, 240), layout)
+    assert x.numel() * 4 >= POOLED_BYTES
+    y = empty_like(x)
+    assert y.stride() == torch.empty_like(x).stride() and y.shape == x.shape and y.dtype == x.dtype
+
+
+def test_outputs_are_ordinary_tensors():
+    x = torch.randn(1, 4, 600, 500, requires_grad=True)
+    y = instance_norm_act(x)
+    assert torch.equal(copy.deepcopy(y.detach()), y) and torch.equal(pickle.loads(pickle.dumps(y.detach())), y)
+    array = y.detach().numpy()
+    expected = array.copy()
+    y += 1  # in place, in training
+    torch.relu_(y).sum().backward()
+    assert x.grad is not None
+    z = instance_norm_act(x.detach())
+    kept = z.numpy()
+    del z  # the array keeps the memory
+    instance_norm_act(x.detach() * -1)
+    assert (kept == expected).all()
+
+
+def test_threads():
+    def fill(i: int) -> bool:
+        return all(bool((empty_like(large(1 + i % 3)).fill_(i + k) == i + k).all()) for k in range(20))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(fill, range(8)))
+
+
+def test_an_output_may_outlive_the_interpreter():
+    code = (
+        "import torch, fastseg, builtins\n"
+        "builtins.keep = fastseg.ops.instance_norm_act(torch.randn(1, 4, 1000, 1000))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
