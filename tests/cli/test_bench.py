@@ -13,7 +13,9 @@ pytest.importorskip("pytest_benchmark")
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    # In a worker of pytest-xdist, pytest-benchmark switches itself off, in the runs that are started here too.
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     folder = tmp_path / "checkout" / "benchmarks"
     folder.mkdir(parents=True)
     (folder / "test_norm.py").write_text(
