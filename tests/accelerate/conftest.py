@@ -52,7 +52,9 @@ def check_error_budget(exact: Outputs, stocks: list[Outputs], fused: Outputs) ->
     """At most twice the stock model's own distance from float64, and one rounding.
 
     The stock model's distance is the largest over inputs that differ by a rounding: a number that rounding moves across
-    the kink of an activation changes all gradients behind it, by luck in one run and not in the next. Over the whole network, every tensor relative to its own size: the parameter gradients of small layers are a handful
+    the kink of an activation changes all gradients behind it, by luck in one run and not in the next.
+
+    Over the whole network, every tensor relative to its own size: the parameter gradients of small layers are a handful
     of numbers, of which each may be off by luck.
     """
     assert len(exact) == len(fused)
