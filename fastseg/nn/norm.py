@@ -33,6 +33,11 @@ class FusedActivation:
         return f", activation={self.activation}{slope}"
 
 
+def _bias(bias: bool) -> dict[str, Any]:
+    """The argument for torch's layer: only newer versions can leave the bias of an affine norm out."""
+    return {} if bias else {"bias": False}
+
+
 class _InstanceNormAct(FusedActivation, nn.modules.instancenorm._InstanceNorm):
     def __init__(
         self,
@@ -44,6 +49,7 @@ class _InstanceNormAct(FusedActivation, nn.modules.instancenorm._InstanceNorm):
         device: Any = None,
         dtype: Any = None,
         *,
+        bias: bool = True,
         activation: Activation = "leaky_relu",
         negative_slope: float = 0.01,
     ) -> None:
@@ -52,7 +58,9 @@ class _InstanceNormAct(FusedActivation, nn.modules.instancenorm._InstanceNorm):
                 f"{type(self).__name__}: track_running_stats is True, expected False: running statistics make eval an "
                 "affine map, which has nothing to fuse; use torch.nn's layer"
             )
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype, **_bias(bias)
+        )
         self.set_activation(activation, negative_slope)
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -120,6 +128,7 @@ class GroupNormAct(FusedActivation, nn.GroupNorm):
         device: Any = None,
         dtype: Any = None,
         *,
+        bias: bool = True,
         activation: Activation = "leaky_relu",
         negative_slope: float = 0.01,
     ) -> None:
@@ -128,7 +137,7 @@ class GroupNormAct(FusedActivation, nn.GroupNorm):
                 f"GroupNormAct: num_groups is {num_groups}, expected num_channels={num_channels}: only one channel a "
                 "group is an instance norm"
             )
-        super().__init__(num_groups, num_channels, eps, affine, device, dtype)
+        super().__init__(num_groups, num_channels, eps, affine, device=device, dtype=dtype, **_bias(bias))
         self.set_activation(activation, negative_slope)
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
