@@ -14,7 +14,7 @@ import torch
 
 def _load_compiled() -> tuple[ModuleType | None, str | None]:
     try:
-        from fastseg import _C
+        import fastseg._C as _C
     except ImportError as error:
         return None, f"fastseg._C was not built or does not load ({error})"
     return _C, None
