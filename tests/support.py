@@ -13,7 +13,7 @@ LAYOUTS = ("contiguous", "channels_last", "channel_slice", "permuted")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 #: Real inputs, where they are there.
-DATA = Path(os.environ.get("FASTSEG_DATA", Path(__file__).parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("FASTSEG_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
 
 def data_file(name: str) -> Path:
