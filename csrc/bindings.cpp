@@ -6,6 +6,7 @@
 
 #include "fastseg/cpu/capability.h"
 #include "fastseg/cpu/memory.h"
+#include "fastseg/depthwise.h"
 #include "fastseg/norm.h"
 
 namespace py = pybind11;
@@ -49,11 +50,23 @@ struct type_caster<fastseg::Vector> {
   }
 };
 
+template <>
+struct type_caster<fastseg::DepthwiseShape> {
+  PYBIND11_TYPE_CASTER(fastseg::DepthwiseShape, const_name("tuple[int, ...]"));
+  bool load(handle from, bool) {
+    static_assert(sizeof value == 21 * sizeof(int64_t), "int64_t only, in the order of the tuple");
+    return read_tuple(from, &value.batch, 21);
+  }
+};
+
 }  // namespace pybind11::detail
 
 namespace {
 
 using fastseg::Activation;
+using fastseg::DepthwiseConvBackward;
+using fastseg::DepthwiseConvForward;
+using fastseg::DepthwiseShape;
 using fastseg::InstanceNormActBackward;
 using fastseg::InstanceNormActForward;
 using fastseg::Vector;
@@ -82,6 +95,15 @@ InstanceNormActForward forward_args(int64_t batch, int64_t channels, int64_t spa
           eps};
 }
 
+// Statistics that another kernel gathered.
+InstanceNormActForward apply_args(int64_t batch, int64_t channels, int64_t spatial, View x, Vector weight, Vector bias,
+                                  View y, uint64_t mean, uint64_t rstd, int activation, double negative_slope) {
+  InstanceNormActForward args = forward_args(batch, channels, spatial, x, weight, bias, {}, y, mean, rstd, activation,
+                                             negative_slope, 0.0);
+  args.statistics_given = true;
+  return args;
+}
+
 InstanceNormActBackward backward_args(int64_t batch, int64_t channels, int64_t spatial, View grad, View x,
                                       Vector weight, Vector bias, View y, uint64_t mean, uint64_t rstd, View dx,
                                       View dresidual, uint64_t dweight, uint64_t dbias, int activation,
@@ -102,6 +124,16 @@ InstanceNormActBackward backward_args(int64_t batch, int64_t channels, int64_t s
           pointer(dbias),
           static_cast<Activation>(activation),
           negative_slope};
+}
+
+DepthwiseConvForward depthwise_forward_args(DepthwiseShape shape, View x, uint64_t weight, Vector bias, View y,
+                                            uint64_t mean, uint64_t rstd, double eps) {
+  return {shape, x, pointer(weight), bias, y, pointer(mean), pointer(rstd), eps};
+}
+
+DepthwiseConvBackward depthwise_backward_args(DepthwiseShape shape, View grad, View x, uint64_t weight, Vector bias,
+                                              View dx, uint64_t dweight, uint64_t dbias) {
+  return {shape, grad, x, pointer(weight), bias, dx, pointer(dweight), pointer(dbias)};
 }
 
 // Exposes `run(args, extra...)` under `name`: Python passes the fields that `make` takes, then the extras.
@@ -131,6 +163,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("release_cache", &fastseg::cpu::release_cache);
   define(m, "instance_norm_act_forward", forward_args, fastseg::cpu::instance_norm_act_forward);
   define(m, "instance_norm_act_backward", backward_args, fastseg::cpu::instance_norm_act_backward);
+  define(m, "instance_norm_act_apply", apply_args, fastseg::cpu::instance_norm_act_forward);
+  define(m, "depthwise_conv_forward", depthwise_forward_args, fastseg::cpu::depthwise_conv_forward);
+  define(m, "depthwise_conv_backward", depthwise_backward_args, fastseg::cpu::depthwise_conv_backward);
 #ifdef FASTSEG_WITH_CUDA
   m.attr("cuda_architectures") = FASTSEG_CUDA_ARCHITECTURES;
   m.def("cuda_instance_norm_act_workspace", [](int64_t batch, int64_t channels, int64_t spatial, int type) {
@@ -145,6 +180,19 @@ PYBIND11_MODULE(_C, m) {
       m, "cuda_instance_norm_act_backward", backward_args,
       +[](const InstanceNormActBackward& args, uint64_t workspace, uint64_t stream) {
         fastseg::cuda::instance_norm_act_backward(args, pointer(workspace), pointer(stream));
+      });
+  m.def("cuda_depthwise_conv_workspace", [](DepthwiseShape shape, int type, bool channels_last, bool backward) {
+    return fastseg::cuda::depthwise_conv_workspace(shape, static_cast<fastseg::Element>(type), channels_last, backward);
+  });
+  define(
+      m, "cuda_depthwise_conv_forward", depthwise_forward_args,
+      +[](const DepthwiseConvForward& args, uint64_t workspace, uint64_t stream) {
+        fastseg::cuda::depthwise_conv_forward(args, pointer(workspace), pointer(stream));
+      });
+  define(
+      m, "cuda_depthwise_conv_backward", depthwise_backward_args,
+      +[](const DepthwiseConvBackward& args, uint64_t workspace, uint64_t stream) {
+        fastseg::cuda::depthwise_conv_backward(args, pointer(workspace), pointer(stream));
       });
 #else
   m.attr("cuda_architectures") = py::none();

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "fastseg/cpu/capability.h"
+#include "fastseg/depthwise.h"
 #include "fastseg/norm.h"
 
 namespace fastseg {
@@ -11,6 +12,8 @@ namespace fastseg {
   namespace isa {                                                                     \
   void instance_norm_act_forward(const InstanceNormActForward&, int threads, bool);   \
   void instance_norm_act_backward(const InstanceNormActBackward&, int threads, bool); \
+  void depthwise_conv_forward(const DepthwiseConvForward&, int threads, bool);        \
+  void depthwise_conv_backward(const DepthwiseConvBackward&, int threads, bool);      \
   }
 FASTSEG_DECLARE_BUILD(baseline)
 #ifdef FASTSEG_X86
@@ -89,6 +92,27 @@ void instance_norm_act_backward(const InstanceNormActBackward& args, int threads
   const int64_t elements = args.batch * args.channels * args.spatial;
   const Launch launch = launch_for(elements, args.x.type, threads);
   FASTSEG_CALL_BUILD(instance_norm_act_backward, args, launch.threads, launch.stream);
+}
+
+namespace {
+
+// Work counts in taps here: a convolution does so much more for an element than a norm.
+Launch launch_for(const DepthwiseShape& shape, const int64_t (&size)[3], Element type, int threads) {
+  const int64_t elements = shape.batch * shape.channels * size[0] * size[1] * size[2];
+  const Launch launch = launch_for(elements, type, threads);
+  return {elements * (shape.taps() + 8) / 16 < serial_elements || threads < 1 ? 1 : threads, launch.stream};
+}
+
+}  // namespace
+
+void depthwise_conv_forward(const DepthwiseConvForward& args, int threads) {
+  const Launch launch = launch_for(args.shape, args.shape.output, args.x.type, threads);
+  FASTSEG_CALL_BUILD(depthwise_conv_forward, args, launch.threads, launch.stream);
+}
+
+void depthwise_conv_backward(const DepthwiseConvBackward& args, int threads) {
+  const Launch launch = launch_for(args.shape, args.shape.input, args.grad.type, threads);
+  FASTSEG_CALL_BUILD(depthwise_conv_backward, args, launch.threads, launch.stream);
 }
 
 }  // namespace cpu

@@ -36,24 +36,6 @@ bool can_stream(const View& out) {
   return out.spatial_stride == 1 || lines_aligned<T>(out, out.spatial_stride);
 }
 
-template <class Body>
-void with_element(Element type, const Body& body) {
-  switch (type) {
-    case Element::float32:
-      body(float{});
-      break;
-    case Element::float64:
-      body(double{});
-      break;
-    case Element::bfloat16:
-      body(bfloat16{});
-      break;
-    case Element::float16:
-      body(float16{});
-      break;
-  }
-}
-
 }  // namespace
 
 void instance_norm_act_forward(const InstanceNormActForward& args, int threads, bool stream) {

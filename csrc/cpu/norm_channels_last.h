@@ -216,6 +216,15 @@ inline bool lines_aligned(const View& v, int64_t pitch) {
          v.batch_stride * size % bytes == 0;
 }
 
+// The moments of one channel of a sample, from those of its columns in every slot.
+inline Moments column_moments(const double* partial, const Lines& lines, int64_t channel, int64_t channels) {
+  Moments all;
+  for (int64_t slot = 0; slot < lines.slots(); ++slot, partial += 2 * lines.width)
+    for (int64_t j = channel; j < lines.columns_in(slot); j += channels)
+      all.merge(double(lines.lines_in(slot)), partial[j], partial[lines.width + j]);
+  return all;
+}
+
 template <class T, bool Residual, bool Stream>
 inline void forward_samples(const InstanceNormActForward& args, int threads) {
   using A = compute_t<T>;
@@ -230,7 +239,7 @@ inline void forward_samples(const InstanceNormActForward& args, int threads) {
   const auto pitch = [&](const View& v) { return lines.fold * v.spatial_stride; };
 
   Scratch<double> partial(args.batch * slots * 2 * width);
-  parallel_spans(threads, args.batch * slots, [&](int64_t begin, int64_t end) {
+  parallel_spans(threads, args.statistics_given ? 0 : args.batch * slots, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t n = i / slots, slot = i % slots, count = lines.lines_in(slot);
       double* mean = partial.get() + i * 2 * width;
@@ -247,16 +256,18 @@ inline void forward_samples(const InstanceNormActForward& args, int threads) {
   parallel_spans(slots * width > 4096 ? threads : 1, args.batch * channels, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const int64_t n = row / channels, channel = row % channels;
-      Moments all;
-      for (int64_t slot = 0; slot < slots; ++slot) {
-        const double* mean = partial.get() + (n * slots + slot) * 2 * width;
-        for (int64_t j = channel; j < lines.columns_in(slot); j += channels)
-          all.merge(double(lines.lines_in(slot)), mean[j], mean[width + j]);
+      double mean, rstd;
+      if (args.statistics_given) {
+        mean = double(static_cast<const A*>(args.mean)[row]);
+        rstd = double(static_cast<const A*>(args.rstd)[row]);
+      } else {
+        const Moments all = column_moments(partial.get() + n * slots * 2 * width, lines, channel, channels);
+        mean = all.mean;
+        rstd = reciprocal_deviation(all.m2, all.count, args.eps);
+        static_cast<A*>(args.mean)[row] = A(mean);
+        static_cast<A*>(args.rstd)[row] = A(rstd);
       }
-      const double rstd = reciprocal_deviation(all.m2, all.count, args.eps);
-      static_cast<A*>(args.mean)[row] = A(all.mean);
-      static_cast<A*>(args.rstd)[row] = A(rstd);
-      const Affine<A> column = forward_affine<A>(all.mean, rstd, load_parameter(args.weight, channel, 1.0),
+      const Affine<A> column = forward_affine<A>(mean, rstd, load_parameter(args.weight, channel, 1.0),
                                                  load_parameter(args.bias, channel, 0.0));
       A* to = affine.get() + n * 3 * width;
       for (int64_t j = channel; j < width; j += channels) {

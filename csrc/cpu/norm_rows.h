@@ -128,6 +128,11 @@ inline void forward_rows(const InstanceNormActForward& args, int threads) {
   const auto at = [&](const View& v, int64_t row) {
     return static_cast<T*>(v.data) + row / args.channels * v.batch_stride + row % args.channels * v.channel_stride;
   };
+  const auto affine = [&](int64_t row, double mean, double rstd) {
+    const int64_t channel = row % args.channels;
+    return forward_affine<A>(mean, rstd, load_parameter(args.weight, channel, 1.0),
+                             load_parameter(args.bias, channel, 0.0));
+  };
   // Statistics of a row, written; what the row's elements are multiplied with, returned.
   const auto finish = [&](int64_t row, const Moments& moments, bool write = true) {
     const double rstd = reciprocal_deviation(moments.m2, moments.count, args.eps);
@@ -135,17 +140,18 @@ inline void forward_rows(const InstanceNormActForward& args, int threads) {
       static_cast<A*>(args.mean)[row] = A(moments.mean);
       static_cast<A*>(args.rstd)[row] = A(rstd);
     }
-    const int64_t channel = row % args.channels;
-    return forward_affine<A>(moments.mean, rstd, load_parameter(args.weight, channel, 1.0),
-                             load_parameter(args.bias, channel, 0.0));
+    return affine(row, moments.mean, rstd);
   };
-  const auto apply_backwards = [&](int64_t row, int64_t begin, int64_t end, Affine<A> affine) {
+  const auto given = [&](int64_t row) {
+    return affine(row, double(static_cast<const A*>(args.mean)[row]), double(static_cast<const A*>(args.rstd)[row]));
+  };
+  const auto apply_backwards = [&](int64_t row, int64_t begin, int64_t end, Affine<A> by) {
     const T* x = at(args.x, row);
     const T* residual = Residual ? at(args.residual, row) : nullptr;
     T* y = at(args.y, row);
     for (int64_t last = end; last > begin;) {
       const int64_t first = (last - 1) / row_block * row_block;
-      apply_block<Residual, Stream>(x + first, Residual ? residual + first : nullptr, y + first, last - first, affine,
+      apply_block<Residual, Stream>(x + first, Residual ? residual + first : nullptr, y + first, last - first, by,
                                     activate);
       last = first;
     }
@@ -161,12 +167,18 @@ inline void forward_rows(const InstanceNormActForward& args, int threads) {
   const int64_t owned = rows - (chunks == 1 ? 0 : rows % threads);
   for_rows(
       rows, spatial, threads,
-      [&](int64_t row) { apply_backwards(row, 0, spatial, finish(row, row_moments(at(args.x, row), spatial))); },
+      [&](int64_t row) {
+        apply_backwards(row, 0, spatial,
+                        args.statistics_given ? given(row) : finish(row, row_moments(at(args.x, row), spatial)));
+      },
       [&](int64_t row, int64_t chunk) {
+        if (args.statistics_given) return;
         const int64_t begin = chunk * row_chunk;
         partial[(row - owned) * chunks + chunk] = chunk_moments(at(args.x, row) + begin, chunk_end(chunk) - begin);
       },
       [&](int64_t row, int64_t chunk) {
+        if (args.statistics_given)
+          return apply_backwards(row, chunk * row_chunk, chunk_end(chunk), given(row));
         Moments all;  // every chunk of a row merges the row's partials again: cheaper than a third loop
         for (int64_t k = 0; k < chunks; ++k) all.merge(partial[(row - owned) * chunks + k]);
         apply_backwards(row, chunk * row_chunk, chunk_end(chunk), finish(row, all, chunk == 0));

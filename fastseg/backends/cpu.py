@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 import fastseg._C as _C
-from fastseg.backends.memory import empty_like
-from fastseg.backends.views import ACTIVATION, as_layout, layout_of, optional_view, statistics_like, vector, view
+from fastseg.backends.memory import empty_like, new_output
+from fastseg.backends.views import (
+    ACTIVATION,
+    as_layout,
+    depthwise_layouts,
+    depthwise_shape,
+    layout_of,
+    memory_format,
+    optional_view,
+    statistics_like,
+    vector,
+    view,
+)
 
 
 def instance_norm_act_forward(
@@ -44,6 +57,37 @@ def instance_norm_act_forward(
         torch.get_num_threads(),
     )
     return y, mean, rstd
+
+
+def instance_norm_act_apply(
+    x: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    activation: str,
+    negative_slope: float,
+) -> Tensor:
+    """act((x - mean) * rstd * weight + bias), with statistics that another kernel gathered."""
+    if layout_of(x) is None:
+        x = x.contiguous()
+    batch, channels = x.shape[0], x.shape[1]
+    y = empty_like(x)
+    _C.instance_norm_act_apply(
+        batch,
+        channels,
+        x.numel() // (batch * channels),
+        view(x),
+        vector(weight),
+        vector(bias),
+        view(y),
+        mean.data_ptr(),
+        rstd.data_ptr(),
+        ACTIVATION[activation],
+        negative_slope,
+        torch.get_num_threads(),
+    )
+    return y
 
 
 def instance_norm_act_backward(
@@ -87,3 +131,94 @@ def instance_norm_act_backward(
         torch.get_num_threads(),
     )
     return dx, dweight.sum(0), dbias.sum(0), x.new_empty((0,)) if dresidual is None else dresidual
+
+
+def depthwise_conv_forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    size: Sequence[int],
+    eps: float | None,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """y, and with ``eps`` also the mean and 1 / sqrt(variance + eps) of each of its channels."""
+    wanted_layout, layout = depthwise_layouts(x, weight.shape[0] != x.shape[1])
+    x, weight = as_layout(x, layout), weight.contiguous()
+    y = new_output(x, weight.shape[0], size, layout)
+    mean = rstd = None
+    if eps is not None:
+        mean, rstd = statistics_like(y), statistics_like(y)
+    _C.depthwise_conv_forward(
+        depthwise_shape(x.shape, weight.shape, stride, padding, dilation, size),
+        view(x),
+        weight.data_ptr(),
+        vector(bias),
+        view(y),
+        0 if mean is None else mean.data_ptr(),
+        0 if rstd is None else rstd.data_ptr(),
+        eps or 0.0,
+        torch.get_num_threads(),
+    )
+    return y.contiguous(memory_format=memory_format(wanted_layout, len(size))), mean, rstd
+
+
+def depthwise_conv_backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The wanted ones of dx, dweight and dbias; those of parameters in the dtype that kernels compute in."""
+    wanted_layout, layout = depthwise_layouts(x, weight.shape[0] != x.shape[1])
+    x, grad, weight = as_layout(x, layout), as_layout(grad, layout), weight.contiguous()
+    dx = new_output(x, x.shape[1], x.shape[2:], layout) if wanted[0] else None
+    compute = torch.promote_types(x.dtype, torch.float32)
+    dweight = torch.empty(weight.shape, dtype=compute) if wanted[1] else None
+    dbias = torch.empty(weight.shape[:1], dtype=compute) if wanted[2] else None
+    _C.depthwise_conv_backward(
+        depthwise_shape(x.shape, weight.shape, stride, padding, dilation, grad.shape[2:]),
+        view(grad),
+        view(x) if wanted[1] else None,
+        weight.data_ptr(),
+        None,
+        optional_view(dx),
+        0 if dweight is None else dweight.data_ptr(),
+        0 if dbias is None else dbias.data_ptr(),
+        torch.get_num_threads(),
+    )
+    if dx is not None:
+        dx = dx.contiguous(memory_format=memory_format(wanted_layout, len(stride)))
+    return dx, dweight, dbias
+
+
+def depthwise_conv_transpose_forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    size: Sequence[int],
+    channels: int,
+) -> Tensor:
+    """The gradient of a depthwise convolution with respect to its input of ``channels`` channels, plus bias."""
+    wanted_layout, layout = depthwise_layouts(x, channels != x.shape[1])
+    x, weight = as_layout(x, layout), weight.contiguous()
+    y = new_output(x, channels, size, layout)
+    _C.depthwise_conv_backward(
+        depthwise_shape(y.shape, weight.shape, stride, padding, dilation, x.shape[2:]),
+        view(x),
+        None,
+        weight.data_ptr(),
+        vector(bias),
+        view(y),
+        0,
+        0,
+        torch.get_num_threads(),
+    )
+    return y.contiguous(memory_format=memory_format(wanted_layout, len(size)))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from fastseg.backends import availability
+from fastseg.backends import availability, views
+from fastseg.backends.views import Layout
 
 #: Smaller outputs come from torch's allocator, which keeps memory of that size by itself.
 POOLED_BYTES = 1 << 20
@@ -17,11 +20,22 @@ def empty_like(x: Tensor) -> Tensor:
     """An uninitialised CPU tensor of x's shape, dtype and strides, as ``torch.empty_like`` lays it out."""
     if x.numel() * x.element_size() < POOLED_BYTES:
         return torch.empty_like(x)
-    strides = torch.empty_like(x, device="meta").stride()
-    block = availability.COMPILED.Block(x.numel() * x.element_size())  # type: ignore[union-attr]
+    return _pooled(x.shape, x.dtype, torch.empty_like(x, device="meta").stride())
+
+
+def new_output(x: Tensor, channels: int, size: Sequence[int], layout: Layout) -> Tensor:
+    """:func:`fastseg.backends.views.new_output` for CPU tensors."""
+    if x.shape[0] * channels * math.prod(size) * x.element_size() < POOLED_BYTES:
+        return views.new_output(x, channels, size, layout)
+    like = views.new_output(x.to("meta"), channels, size, layout)
+    return _pooled(like.shape, x.dtype, like.stride())
+
+
+def _pooled(shape: Sequence[int], dtype: torch.dtype, strides: Sequence[int]) -> Tensor:
+    block = availability.COMPILED.Block(math.prod(shape) * dtype.itemsize)  # type: ignore[union-attr]
     # set_ rather than a view of the buffer: autograd refuses in-place changes of a view that an op returned.
-    storage = torch.frombuffer(block, dtype=x.dtype).untyped_storage()
-    return torch.empty(0, dtype=x.dtype).set_(storage, 0, x.shape, strides)
+    storage = torch.frombuffer(block, dtype=dtype).untyped_storage()
+    return torch.empty(0, dtype=dtype).set_(storage, 0, shape, strides)
 
 
 def set_cpu_cache_limit(nbytes: int) -> None:

@@ -6,6 +6,7 @@ spatial axis has stride 1, as in contiguous tensors) or ``channels_last`` (the c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -82,3 +83,42 @@ def statistics_like(x: Tensor) -> Tensor:
     """Uninitialised: one number for each (batch, channel) of x, in the dtype that kernels compute in."""
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     return torch.empty(x.shape[:2], dtype=dtype, device=x.device)
+
+
+def new_output(x: Tensor, channels: int, size: Sequence[int], layout: Layout) -> Tensor:
+    """Uninitialised (N, channels, *size) of x's batch, dtype and device, dense in ``layout``."""
+    return torch.empty(
+        (x.shape[0], channels, *size), dtype=x.dtype, device=x.device, memory_format=memory_format(layout, len(size))
+    )
+
+
+def memory_format(layout: Layout, spatial_rank: int) -> torch.memory_format:
+    if layout == "rows":
+        return torch.contiguous_format
+    return torch.channels_last if spatial_rank == 2 else torch.channels_last_3d
+
+
+def depthwise_shape(
+    input_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    size: Sequence[int],
+) -> tuple[int, ...]:
+    """DepthwiseShape of csrc/include/fastseg/depthwise.h: two spatial axes become three, of depth 1."""
+    batch, channels = input_shape[:2]
+    flat = len(size) == 2
+    axes = (input_shape[2:], size, weight_shape[2:], stride, padding, dilation)
+    alone = (1, 1, 1, 1, 0, 1)  # what the depth of a 2-D image is
+    lifted = ((one, *axis) if flat else axis for one, axis in zip(alone, axes, strict=True))
+    return (batch, channels, weight_shape[0] // channels, *(number for axis in lifted for number in axis))
+
+
+def depthwise_layouts(x: Tensor, multiplies: bool) -> tuple[Layout, Layout]:
+    """The layout of a depthwise convolution's output, and the one in which its kernel runs.
+
+    They differ where channels-last x has a channel multiplier: there neighbours in a vector would read one channel.
+    """
+    layout = layout_of(x) or "rows"
+    return layout, "rows" if multiplies else layout

@@ -20,6 +20,7 @@ struct InstanceNormActForward {
   Activation activation;
   double negative_slope;  // >= 0
   double eps;
+  bool statistics_given = false;  // mean and rstd are read instead
 };
 
 struct InstanceNormActBackward {

@@ -33,6 +33,21 @@ struct float16 {
   uint16_t bits;
 };
 
+// Calls body with a value of the element's type.
+template <class Body>
+inline void with_element(Element type, const Body& body) {
+  switch (type) {
+    case Element::float32:
+      return body(float{});
+    case Element::float64:
+      return body(double{});
+    case Element::bfloat16:
+      return body(bfloat16{});
+    case Element::float16:
+      return body(float16{});
+  }
+}
+
 // The type in which an element is computed with.
 template <class T>
 struct Compute {

@@ -1,0 +1,314 @@
+// Depthwise convolution, channels-last: each sample is an image of pixels with adjacent channels.
+//
+// Floor as in depthwise_rows.h: 2u, and taps multiply-adds an element. A vector holds channels, so every load is
+// aligned in the window and no tap needs a shift. A block of channels (128 bytes in the compute type) of a band of rows
+// is converted once into the padded window. R neighbouring pixels stay in registers; for the usual widths of kernels
+// each vector of the window serves up to KX of them.
+#pragma once
+#include "depthwise_ring.h"
+#include "norm_channels_last.h"
+
+namespace fastseg::FASTSEG_ISA {
+
+template <class A>
+constexpr int64_t channel_block = 128 / int64_t(sizeof(A));
+
+// How a source row lies in the window: pixels of `block` channels from source pixel `first` on, zeros around.
+template <class T>
+struct PixelLayout {
+  using A = compute_t<T>;
+  int64_t sources, first, width, block, length;
+  int64_t pixel_stride;
+  int64_t channels = 0;  // of the block that exist
+
+  // `pixels`: how many targets are computed together, past the end of a row too.
+  PixelLayout(const Axis& x, int64_t block_, int64_t pixel_stride_, int64_t pixels)
+      : sources(x.sources), first(0), width(1), block(block_), pixel_stride(pixel_stride_) {
+    int64_t last = 0;
+    for (int64_t r = 0; r < x.classes(); ++r) {
+      const AxisClass at = x.at(r);
+      if (at.count == 0 || at.taps == 0) continue;
+      first = least(first, at.in_first);
+      last = most(last, at.in_first + at.in_spacing * (at.step * (round_up(at.count, pixels) - 1) + at.taps - 1));
+    }
+    width = last - first + 1;
+    length = width * block;
+  }
+
+  void fill(const T* from, A* to) const {
+    constexpr int L = lanes<A>;
+    const int64_t begin = -first, end = least(begin + sources, width);
+    for (int64_t i = 0; i < begin * block; i += L) store(to + i, Vec<A>{});
+    for (int64_t q = begin; q < end; ++q, from += pixel_stride) {
+      A* pixel = to + q * block;
+      int64_t c = 0;
+      for (; c + L <= channels; c += L) store(pixel + c, load(from + c));
+      for (; c < channels; ++c) pixel[c] = load_one(from + c);
+      for (; c < block; ++c) pixel[c] = 0;
+    }
+    for (int64_t i = end * block; i < length; i += L) store(to + i, Vec<A>{});
+  }
+};
+
+// R pixels of one vector of channels, written `spacing` pixels apart. rows: `count` pointers into the window, or
+// nullptr; weights: `count` times [kx][block].
+template <int KX, int R, class A>
+inline void convolve_pixels(const A* const* rows, const A* const* weights, int64_t count, int64_t at, int64_t channel,
+                            int64_t kx, int64_t step, int64_t in_pitch, int64_t block, Vec<A> bias, A* out, int64_t out_pitch) {
+  Vec<A> sum[R];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) sum[r] = bias;
+  for (int64_t p = 0; p < count; ++p) {
+    if (!rows[p]) continue;
+    const A *row = rows[p] + at + channel, *weight = weights[p] + channel;
+    if constexpr (KX > 0) {  // neighbours are one pixel apart: a pixel serves up to KX targets
+      Vec<A> w[KX];
+#pragma GCC unroll 8
+      for (int k = 0; k < KX; ++k) w[k] = load(weight + k * block);
+#pragma GCC unroll 24
+      for (int c = 0; c < R + KX - 1; ++c) {
+        const Vec<A> pixel = load(row + c * in_pitch);
+#pragma GCC unroll 8
+        for (int k = 0; k < KX; ++k)
+          if (c - k >= 0 && c - k < R) sum[c - k] += pixel * w[k];
+      }
+    } else {
+      for (int64_t k = 0; k < kx; ++k) {
+        const Vec<A> w = load(weight + k * block);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) sum[r] += load(row + (r * step + k) * in_pitch) * w;
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) store(out + r * out_pitch, sum[r]);
+}
+
+template <class A>
+using PixelKernel = void (*)(const A* const* rows, const A* const* weights, int64_t count, int64_t at, int64_t channel,
+                             int64_t kx, int64_t step, int64_t in_pitch, int64_t block, Vec<A> bias, A* out, int64_t out_pitch);
+
+constexpr int64_t pixel_block = 8;
+
+template <class A>
+inline PixelKernel<A> pixel_kernel(int64_t kx, int64_t step) {
+  if (step == 1 && kx == 3) return convolve_pixels<3, pixel_block, A>;
+  if (step == 1 && kx == 5) return convolve_pixels<5, pixel_block, A>;
+  if (step == 1 && kx == 7) return convolve_pixels<7, pixel_block, A>;
+  return convolve_pixels<0, pixel_block, A>;
+}
+
+// The [taps][block] weights of a block of channels in the compute type, zeros beyond the last channel; turned round
+// when transposed.
+template <class T, class A>
+inline void read_block_weights(const DepthwiseShape& s, const void* weight, int64_t first, int64_t channels,
+                               int64_t block, bool transposed, A* to) {
+  const int64_t taps = s.taps();
+  for (int64_t i = 0; i < taps; ++i) {
+    const T* from = static_cast<const T*>(weight) + first * taps + (transposed ? taps - 1 - i : i);
+    for (int64_t c = 0; c < block; ++c) to[i * block + c] = c < channels ? A(load_one(from + c * taps)) : A(0);
+  }
+}
+
+// A convolution from one tensor to another: the forward pass, or the gradient of the input.
+template <class T>
+struct PixelConvolution {
+  using A = compute_t<T>;
+  const DepthwiseShape& shape;
+  bool transposed;
+  View source, target;
+  const void* weight;
+  Vector bias;
+  Axis z, y, x;
+  int64_t block, blocks;  // of channels
+  PixelLayout<T> row;
+  Bands bands;
+
+  PixelConvolution(const DepthwiseShape& s, bool transposed_, const View& source_, const View& target_,
+                   const void* weight_, const Vector& bias_)
+      : shape(s),
+        transposed(transposed_),
+        source(source_),
+        target(target_),
+        weight(weight_),
+        bias(bias_),
+        z(axis_of(s, Z, transposed)),
+        y(axis_of(s, Y, transposed)),
+        x(axis_of(s, X, transposed)),
+        block(least(round_up(s.channels, lanes<A>), channel_block<A>)),
+        blocks(ceil_div(s.channels, block)),
+        row(x, block, source.spatial_stride, pixel_block),
+        bands(z, y, s.batch * blocks, row.length * int64_t(sizeof(A))) {}
+
+  // Blocks of channels of one band follow each other: together they fill cache lines and pages.
+  int64_t tasks() const { return shape.batch * bands.count() * blocks; }
+};
+
+// What one thread needs to run tasks of a PixelConvolution.
+template <class T, bool Stream>
+class PixelConvolver {
+  using A = compute_t<T>;
+
+ public:
+  explicit PixelConvolver(const PixelConvolution<T>& conv)
+      : conv_(conv),
+        row_(conv.row),
+        ring_(conv.z, conv.y, conv.x.sources, conv.source.spatial_stride, 1, 0,
+              window_rows(conv.y, conv.bands.most_rows()), conv.row.length),
+        out_((conv.x.targets + pixel_block * conv.x.classes()) * conv.block),
+        weights_(conv.shape.taps() * conv.block),
+        selected_(conv.shape.taps() * conv.block),
+        bias_(conv.block),
+        rows_(conv.z.most_taps() * conv.shape.kernel[Y]),
+        row_weights_(conv.z.most_taps() * conv.shape.kernel[Y]),
+        planes_(conv.z.most_taps()),
+        plane_weights_(conv.z.most_taps()),
+        selected_weights_(conv.z.most_taps() * conv.shape.kernel[Y]) {}
+
+  // Runs one task; adds the moments of what it wrote to mean and m2 ([block] each, of *lines lines) where given.
+  void run(int64_t task, double* mean, double* m2, int64_t* lines) {
+    const DepthwiseShape& s = conv_.shape;
+    const int64_t first = task % conv_.blocks * conv_.block, image = task / conv_.blocks;
+    const int64_t n = image / conv_.bands.count();
+    const Band band = conv_.bands.at(image % conv_.bands.count());
+    channels_ = row_.channels = least(conv_.block, s.channels - first);
+    read_block_weights<T>(s, conv_.weight, first, channels_, conv_.block, conv_.transposed, weights_.get());
+    for (int64_t c = 0; c < conv_.block; ++c)
+      bias_[c] = c < channels_ ? load_parameter(conv_.bias, first + c, A(0)) : A(0);
+    const T* source = static_cast<const T*>(conv_.source.data) + n * conv_.source.batch_stride + first;
+    T* target = static_cast<T*>(conv_.target.data) + n * conv_.target.batch_stride + first;
+    const int64_t pitch = conv_.target.spatial_stride, width = conv_.x.targets;
+    for (int64_t r = 0; r < conv_.z.classes(); ++r) {
+      const AxisClass depth = conv_.z.at(r);
+      const int64_t begin = most(ceil_div(band.z_begin - depth.first, depth.spacing), 0);
+      ring_.start(source, row_, band.y_begin, band.y_end, depth, begin);
+      for (int64_t j = begin; j < depth.count; ++j) {
+        const int64_t oz = depth.first + depth.spacing * j;
+        if (oz >= band.z_end) break;
+        ring_.advance(j);
+        find_planes(depth, j);
+        T* plane = target + oz * conv_.y.targets * width * pitch;
+        for (int64_t oy = band.y_begin; oy < band.y_end; ++oy) convolve_row(oy, plane + oy * width * pitch);
+        if (mean) gather(plane + band.y_begin * width * pitch, (band.y_end - band.y_begin) * width, mean, m2, lines);
+      }
+    }
+    if constexpr (Stream) stream_fence();
+  }
+
+ private:
+  void find_planes(const AxisClass& depth, int64_t j) {
+    count_ = 0;
+    for (int64_t t = 0; t < depth.taps; ++t)
+      if (ring_.exists(depth.step * j + t)) {
+        planes_[count_] = ring_.plane(depth.step * j + t, 0);
+        plane_weights_[count_] = weights_.get() + (depth.weight_first + depth.weight_step * t) *
+                                                      conv_.shape.kernel[Y] * conv_.shape.kernel[X] * conv_.block;
+        ++count_;
+      }
+  }
+
+  // One row of targets.
+  void convolve_row(int64_t oy, T* to) {
+    const AxisClass height = conv_.y.at(oy % conv_.y.classes());
+    const int64_t j = oy / conv_.y.classes(), kx = conv_.shape.kernel[X], block = conv_.block;
+    int64_t count = 0;
+    for (int64_t p = 0; p < count_; ++p)
+      for (int64_t t = 0; t < height.taps; ++t) {
+        const A* row = ring_.row(planes_[p], height.in_first + height.in_spacing * (height.step * j + t));
+        if (!row) continue;
+        rows_[count] = row;
+        row_weights_[count++] = plane_weights_[p] + (height.weight_first + height.weight_step * t) * kx * block;
+      }
+    for (int64_t r = 0; r < conv_.x.classes(); ++r) convolve_class(conv_.x.at(r), count);
+    emit(to);
+  }
+
+  // The targets of one class of a row.
+  void convolve_class(const AxisClass& across, int64_t count) {
+    constexpr int L = lanes<A>;
+    const int64_t block = conv_.block;
+    const A* const* weights = row_weights_.get();
+    if (!conv_.x.takes_all_taps()) {
+      for (int64_t p = 0; p < count; ++p) {
+        A* to = selected_.get() + p * conv_.shape.kernel[X] * block;
+        for (int64_t t = 0; t < across.taps; ++t)
+          std::memcpy(to + t * block, row_weights_[p] + (across.weight_first + across.weight_step * t) * block,
+                      size_t(block) * sizeof(A));
+        selected_weights_[p] = to;
+      }
+      weights = selected_weights_.get();
+    }
+    if (across.taps == 0) count = 0;
+    const PixelKernel<A> kernel = pixel_kernel<A>(across.taps, across.step);
+    for (int64_t j = 0; j < across.count; j += pixel_block) {
+      const int64_t at = (across.in_first - row_.first + across.in_spacing * across.step * j) * block;
+      A* out = out_.get() + (across.first + across.spacing * j) * block;
+      for (int64_t c = 0; c < block; c += L)
+        kernel(rows_.get(), weights, count, at, c, across.taps, across.step, across.in_spacing * block, block,
+               load(bias_.get() + c), out + c, across.spacing * block);
+    }
+  }
+
+  void emit(T* to) const {
+    constexpr int L = lanes<A>;
+    const A* from = out_.get();
+    for (int64_t x = 0; x < conv_.x.targets; ++x, from += conv_.block, to += conv_.target.spatial_stride) {
+      int64_t c = 0;
+      for (; c + L <= channels_; c += L) store<Stream>(to + c, load(from + c));
+      for (; c < channels_; ++c) store_one(to + c, from[c]);
+    }
+  }
+
+  void gather(const T* from, int64_t count, double* mean, double* m2, int64_t* lines) const {
+    const int64_t pitch = conv_.target.spatial_stride;
+    for (int64_t i = 0; i < count; i += most_lines_in_block) {
+      const int64_t now = least(most_lines_in_block, count - i);
+      add_block_moments(from + i * pitch, pitch, now, channels_, *lines, mean, m2);
+      *lines += now;
+    }
+  }
+
+  const PixelConvolution<T>& conv_;
+  PixelLayout<T> row_;
+  PlaneRing<T, PixelLayout<T>> ring_;
+  Scratch<A> out_, weights_, selected_, bias_;
+  Scratch<const A*> rows_, row_weights_, planes_, plane_weights_, selected_weights_;
+  int64_t count_ = 0, channels_ = 0;
+};
+
+template <class T, bool Stream>
+inline void depthwise_forward_channels_last(const DepthwiseConvForward& args, int threads) {
+  using A = compute_t<T>;
+  const PixelConvolution<T> conv(args.shape, false, args.x, args.y, args.weight, args.bias);
+  const int64_t slot_size = 2 * conv.block;
+  Scratch<double> moments(args.mean ? conv.tasks() * slot_size : 0);
+  Scratch<int64_t> lines(args.mean ? conv.tasks() : 0);
+  parallel_spans(threads, conv.tasks(), [&](int64_t begin, int64_t end) {
+    PixelConvolver<T, Stream> convolver(conv);
+    for (int64_t task = begin; task < end; ++task) {
+      if (!args.mean) {
+        convolver.run(task, nullptr, nullptr, nullptr);
+        continue;
+      }
+      double* mean = moments.get() + task * slot_size;
+      for (int64_t i = 0; i < slot_size; ++i) mean[i] = 0;
+      lines[task] = 0;
+      convolver.run(task, mean, mean + conv.block, &lines[task]);
+    }
+  });
+  if (!args.mean) return;
+  const int64_t bands = conv.bands.count();
+  for (int64_t row = 0; row < args.shape.batch * args.shape.channels; ++row) {
+    const int64_t n = row / args.shape.channels, c = row % args.shape.channels;
+    Moments all;
+    for (int64_t band = 0; band < bands; ++band) {
+      const int64_t task = (n * bands + band) * conv.blocks + c / conv.block;
+      const double* mean = moments.get() + task * slot_size + c % conv.block;
+      all.merge(double(lines[task]), mean[0], mean[conv.block]);
+    }
+    static_cast<A*>(args.mean)[row] = A(all.mean);
+    static_cast<A*>(args.rstd)[row] = A(reciprocal_deviation(all.m2, all.count, args.eps));
+  }
+}
+
+}  // namespace fastseg::FASTSEG_ISA
