@@ -20,11 +20,15 @@ inline void parallel_spans(int threads, int64_t count, const Body& body) {
   for (int t = 0; t < threads; ++t) body(count * t / threads, count * (t + 1) / threads);
 }
 
-// Uninitialised memory; not std::vector, for the reason in vec.h.
+// Uninitialised memory from a cache line's start on, so that vectors in it cross none; not std::vector, for the reason
+// in vec.h.
 template <class A>
 class Scratch {
  public:
-  explicit Scratch(int64_t count) : data_(static_cast<A*>(std::malloc(size_t(count > 0 ? count : 1) * sizeof(A)))) {
+  explicit Scratch(int64_t count) {
+    constexpr size_t line = 64;
+    const size_t bytes = (size_t(count > 0 ? count : 1) * sizeof(A) + line - 1) / line * line;
+    data_ = static_cast<A*>(std::aligned_alloc(line, bytes));
     if (!data_) throw std::bad_alloc();
   }
   ~Scratch() { std::free(data_); }
