@@ -10,8 +10,28 @@
 
 namespace fastseg::FASTSEG_ISA {
 
+// Images march along their height as volumes do along their depth: a window of a few rows, and no row is read twice.
+inline DepthwiseShape marching_along_height(DepthwiseShape s) {
+  if (s.input[Z] != 1 || s.output[Z] != 1 || s.kernel[Z] != 1 || s.padding[Z] != 0) return s;
+  int64_t* const axes[] = {s.input, s.output, s.kernel, s.stride, s.padding, s.dilation};
+  for (int64_t* axis : axes) {
+    const int64_t depth = axis[Z];
+    axis[Z] = axis[Y];
+    axis[Y] = depth;
+  }
+  return s;
+}
+
+// Channels of a block: 256 bytes, or less where a window of eight rows would not fit the second-level cache.
 template <class A>
-constexpr int64_t channel_block = 128 / int64_t(sizeof(A));
+inline int64_t channels_together(int64_t channels, const Axis& z, const Axis& y, const Axis& x) {
+  constexpr int64_t most_window = 448 * 1024;
+  const int64_t width = x.sources + (x.kernel - 1) * x.dilation;
+  const int64_t pixels = z.most_taps() * window_rows(y, least(y.targets, 8)) * width;
+  int64_t block = 256 / int64_t(sizeof(A));
+  while (block > lanes<A> && pixels * block * int64_t(sizeof(A)) > most_window) block /= 2;
+  return least(round_up(channels, lanes<A>), block);
+}
 
 // How a source row lies in the window: pixels of `block` channels from source pixel `first` on, zeros around.
 template <class T>
@@ -25,11 +45,11 @@ struct PixelLayout {
   PixelLayout(const Axis& x, int64_t block_, int64_t pixel_stride_, int64_t pixels)
       : sources(x.sources), first(0), width(1), block(block_), pixel_stride(pixel_stride_) {
     int64_t last = 0;
-    for (int64_t r = 0; r < x.classes(); ++r) {
-      const AxisClass at = x.at(r);
+    for (int64_t r = 0; r < x.open_classes(); ++r) {
+      const AxisClass at = x.open_at(r);
       if (at.count == 0 || at.taps == 0) continue;
       first = least(first, at.in_first);
-      last = most(last, at.in_first + at.in_spacing * (at.step * (round_up(at.count, pixels) - 1) + at.taps - 1));
+      last = most(last, at.in_first + at.in_step * (round_up(at.count, pixels) - 1) + at.in_spacing * (at.taps - 1));
     }
     width = last - first + 1;
     length = width * block;
@@ -50,51 +70,56 @@ struct PixelLayout {
   }
 };
 
-// R pixels of one vector of channels, written `spacing` pixels apart. rows: `count` pointers into the window, or
-// nullptr; weights: `count` times [kx][block].
+// Elements between: neighbouring targets' sources, taps' sources, taps' weights, neighbouring targets.
+struct PixelSteps {
+  int64_t source, tap, weight, target;
+};
+
+// R pixels of one vector of channels. rows: `count` pointers into the window, of which element `at` belongs to the first
+// target's first tap; weights: `count` times [kx][block].
 template <int KX, int R, class A>
 inline void convolve_pixels(const A* const* rows, const A* const* weights, int64_t count, int64_t at, int64_t channel,
-                            int64_t kx, int64_t step, int64_t in_pitch, int64_t block, Vec<A> bias, A* out, int64_t out_pitch) {
+                            int64_t kx, const PixelSteps& steps, Vec<A> bias, A* out) {
   Vec<A> sum[R];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) sum[r] = bias;
   for (int64_t p = 0; p < count; ++p) {
-    if (!rows[p]) continue;
     const A *row = rows[p] + at + channel, *weight = weights[p] + channel;
-    if constexpr (KX > 0) {  // neighbours are one pixel apart: a pixel serves up to KX targets
+    if constexpr (KX > 0) {  // neighbours are a tap apart: a pixel serves up to KX targets
       Vec<A> w[KX];
 #pragma GCC unroll 8
-      for (int k = 0; k < KX; ++k) w[k] = load(weight + k * block);
+      for (int k = 0; k < KX; ++k) w[k] = load(weight + k * steps.weight);
 #pragma GCC unroll 24
       for (int c = 0; c < R + KX - 1; ++c) {
-        const Vec<A> pixel = load(row + c * in_pitch);
+        const Vec<A> pixel = load(row + c * steps.tap);
 #pragma GCC unroll 8
         for (int k = 0; k < KX; ++k)
           if (c - k >= 0 && c - k < R) sum[c - k] += pixel * w[k];
       }
     } else {
       for (int64_t k = 0; k < kx; ++k) {
-        const Vec<A> w = load(weight + k * block);
+        const Vec<A> w = load(weight + k * steps.weight);
+        const A* pixel = row + k * steps.tap;
 #pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) sum[r] += load(row + (r * step + k) * in_pitch) * w;
+        for (int r = 0; r < R; ++r) sum[r] += load(pixel + r * steps.source) * w;
       }
     }
   }
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) store(out + r * out_pitch, sum[r]);
+  for (int r = 0; r < R; ++r) store(out + r * steps.target, sum[r]);
 }
 
 template <class A>
 using PixelKernel = void (*)(const A* const* rows, const A* const* weights, int64_t count, int64_t at, int64_t channel,
-                             int64_t kx, int64_t step, int64_t in_pitch, int64_t block, Vec<A> bias, A* out, int64_t out_pitch);
+                             int64_t kx, const PixelSteps& steps, Vec<A> bias, A* out);
 
 constexpr int64_t pixel_block = 8;
 
 template <class A>
-inline PixelKernel<A> pixel_kernel(int64_t kx, int64_t step) {
-  if (step == 1 && kx == 3) return convolve_pixels<3, pixel_block, A>;
-  if (step == 1 && kx == 5) return convolve_pixels<5, pixel_block, A>;
-  if (step == 1 && kx == 7) return convolve_pixels<7, pixel_block, A>;
+inline PixelKernel<A> pixel_kernel(int64_t kx, bool neighbours_share) {
+  if (neighbours_share && kx == 3) return convolve_pixels<3, pixel_block, A>;
+  if (neighbours_share && kx == 5) return convolve_pixels<5, pixel_block, A>;
+  if (neighbours_share && kx == 7) return convolve_pixels<7, pixel_block, A>;
   return convolve_pixels<0, pixel_block, A>;
 }
 
@@ -114,7 +139,7 @@ inline void read_block_weights(const DepthwiseShape& s, const void* weight, int6
 template <class T>
 struct PixelConvolution {
   using A = compute_t<T>;
-  const DepthwiseShape& shape;
+  DepthwiseShape shape;
   bool transposed;
   View source, target;
   const void* weight;
@@ -126,16 +151,16 @@ struct PixelConvolution {
 
   PixelConvolution(const DepthwiseShape& s, bool transposed_, const View& source_, const View& target_,
                    const void* weight_, const Vector& bias_)
-      : shape(s),
+      : shape(marching_along_height(s)),
         transposed(transposed_),
         source(source_),
         target(target_),
         weight(weight_),
         bias(bias_),
-        z(axis_of(s, Z, transposed)),
-        y(axis_of(s, Y, transposed)),
-        x(axis_of(s, X, transposed)),
-        block(least(round_up(s.channels, lanes<A>), channel_block<A>)),
+        z(axis_of(shape, Z, transposed)),
+        y(axis_of(shape, Y, transposed)),
+        x(axis_of(shape, X, transposed)),
+        block(channels_together<A>(s.channels, z, y, x)),
         blocks(ceil_div(s.channels, block)),
         row(x, block, source.spatial_stride, pixel_block),
         bands(z, y, s.batch * blocks, row.length * int64_t(sizeof(A))) {}
@@ -155,7 +180,7 @@ class PixelConvolver {
         row_(conv.row),
         ring_(conv.z, conv.y, conv.x.sources, conv.source.spatial_stride, 1, 0,
               window_rows(conv.y, conv.bands.most_rows()), conv.row.length),
-        out_((conv.x.targets + pixel_block * conv.x.classes()) * conv.block),
+        out_((conv.x.targets + pixel_block * conv.x.open_classes()) * conv.block),
         weights_(conv.shape.taps() * conv.block),
         selected_(conv.shape.taps() * conv.block),
         bias_(conv.block),
@@ -199,8 +224,8 @@ class PixelConvolver {
   void find_planes(const AxisClass& depth, int64_t j) {
     count_ = 0;
     for (int64_t t = 0; t < depth.taps; ++t)
-      if (ring_.exists(depth.step * j + t)) {
-        planes_[count_] = ring_.plane(depth.step * j + t, 0);
+      if (ring_.exists(depth.step() * j + t)) {
+        planes_[count_] = ring_.plane(depth.step() * j + t, 0);
         plane_weights_[count_] = weights_.get() + (depth.weight_first + depth.weight_step * t) *
                                                       conv_.shape.kernel[Y] * conv_.shape.kernel[X] * conv_.block;
         ++count_;
@@ -214,12 +239,12 @@ class PixelConvolver {
     int64_t count = 0;
     for (int64_t p = 0; p < count_; ++p)
       for (int64_t t = 0; t < height.taps; ++t) {
-        const A* row = ring_.row(planes_[p], height.in_first + height.in_spacing * (height.step * j + t));
+        const A* row = ring_.row(planes_[p], height.in_first + height.in_spacing * (height.step() * j + t));
         if (!row) continue;
         rows_[count] = row;
         row_weights_[count++] = plane_weights_[p] + (height.weight_first + height.weight_step * t) * kx * block;
       }
-    for (int64_t r = 0; r < conv_.x.classes(); ++r) convolve_class(conv_.x.at(r), count);
+    for (int64_t r = 0; r < conv_.x.open_classes(); ++r) convolve_class(conv_.x.open_at(r), count);
     emit(to);
   }
 
@@ -239,13 +264,13 @@ class PixelConvolver {
       weights = selected_weights_.get();
     }
     if (across.taps == 0) count = 0;
-    const PixelKernel<A> kernel = pixel_kernel<A>(across.taps, across.step);
+    const PixelKernel<A> kernel = pixel_kernel<A>(across.taps, across.in_step == across.in_spacing);
+    const PixelSteps steps{across.in_step * block, across.in_spacing * block, block, across.spacing * block};
     for (int64_t j = 0; j < across.count; j += pixel_block) {
-      const int64_t at = (across.in_first - row_.first + across.in_spacing * across.step * j) * block;
+      const int64_t at = (across.in_first - row_.first + across.in_step * j) * block;
       A* out = out_.get() + (across.first + across.spacing * j) * block;
       for (int64_t c = 0; c < block; c += L)
-        kernel(rows_.get(), weights, count, at, c, across.taps, across.step, across.in_spacing * block, block,
-               load(bias_.get() + c), out + c, across.spacing * block);
+        kernel(rows_.get(), weights, count, at, c, across.taps, steps, load(bias_.get() + c), out + c);
     }
   }
 

@@ -20,14 +20,14 @@ inline void add_to_sums(Vec<A> v, double* to) {
 // What `pixels` pixels of one row of the gradient contribute to G rows of KX taps, added to sums [G][KX][block].
 template <int G, int KX, class A>
 inline void correlate_pixels(const A* grad, int64_t grad_pitch, const A* const* rows, int64_t at, int64_t pixels,
-                             int64_t kx, int64_t step, int64_t in_pitch, int64_t block, double* to) {
+                             int64_t kx, int64_t in_step, int64_t in_pitch, int64_t block, double* to) {
   if constexpr (KX > 0) {
     Vec<A> sum[G][KX] = {};
     for (int64_t i = 0; i < pixels; ++i) {
       const Vec<A> g = load(grad + i * grad_pitch);
 #pragma GCC unroll 8
       for (int t = 0; t < G; ++t) {
-        const A* row = rows[t] + at + i * step * in_pitch;
+        const A* row = rows[t] + at + i * in_step;
 #pragma GCC unroll 8
         for (int k = 0; k < KX; ++k) sum[t][k] += g * load(row + k * in_pitch);
       }
@@ -41,8 +41,8 @@ inline void correlate_pixels(const A* grad, int64_t grad_pitch, const A* const* 
       int64_t i = 0;
       for (; i + 2 <= pixels; i += 2)
         for (int u = 0; u < 2; ++u)
-          sum[u] += load(grad + (i + u) * grad_pitch) * load(row + (i + u) * step * in_pitch);
-      for (; i < pixels; ++i) sum[0] += load(grad + i * grad_pitch) * load(row + i * step * in_pitch);
+          sum[u] += load(grad + (i + u) * grad_pitch) * load(row + (i + u) * in_step);
+      for (; i < pixels; ++i) sum[0] += load(grad + i * grad_pitch) * load(row + i * in_step);
       add_to_sums<A>(sum[0] + sum[1], to + k * block);
     }
   }
@@ -53,7 +53,7 @@ template <class A>
 struct PixelCorrelation {
   int64_t group;
   void (*run)(const A* grad, int64_t grad_pitch, const A* const* rows, int64_t at, int64_t pixels, int64_t kx,
-              int64_t step, int64_t in_pitch, int64_t block, double* to);
+              int64_t in_step, int64_t in_pitch, int64_t block, double* to);
 };
 
 // `left`: rows of taps that are still to do. Sums that fit into 32 or 16 registers.
@@ -81,7 +81,7 @@ template <class T>
 struct PixelGradient {
   using A = compute_t<T>;
   const DepthwiseConvBackward& args;
-  const DepthwiseShape& shape;
+  DepthwiseShape shape;
   Axis z, y, x;
   int64_t block, blocks;
   PixelLayout<T> row;
@@ -89,11 +89,11 @@ struct PixelGradient {
 
   explicit PixelGradient(const DepthwiseConvBackward& a)
       : args(a),
-        shape(a.shape),
+        shape(marching_along_height(a.shape)),
         z(axis_of(shape, Z, false)),
         y(axis_of(shape, Y, false)),
         x(axis_of(shape, X, false)),
-        block(least(round_up(shape.channels, lanes<A>), channel_block<A>)),
+        block(channels_together<A>(shape.channels, z, y, x)),
         blocks(ceil_div(shape.channels, block)),
         row(x, block, args.x.spatial_stride, pixel_block),
         bands(z, y, shape.batch * blocks, row.length * int64_t(sizeof(A))) {}
@@ -139,8 +139,8 @@ class PixelCorrelator {
         if (!g_.args.dweight) continue;
         ring_.advance(j);
         for (int64_t t = 0; t < depth.taps; ++t)
-          if (ring_.exists(depth.step * j + t))
-            correlate_plane(ring_.plane(depth.step * j + t, 0), band,
+          if (ring_.exists(depth.step() * j + t))
+            correlate_plane(ring_.plane(depth.step() * j + t, 0), band,
                             to + t * g_.shape.kernel[Y] * g_.shape.kernel[X] * g_.block);
       }
     }
@@ -177,13 +177,13 @@ class PixelCorrelator {
         const A* rows[most_group];
         bool any = false;
         for (int64_t i = 0; i < kernel.group; ++i) {
-          const A* row = ring_.row(plane, height.in_first + height.in_spacing * (height.step * j + tap + i));
+          const A* row = ring_.row(plane, height.in_first + height.in_spacing * (height.step() * j + tap + i));
           any = any || row;
           rows[i] = row ? row : zeros_.get();
         }
         if (any)
-          for (int64_t r = 0; r < g_.x.classes(); ++r)
-            correlate_class(kernel, g_.x.at(r), grad, rows, to + tap * kx * g_.block);
+          for (int64_t r = 0; r < g_.x.open_classes(); ++r)
+            correlate_class(kernel, g_.x.open_at(r), grad, rows, to + tap * kx * g_.block);
         tap += kernel.group;
       }
     }
@@ -194,10 +194,10 @@ class PixelCorrelator {
     const int64_t block = g_.block;
     for (int64_t j = 0; j < across.count; j += most_pixels) {
       const int64_t pixels = least(most_pixels, across.count - j);
-      const int64_t at = (across.in_first - row_.first + across.in_spacing * across.step * j) * block;
+      const int64_t at = (across.in_first - row_.first + across.in_step * j) * block;
       for (int64_t c = 0; c < block; c += lanes<A>)
         kernel.run(grad + (across.first + across.spacing * j) * block + c, across.spacing * block, rows, at + c, pixels,
-                   across.taps, across.step, across.in_spacing * block, block, to + c);
+                   across.taps, across.in_step * block, across.in_spacing * block, block, to + c);
     }
   }
 

@@ -12,13 +12,15 @@ inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t common_divisor(int64_t a, int64_t b) { return b == 0 ? a : common_divisor(b, a % b); }
 
-// Targets whose sources lie on one grid, so that neighbours share sources however large the dilation is: target
-// first + spacing * j takes tap weight_first + weight_step * t from source in_first + in_spacing * (step * j + t).
+// Some of the targets of an axis: target first + spacing * j takes tap weight_first + weight_step * t from source
+// in_first + in_step * j + in_spacing * t.
 struct AxisClass {
   int64_t first, spacing, count;  // of targets
-  int64_t in_first, in_spacing;
-  int64_t step;
+  int64_t in_first, in_step, in_spacing;
   int64_t weight_first, weight_step, taps;
+
+  // In a folded class sources lie on one grid, m = step * j + t: neighbours share them however large the dilation is.
+  int64_t step() const { return in_step / in_spacing; }
 };
 
 // One axis of a convolution from `sources` to `targets` elements. `transposed`: it is the gradient of the convolution
@@ -32,19 +34,29 @@ struct Axis {
     return transposed ? apart * stride : apart;
   }
 
+  // Folded class number r.
   AxisClass at(int64_t r) const {
     const int64_t divisor = common_divisor(stride, dilation), spacing = classes();
     const int64_t count = r < targets ? ceil_div(targets - r, spacing) : 0;
     if (!transposed)
-      return {r, spacing, count, r * stride - padding, dilation, stride / divisor, 0, 1, kernel};
+      return {r, spacing, count, r * stride - padding, dilation * (stride / divisor), dilation, 0, 1, kernel};
     // Target i takes tap k from source (i + padding - k * dilation) / stride, where that is whole. Taps are walked
     // from the last one down, so that sources are walked upwards; read_weights has turned them round.
     int64_t last = kernel - 1;
     while (last >= 0 && (r + padding - last * dilation) % stride != 0) --last;
     if (last < 0) return {r, spacing, count, 0, 1, 1, 0, 1, 0};
-    const int64_t down = stride / divisor;
-    return {r, spacing, count, (r + padding - last * dilation) / stride, dilation / divisor, 1, kernel - 1 - last,
-            down, last / down + 1};
+    const int64_t down = stride / divisor, apart = dilation / divisor;
+    return {r, spacing, count, (r + padding - last * dilation) / stride, apart, apart, kernel - 1 - last, down,
+            last / down + 1};
+  }
+
+  // Where neighbours need not share sources, one class does for all targets, unless a strided gradient gives them
+  // different taps.
+  int64_t open_classes() const { return takes_all_taps() ? 1 : classes(); }
+  AxisClass open_at(int64_t r) const {
+    if (!takes_all_taps()) return at(r);
+    return {0, 1, targets, transposed ? padding - (kernel - 1) * dilation : -padding, transposed ? 1 : stride, dilation,
+            0, 1, kernel};
   }
 
   int64_t most_taps() const {

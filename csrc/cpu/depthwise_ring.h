@@ -31,12 +31,12 @@ class PlaneRing {
     depth_ = depth;
     first_row_ = y_.first_source(begin);
     end_row_ = y_.end_source(end);
-    loaded_ = depth.step * j - 1;
+    loaded_ = depth.step() * j - 1;
   }
 
   // Reads what target j of the class needs and is not there yet.
   void advance(int64_t j) {
-    const int64_t first = depth_.step * j, end = first + depth_.taps;
+    const int64_t first = depth_.step() * j, end = first + depth_.taps;
     for (int64_t m = most(loaded_ + 1, first); m < end; ++m)
       if (exists(m))
         for (int64_t i = 0; i < inputs_; ++i) load_plane(m, i);

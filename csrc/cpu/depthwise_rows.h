@@ -234,8 +234,8 @@ class RowConvolver {
     count_ = 0;
     for (int64_t i = 0; i < conv_.inputs; ++i)
       for (int64_t t = 0; t < depth.taps; ++t)
-        if (ring_.exists(depth.step * j + t)) {
-          planes_[count_] = ring_.plane(depth.step * j + t, i);
+        if (ring_.exists(depth.step() * j + t)) {
+          planes_[count_] = ring_.plane(depth.step() * j + t, i);
           all_weights_[count_] =
               weights_.get() + i * taps_ + (depth.weight_first + depth.weight_step * t) * plane_taps;
           ++count_;
@@ -249,14 +249,14 @@ class RowConvolver {
         least(height.count, band.y_end > height.first ? ceil_div(band.y_end - height.first, height.spacing) : 0);
     if (begin >= end) return;
     const A* const* weights = select_weights(height);
-    const RowKernel<A> kernel = row_kernel<A>(ky, kx, height.step, width_);
+    const RowKernel<A> kernel = row_kernel<A>(ky, kx, height.step(), width_);
     const int64_t block = kernel.block ? kernel.block : 1;
-    const int64_t window = (block - 1) * height.step + ky;
+    const int64_t window = (block - 1) * height.step() + ky;
     for (int64_t b = begin; b < end; b += block) {
       for (int64_t p = 0; p < count_; ++p)
         for (int64_t i = 0; i < window; ++i)
           rows_[p * window + i] =
-              ring_.row(planes_[p], height.in_first + height.in_spacing * (height.step * b + i));
+              ring_.row(planes_[p], height.in_first + height.in_spacing * (height.step() * b + i));
       if (kernel.block)
         kernel.run(rows_.get(), weights, count_, offsets_.get(), bias, width_, out_.get(), width_);
       else

@@ -164,9 +164,9 @@ class RowCorrelator {
         if (!g_.args.dweight) continue;
         ring_.advance(j);
         for (int64_t t = 0; t < depth.taps; ++t)
-          if (ring_.exists(depth.step * j + t))
+          if (ring_.exists(depth.step() * j + t))
             for (int64_t c = 0; c < g_.y.classes(); ++c)
-              correlate_plane(ring_.plane(depth.step * j + t, 0), g_.y.at(c), band, to + t * g_.shape.kernel[Y] * g_.shape.kernel[X]);
+              correlate_plane(ring_.plane(depth.step() * j + t, 0), g_.y.at(c), band, to + t * g_.shape.kernel[Y] * g_.shape.kernel[X]);
       }
     }
   }
@@ -207,9 +207,9 @@ class RowCorrelator {
       return grad_.get() + y * width_;
     };
     for (int64_t tap = 0; tap < height.taps;) {
-      const RowCorrelation<A> kernel = row_correlation<A>(height.taps - tap, kx, height.step);
+      const RowCorrelation<A> kernel = row_correlation<A>(height.taps - tap, kx, height.step());
       const int64_t block = kernel.block, group = kernel.group ? kernel.group : 1;
-      const int64_t window = (block - 1) * height.step + group;
+      const int64_t window = (block - 1) * height.step() + group;
       const int64_t together = most(most_terms / (block * (width_ / lanes<A>)), 1);  // blocks
       for (int64_t b = begin; b < end;) {
         int64_t blocks = 0;
@@ -217,7 +217,7 @@ class RowCorrelator {
           for (int64_t i = 0; i < block; ++i) grads_[blocks * block + i] = grad_row(b + i);
           for (int64_t i = 0; i < window; ++i)
             rows_[blocks * window + i] =
-                ring_.row(plane, height.in_first + height.in_spacing * (height.step * b + tap + i));
+                ring_.row(plane, height.in_first + height.in_spacing * (height.step() * b + tap + i));
         }
         if (kernel.group)
           kernel.run(grads_.get(), rows_.get(), blocks, offsets_.get(), width_, to + tap * kx);

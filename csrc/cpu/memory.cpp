@@ -72,13 +72,17 @@ class Cache {
     const int64_t wanted = round_up(bytes);
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      const auto found = blocks_.lower_bound(wanted);
-      // A block that is much larger is left for a tensor that fills it.
-      if (found != blocks_.end() && found->first <= wanted + wanted / 4) {
-        void* data = found->second;
-        *capacity = found->first;
-        kept_ -= found->first;
-        blocks_.erase(found);
+      // A block that is much larger is left for a tensor that fills it. Of those that fit, the one that died last: it
+      // may still be in a cache.
+      auto best = blocks_.end();
+      for (auto it = blocks_.lower_bound(wanted); it != blocks_.end() && it->first <= wanted + wanted / 4; ++it)
+        if (best == blocks_.end() || it->second.given > best->second.given) best = it;
+      if (best != blocks_.end()) {
+        void* data = best->second.data;
+        *capacity = best->first;
+        kept_ -= best->first;
+        if (best->second.warm) warm_ -= best->first;
+        blocks_.erase(best);
         return data;
       }
     }
@@ -90,9 +94,10 @@ class Cache {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       if (kept_ + capacity <= limit_) {
-        offer_to_system(data, capacity);
-        blocks_.emplace(capacity, data);
+        blocks_.emplace(capacity, Kept{data, ++given_, true});
         kept_ += capacity;
+        warm_ += capacity;
+        cool_down();
         return;
       }
     }
@@ -104,7 +109,8 @@ class Cache {
     while (kept_ > bytes) {
       const auto largest = std::prev(blocks_.end());
       kept_ -= largest->first;
-      unmap_block(largest->second, largest->first);
+      if (largest->second.warm) warm_ -= largest->first;
+      unmap_block(largest->second.data, largest->first);
       blocks_.erase(largest);
     }
   }
@@ -128,9 +134,29 @@ class Cache {
   }
 
  private:
+  struct Kept {
+    void* data;
+    uint64_t given;  // counts up
+    bool warm;       // not offered to the system yet
+  };
+
+  // Offers the oldest blocks to the system until a quarter of the limit is left. Not all at once: offering a block and
+  // touching it again costs as much as filling it (measured: 110 us for 8 MB).
+  void cool_down() {
+    while (warm_ > limit_ / 4) {
+      auto oldest = blocks_.end();
+      for (auto it = blocks_.begin(); it != blocks_.end(); ++it)
+        if (it->second.warm && (oldest == blocks_.end() || it->second.given < oldest->second.given)) oldest = it;
+      oldest->second.warm = false;
+      warm_ -= oldest->first;
+      offer_to_system(oldest->second.data, oldest->first);
+    }
+  }
+
   std::mutex mutex_;
-  std::multimap<int64_t, void*> blocks_;  // by capacity
-  int64_t kept_ = 0;
+  std::multimap<int64_t, Kept> blocks_;  // by capacity
+  int64_t kept_ = 0, warm_ = 0;
+  uint64_t given_ = 0;
   int64_t limit_ = default_limit();
 };
 
