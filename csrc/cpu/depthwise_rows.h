@@ -23,8 +23,14 @@ __attribute__((always_inline)) inline void convolve_tile(const A* const* rows, c
   Vec<A> sum[R][V];
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) sum[r][v] = broadcast<Vec<A>>(bias);
+  // Few enough weights stay in registers too.
+  constexpr bool keep = vector_bytes == 64 && KY * KX <= 9;
   for (int64_t p = 0; p < planes; ++p, rows += window) {
     const A* weight = weights[p];
+    Vec<A> kept[keep ? KY * KX : 1];
+    if constexpr (keep)
+#pragma GCC unroll 9
+      for (int i = 0; i < KY * KX; ++i) kept[i] = broadcast<Vec<A>>(weight[i]);
 #pragma GCC unroll 16
     for (int i = 0; i < window; ++i) {
       if (!rows[i]) continue;
@@ -39,7 +45,7 @@ __attribute__((always_inline)) inline void convolve_tile(const A* const* rows, c
         for (int r = 0; r < R; ++r) {
           const int tap = i - r * Step;
           if (tap < 0 || tap >= KY) continue;
-          const Vec<A> w = broadcast<Vec<A>>(weight[tap * KX + k]);
+          const Vec<A> w = keep ? kept[tap * KX + k] : broadcast<Vec<A>>(weight[tap * KX + k]);
 #pragma GCC unroll 4
           for (int v = 0; v < V; ++v) sum[r][v] += source[v] * w;
         }
