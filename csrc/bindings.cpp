@@ -8,6 +8,7 @@
 #include "fastseg/cpu/memory.h"
 #include "fastseg/depthwise.h"
 #include "fastseg/norm.h"
+#include "fastseg/pointwise.h"
 
 namespace py = pybind11;
 
@@ -69,6 +70,8 @@ using fastseg::DepthwiseConvForward;
 using fastseg::DepthwiseShape;
 using fastseg::InstanceNormActBackward;
 using fastseg::InstanceNormActForward;
+using fastseg::PointwiseConv;
+using fastseg::PointwiseConvGradient;
 using fastseg::Vector;
 using fastseg::View;
 
@@ -136,6 +139,16 @@ DepthwiseConvBackward depthwise_backward_args(DepthwiseShape shape, View grad, V
   return {shape, grad, x, pointer(weight), bias, dx, pointer(dweight), pointer(dbias)};
 }
 
+PointwiseConv pointwise_args(int64_t batch, int64_t inputs, int64_t outputs, int64_t pixels, View x, uint64_t weight,
+                             int64_t output_stride, int64_t input_stride, Vector bias, View y) {
+  return {batch, inputs, outputs, pixels, x, pointer(weight), output_stride, input_stride, bias, y};
+}
+
+PointwiseConvGradient pointwise_gradient_args(int64_t batch, int64_t inputs, int64_t outputs, int64_t pixels,
+                                              View grad, View x, uint64_t dweight, uint64_t dbias) {
+  return {batch, inputs, outputs, pixels, grad, x, pointer(dweight), pointer(dbias)};
+}
+
 // Exposes `run(args, extra...)` under `name`: Python passes the fields that `make` takes, then the extras.
 template <class... Fields, class Args, class... Extra>
 void define(py::module_& m, const char* name, Args (*make)(Fields...), void (*run)(const Args&, Extra...)) {
@@ -166,6 +179,8 @@ PYBIND11_MODULE(_C, m) {
   define(m, "instance_norm_act_apply", apply_args, fastseg::cpu::instance_norm_act_forward);
   define(m, "depthwise_conv_forward", depthwise_forward_args, fastseg::cpu::depthwise_conv_forward);
   define(m, "depthwise_conv_backward", depthwise_backward_args, fastseg::cpu::depthwise_conv_backward);
+  define(m, "pointwise_conv", pointwise_args, fastseg::cpu::pointwise_conv);
+  define(m, "pointwise_conv_gradient", pointwise_gradient_args, fastseg::cpu::pointwise_conv_gradient);
 #ifdef FASTSEG_WITH_CUDA
   m.attr("cuda_architectures") = FASTSEG_CUDA_ARCHITECTURES;
   m.def("cuda_instance_norm_act_workspace", [](int64_t batch, int64_t channels, int64_t spatial, int type) {

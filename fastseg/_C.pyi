@@ -89,6 +89,32 @@ def depthwise_conv_backward(
     threads: int,
     /,
 ) -> None: ...
+def pointwise_conv(
+    batch: int,
+    inputs: int,
+    outputs: int,
+    pixels: int,
+    x: View,
+    weight: int,
+    output_stride: int,
+    input_stride: int,
+    bias: Vector | None,
+    y: View,
+    threads: int,
+    /,
+) -> None: ...
+def pointwise_conv_gradient(
+    batch: int,
+    inputs: int,
+    outputs: int,
+    pixels: int,
+    grad: View,
+    x: View,
+    dweight: int,
+    dbias: int,
+    threads: int,
+    /,
+) -> None: ...
 def cuda_instance_norm_act_workspace(batch: int, channels: int, spatial: int, element: int, /) -> int: ...
 def cuda_instance_norm_act_forward(
     batch: int,

@@ -5,6 +5,7 @@
 #include "fastseg/cpu/capability.h"
 #include "fastseg/depthwise.h"
 #include "fastseg/norm.h"
+#include "fastseg/pointwise.h"
 
 namespace fastseg {
 
@@ -14,6 +15,8 @@ namespace fastseg {
   void instance_norm_act_backward(const InstanceNormActBackward&, int threads, bool); \
   void depthwise_conv_forward(const DepthwiseConvForward&, int threads, bool);        \
   void depthwise_conv_backward(const DepthwiseConvBackward&, int threads, bool);      \
+  void pointwise_conv(const PointwiseConv&, int threads, bool);                       \
+  void pointwise_conv_gradient(const PointwiseConvGradient&, int threads, bool);      \
   }
 FASTSEG_DECLARE_BUILD(baseline)
 #ifdef FASTSEG_X86
@@ -113,6 +116,17 @@ void depthwise_conv_forward(const DepthwiseConvForward& args, int threads) {
 void depthwise_conv_backward(const DepthwiseConvBackward& args, int threads) {
   const Launch launch = launch_for(args.shape, args.shape.input, args.grad.type, threads);
   FASTSEG_CALL_BUILD(depthwise_conv_backward, args, launch.threads, launch.stream);
+}
+
+void pointwise_conv(const PointwiseConv& args, int threads) {
+  const Launch launch = launch_for(args.batch * args.pixels * args.outputs, args.y.type, threads);
+  const int64_t work = args.batch * args.pixels * args.inputs * args.outputs / 16;
+  FASTSEG_CALL_BUILD(pointwise_conv, args, work < serial_elements || threads < 1 ? 1 : threads, launch.stream);
+}
+
+void pointwise_conv_gradient(const PointwiseConvGradient& args, int threads) {
+  const int64_t work = args.batch * args.pixels * args.inputs * args.outputs / 16;
+  FASTSEG_CALL_BUILD(pointwise_conv_gradient, args, work < serial_elements || threads < 1 ? 1 : threads, false);
 }
 
 }  // namespace cpu

@@ -222,3 +222,57 @@ def depthwise_conv_transpose_forward(
         torch.get_num_threads(),
     )
     return y.contiguous(memory_format=memory_format(wanted_layout, len(size)))
+
+
+def pointwise_conv_forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 1x1 convolution of contiguous images: weight (outputs, inputs, 1, ...)."""
+    x = as_layout(x, "rows")
+    y = new_output(x, weight.shape[0], x.shape[2:], "rows")
+    _pointwise(x, weight, weight.stride(0), weight.stride(1), bias, y)
+    return y
+
+
+def pointwise_conv_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, wanted: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The wanted ones of dx, dweight and dbias; those of parameters in the dtype that kernels compute in."""
+    x, grad = as_layout(x, "rows"), as_layout(grad, "rows")
+    outputs, inputs = weight.shape[:2]
+    dx = dweight = dbias = None
+    if wanted[0]:
+        dx = new_output(grad, inputs, grad.shape[2:], "rows")
+        _pointwise(grad, weight, weight.stride(1), weight.stride(0), None, dx)
+    if wanted[1] or wanted[2]:
+        compute = torch.promote_types(x.dtype, torch.float32)
+        dweight = torch.empty(weight.shape, dtype=compute)
+        dbias = torch.empty((outputs,), dtype=compute)
+        _C.pointwise_conv_gradient(
+            x.shape[0],
+            inputs,
+            outputs,
+            x.shape[2:].numel(),
+            view(grad),
+            view(x),
+            dweight.data_ptr(),
+            dbias.data_ptr(),
+            torch.get_num_threads(),
+        )
+    return dx, dweight, dbias
+
+
+def _pointwise(
+    x: Tensor, weight: Tensor, output_stride: int, input_stride: int, bias: Tensor | None, y: Tensor
+) -> None:
+    _C.pointwise_conv(
+        x.shape[0],
+        x.shape[1],
+        y.shape[1],
+        x.shape[2:].numel(),
+        view(x),
+        weight.data_ptr(),
+        output_stride,
+        input_stride,
+        vector(bias),
+        view(y),
+        torch.get_num_threads(),
+    )

@@ -6,6 +6,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
 #endif
@@ -84,11 +85,18 @@ inline V broadcast(A value) {
   return V{} + value;
 }
 
+// Halves are added to each other: a chain over all lanes would wait for every one of its additions.
 template <class V>
 inline auto add_lanes(V v) {
-  auto sum = v[0];
-  for (int i = 1; i < int(sizeof(V) / sizeof(sum)); ++i) sum += v[i];
-  return sum;
+  using A = std::remove_cv_t<std::remove_reference_t<decltype(v[0])>>;
+  if constexpr (sizeof(V) == 2 * sizeof(A)) {
+    return A(v[0] + v[1]);
+  } else {
+    typedef A Half __attribute__((vector_size(sizeof(V) / 2)));
+    Half halves[2];
+    std::memcpy(halves, &v, sizeof halves);
+    return add_lanes(halves[0] + halves[1]);
+  }
 }
 
 // Sums in float64, to which vectors of short sums are added.
