@@ -101,8 +101,8 @@ InstanceNormActForward forward_args(int64_t batch, int64_t channels, int64_t spa
 // Statistics that another kernel gathered.
 InstanceNormActForward apply_args(int64_t batch, int64_t channels, int64_t spatial, View x, Vector weight, Vector bias,
                                   View y, uint64_t mean, uint64_t rstd, int activation, double negative_slope) {
-  InstanceNormActForward args = forward_args(batch, channels, spatial, x, weight, bias, {}, y, mean, rstd, activation,
-                                             negative_slope, 0.0);
+  InstanceNormActForward args =
+      forward_args(batch, channels, spatial, x, weight, bias, {}, y, mean, rstd, activation, negative_slope, 0.0);
   args.statistics_given = true;
   return args;
 }
@@ -144,8 +144,8 @@ PointwiseConv pointwise_args(int64_t batch, int64_t inputs, int64_t outputs, int
   return {batch, inputs, outputs, pixels, x, pointer(weight), output_stride, input_stride, bias, y};
 }
 
-PointwiseConvGradient pointwise_gradient_args(int64_t batch, int64_t inputs, int64_t outputs, int64_t pixels,
-                                              View grad, View x, uint64_t dweight, uint64_t dbias) {
+PointwiseConvGradient pointwise_gradient_args(int64_t batch, int64_t inputs, int64_t outputs, int64_t pixels, View grad,
+                                              View x, uint64_t dweight, uint64_t dbias) {
   return {batch, inputs, outputs, pixels, grad, x, pointer(dweight), pointer(dbias)};
 }
 
@@ -195,19 +195,6 @@ PYBIND11_MODULE(_C, m) {
       m, "cuda_instance_norm_act_backward", backward_args,
       +[](const InstanceNormActBackward& args, uint64_t workspace, uint64_t stream) {
         fastseg::cuda::instance_norm_act_backward(args, pointer(workspace), pointer(stream));
-      });
-  m.def("cuda_depthwise_conv_workspace", [](DepthwiseShape shape, int type, bool channels_last, bool backward) {
-    return fastseg::cuda::depthwise_conv_workspace(shape, static_cast<fastseg::Element>(type), channels_last, backward);
-  });
-  define(
-      m, "cuda_depthwise_conv_forward", depthwise_forward_args,
-      +[](const DepthwiseConvForward& args, uint64_t workspace, uint64_t stream) {
-        fastseg::cuda::depthwise_conv_forward(args, pointer(workspace), pointer(stream));
-      });
-  define(
-      m, "cuda_depthwise_conv_backward", depthwise_backward_args,
-      +[](const DepthwiseConvBackward& args, uint64_t workspace, uint64_t stream) {
-        fastseg::cuda::depthwise_conv_backward(args, pointer(workspace), pointer(stream));
       });
 #else
   m.attr("cuda_architectures") = py::none();

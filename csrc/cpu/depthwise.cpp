@@ -23,8 +23,9 @@ void forward(const DepthwiseConvForward& args, int threads, bool stream) {
   // Statistics read y again, from the cache.
   stream = stream && !args.mean;
   if (channels_last(args.x, args.y))
-    stream&& can_stream_pixels<T>(args.y, args.shape.channels) ? depthwise_forward_channels_last<T, true>(args, threads)
-                                                               : depthwise_forward_channels_last<T, false>(args, threads);
+    stream&& can_stream_pixels<T>(args.y, args.shape.channels)
+        ? depthwise_forward_channels_last<T, true>(args, threads)
+        : depthwise_forward_channels_last<T, false>(args, threads);
   else
     stream ? depthwise_forward_rows<T, true>(args, threads) : depthwise_forward_rows<T, false>(args, threads);
 }

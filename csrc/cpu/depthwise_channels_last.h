@@ -75,8 +75,8 @@ struct PixelSteps {
   int64_t source, tap, weight, target;
 };
 
-// R pixels of one vector of channels. rows: `count` pointers into the window, of which element `at` belongs to the first
-// target's first tap; weights: `count` times [kx][block].
+// R pixels of one vector of channels. rows: `count` pointers into the window, of which element `at` belongs to the
+// first target's first tap; weights: `count` times [kx][block].
 template <int KX, int R, class A>
 inline void convolve_pixels(const A* const* rows, const A* const* weights, int64_t count, int64_t at, int64_t channel,
                             int64_t kx, const PixelSteps& steps, Vec<A> bias, A* out) {
@@ -226,8 +226,8 @@ class PixelConvolver {
     for (int64_t t = 0; t < depth.taps; ++t)
       if (ring_.exists(depth.step() * j + t)) {
         planes_[count_] = ring_.plane(depth.step() * j + t, 0);
-        plane_weights_[count_] = weights_.get() + (depth.weight_first + depth.weight_step * t) *
-                                                      conv_.shape.kernel[Y] * conv_.shape.kernel[X] * conv_.block;
+        plane_weights_[count_] = weights_.get() + (depth.weight_first + depth.weight_step * t) * conv_.shape.kernel[Y] *
+                                                      conv_.shape.kernel[X] * conv_.block;
         ++count_;
       }
   }

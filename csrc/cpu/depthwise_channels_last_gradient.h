@@ -1,8 +1,8 @@
 // Gradients of weight and bias of a depthwise convolution, channels-last.
 //
-// Floor as in depthwise_rows_gradient.h: 2u. A vector holds channels, so the sums of G * KX taps stay in registers while
-// pixels are walked: one load of the gradient and one of the window for each of them. Sums run in the compute type over
-// at most `most_pixels` pixels, then in float64.
+// Floor as in depthwise_rows_gradient.h: 2u. A vector holds channels, so the sums of G * KX taps stay in registers
+// while pixels are walked: one load of the gradient and one of the window for each of them. Sums run in the compute
+// type over at most `most_pixels` pixels, then in float64.
 #pragma once
 #include "depthwise_channels_last.h"
 #include "depthwise_rows_gradient.h"
@@ -40,8 +40,7 @@ inline void correlate_pixels(const A* grad, int64_t grad_pitch, const A* const* 
       const A* row = rows[0] + at + k * in_pitch;
       int64_t i = 0;
       for (; i + 2 <= pixels; i += 2)
-        for (int u = 0; u < 2; ++u)
-          sum[u] += load(grad + (i + u) * grad_pitch) * load(row + (i + u) * in_step);
+        for (int u = 0; u < 2; ++u) sum[u] += load(grad + (i + u) * grad_pitch) * load(row + (i + u) * in_step);
       for (; i < pixels; ++i) sum[0] += load(grad + i * grad_pitch) * load(row + i * in_step);
       add_to_sums<A>(sum[0] + sum[1], to + k * block);
     }
@@ -189,8 +188,8 @@ class PixelCorrelator {
     }
   }
 
-  void correlate_class(const PixelCorrelation<A>& kernel, const AxisClass& across, const A* grad,
-                       const A* const* rows, double* to) const {
+  void correlate_class(const PixelCorrelation<A>& kernel, const AxisClass& across, const A* grad, const A* const* rows,
+                       double* to) const {
     const int64_t block = g_.block;
     for (int64_t j = 0; j < across.count; j += most_pixels) {
       const int64_t pixels = least(most_pixels, across.count - j);

@@ -46,8 +46,8 @@ struct Axis {
     while (last >= 0 && (r + padding - last * dilation) % stride != 0) --last;
     if (last < 0) return {r, spacing, count, 0, 1, 1, 0, 1, 0};
     const int64_t down = stride / divisor, apart = dilation / divisor;
-    return {r, spacing, count, (r + padding - last * dilation) / stride, apart, apart, kernel - 1 - last, down,
-            last / down + 1};
+    return {r,    spacing,        count, (r + padding - last * dilation) / stride, apart, apart, kernel - 1 - last,
+            down, last / down + 1};
   }
 
   // Where neighbours need not share sources, one class does for all targets, unless a strided gradient gives them
@@ -67,13 +67,13 @@ struct Axis {
 
   // Sources that targets [begin, end) read, as far as they exist.
   int64_t first_source(int64_t begin) const {
-    const int64_t at = transposed ? floor_div(begin + padding - (kernel - 1) * dilation, stride)
-                                  : begin * stride - padding;
+    const int64_t at =
+        transposed ? floor_div(begin + padding - (kernel - 1) * dilation, stride) : begin * stride - padding;
     return most(at, 0);
   }
   int64_t end_source(int64_t end) const {
-    const int64_t at = transposed ? floor_div(end - 1 + padding, stride)
-                                  : (end - 1) * stride - padding + (kernel - 1) * dilation;
+    const int64_t at =
+        transposed ? floor_div(end - 1 + padding, stride) : (end - 1) * stride - padding + (kernel - 1) * dilation;
     return least(at + 1, sources);
   }
 

@@ -1,4 +1,5 @@
-// The window of a depthwise convolution: a ring of source planes in the compute type, padded, in the second-level cache.
+// The window of a depthwise convolution: a ring of source planes in the compute type, padded, in the second-level
+// cache.
 #pragma once
 #include "depthwise_plan.h"
 

@@ -113,7 +113,8 @@ template <int K, class A>
 inline RowKernel<A> row_kernel_of_size(int64_t step, int64_t width) {
   // One vector a row: more rows, so that enough sums are under way.
   const bool narrow = width < 2 * lanes<A>;
-  if (step == 1) return narrow ? RowKernel<A>{8, convolve_rows<K, K, 1, 8, A>} : RowKernel<A>{4, convolve_rows<K, K, 1, 4, A>};
+  if (step == 1)
+    return narrow ? RowKernel<A>{8, convolve_rows<K, K, 1, 8, A>} : RowKernel<A>{4, convolve_rows<K, K, 1, 4, A>};
   if (step == 2) return {4, convolve_rows<K, K, 2, 4, A>};
   return {0, nullptr};
 }
@@ -210,8 +211,8 @@ class RowConvolver {
     const A bias = load_parameter(conv_.bias, channel, A(0));
     const T* source = static_cast<const T*>(conv_.source.data) + n * conv_.source.batch_stride +
                       first_input * conv_.source.channel_stride;
-    T* target = static_cast<T*>(conv_.target.data) + n * conv_.target.batch_stride +
-                channel * conv_.target.channel_stride;
+    T* target =
+        static_cast<T*>(conv_.target.data) + n * conv_.target.batch_stride + channel * conv_.target.channel_stride;
     for (int64_t r = 0; r < conv_.z.classes(); ++r) {
       const AxisClass depth = conv_.z.at(r);
       const int64_t begin = most(ceil_div(band.z_begin - depth.first, depth.spacing), 0);
@@ -224,8 +225,8 @@ class RowConvolver {
         find_planes(depth, j);
         for (int64_t c = 0; c < conv_.y.classes(); ++c) convolve_plane(conv_.y.at(c), band, bias, plane);
         if (moments)
-          moments->merge(row_moments(plane + band.y_begin * conv_.x.targets,
-                                     (band.y_end - band.y_begin) * conv_.x.targets));
+          moments->merge(
+              row_moments(plane + band.y_begin * conv_.x.targets, (band.y_end - band.y_begin) * conv_.x.targets));
       }
     }
     if constexpr (Stream) stream_fence();
@@ -242,8 +243,7 @@ class RowConvolver {
       for (int64_t t = 0; t < depth.taps; ++t)
         if (ring_.exists(depth.step() * j + t)) {
           planes_[count_] = ring_.plane(depth.step() * j + t, i);
-          all_weights_[count_] =
-              weights_.get() + i * taps_ + (depth.weight_first + depth.weight_step * t) * plane_taps;
+          all_weights_[count_] = weights_.get() + i * taps_ + (depth.weight_first + depth.weight_step * t) * plane_taps;
           ++count_;
         }
   }
@@ -261,15 +261,14 @@ class RowConvolver {
     for (int64_t b = begin; b < end; b += block) {
       for (int64_t p = 0; p < count_; ++p)
         for (int64_t i = 0; i < window; ++i)
-          rows_[p * window + i] =
-              ring_.row(planes_[p], height.in_first + height.in_spacing * (height.step() * b + i));
+          rows_[p * window + i] = ring_.row(planes_[p], height.in_first + height.in_spacing * (height.step() * b + i));
       if (kernel.block)
         kernel.run(rows_.get(), weights, count_, offsets_.get(), bias, width_, out_.get(), width_);
       else
         convolve_row(rows_.get(), weights, count_, ky, kx, offsets_.get(), bias, width_, out_.get());
       for (int64_t i = 0; i < block && b + i < end; ++i)
-        emit_row<Stream>(out_.get() + i * width_,
-                         plane + (height.first + height.spacing * (b + i)) * conv_.x.targets, conv_.x.targets);
+        emit_row<Stream>(out_.get() + i * width_, plane + (height.first + height.spacing * (b + i)) * conv_.x.targets,
+                         conv_.x.targets);
     }
   }
 

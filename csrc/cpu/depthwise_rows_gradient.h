@@ -166,7 +166,8 @@ class RowCorrelator {
         for (int64_t t = 0; t < depth.taps; ++t)
           if (ring_.exists(depth.step() * j + t))
             for (int64_t c = 0; c < g_.y.classes(); ++c)
-              correlate_plane(ring_.plane(depth.step() * j + t, 0), g_.y.at(c), band, to + t * g_.shape.kernel[Y] * g_.shape.kernel[X]);
+              correlate_plane(ring_.plane(depth.step() * j + t, 0), g_.y.at(c), band,
+                              to + t * g_.shape.kernel[Y] * g_.shape.kernel[X]);
       }
     }
   }
@@ -272,8 +273,7 @@ inline void run_backward(const DepthwiseConvBackward& args, int threads, const C
     for (int64_t i = 0; i <= taps; ++i) {
       double sum = 0;
       for (int64_t n = 0; n < args.shape.batch; ++n)
-        for (int64_t band = 0; band < gradient.bands.count(); ++band)
-          sum += slots[slot(n, channel, band) + i * pitch];
+        for (int64_t band = 0; band < gradient.bands.count(); ++band) sum += slots[slot(n, channel, band) + i * pitch];
       if (i == taps && args.dbias) static_cast<A*>(args.dbias)[channel] = A(sum);
       if (i < taps && args.dweight) static_cast<A*>(args.dweight)[channel * taps + i] = A(sum);
     }

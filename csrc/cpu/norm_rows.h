@@ -177,8 +177,7 @@ inline void forward_rows(const InstanceNormActForward& args, int threads) {
         partial[(row - owned) * chunks + chunk] = chunk_moments(at(args.x, row) + begin, chunk_end(chunk) - begin);
       },
       [&](int64_t row, int64_t chunk) {
-        if (args.statistics_given)
-          return apply_backwards(row, chunk * row_chunk, chunk_end(chunk), given(row));
+        if (args.statistics_given) return apply_backwards(row, chunk * row_chunk, chunk_end(chunk), given(row));
         Moments all;  // every chunk of a row merges the row's partials again: cheaper than a third loop
         for (int64_t k = 0; k < chunks; ++k) all.merge(partial[(row - owned) * chunks + k]);
         apply_backwards(row, chunk * row_chunk, chunk_end(chunk), finish(row, all, chunk == 0));

@@ -92,8 +92,8 @@ void gradient(const PointwiseConvGradient& args, int threads) {
         const int64_t filled = (count + L - 1) / L * L;
         copy_panel(static_cast<const T*>(args.x.data) + n * args.x.batch_stride + first, args.x.channel_stride, inputs,
                    count, x_panel.get(), panel_pixels);
-        copy_panel(static_cast<const T*>(args.grad.data) + n * args.grad.batch_stride + first,
-                   args.grad.channel_stride, outputs, count, grad_panel.get(), panel_pixels);
+        copy_panel(static_cast<const T*>(args.grad.data) + n * args.grad.batch_stride + first, args.grad.channel_stride,
+                   outputs, count, grad_panel.get(), panel_pixels);
         for (int64_t o = 0; o < outputs; o += o + edge <= outputs ? edge : 1) {
           const A* g = grad_panel.get() + o * panel_pixels;
           for (int64_t c = 0; c < inputs; c += c + edge <= inputs ? edge : 1) {
@@ -136,7 +136,7 @@ void pointwise_conv(const PointwiseConv& args, int threads, bool stream) {
     const int64_t bytes = int64_t(sizeof(T)) * lanes<compute_t<T>>, size = int64_t(sizeof(T));
     const bool aligned = reinterpret_cast<uintptr_t>(args.y.data) % uintptr_t(bytes) == 0 &&
                          args.y.channel_stride * size % bytes == 0 && args.y.batch_stride * size % bytes == 0;
-    stream && aligned ? convolve<T, true>(args, threads) : convolve<T, false>(args, threads);
+    stream&& aligned ? convolve<T, true>(args, threads) : convolve<T, false>(args, threads);
   });
 }
 

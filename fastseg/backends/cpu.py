@@ -234,16 +234,17 @@ def pointwise_conv_forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
 
 def pointwise_conv_backward(
     grad: Tensor, x: Tensor, weight: Tensor, wanted: Sequence[bool]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The wanted ones of dx, dweight and dbias; those of parameters in the dtype that kernels compute in."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dx and (both or none) dweight and dbias, in the dtype that kernels compute in; empty where not wanted."""
     x, grad = as_layout(x, "rows"), as_layout(grad, "rows")
     outputs, inputs = weight.shape[:2]
-    dx = dweight = dbias = None
+    compute = torch.promote_types(x.dtype, torch.float32)
+    dx = x.new_empty((0,))
+    dweight, dbias = (x.new_empty((0,), dtype=compute) for _ in range(2))
     if wanted[0]:
         dx = new_output(grad, inputs, grad.shape[2:], "rows")
         _pointwise(grad, weight, weight.stride(1), weight.stride(0), None, dx)
     if wanted[1] or wanted[2]:
-        compute = torch.promote_types(x.dtype, torch.float32)
         dweight = torch.empty(weight.shape, dtype=compute)
         dbias = torch.empty((outputs,), dtype=compute)
         _C.pointwise_conv_gradient(

@@ -54,9 +54,20 @@ def _cuda_refusal(x: Tensor) -> str | None:
     return availability.cuda_refusal()
 
 
+def _pointwise_refusal(x: Tensor) -> str | None:
+    if x.device.type == "cpu" and layout_of(x) == "channels_last":
+        return "x is channels-last, where the vendor's routine reads it as it lies"
+    return _cpu_refusal(x)
+
+
 def _never(x: Tensor) -> str | None:
     return None
 
+
+_DEPTHWISE = (
+    Candidate("cpu", "fastseg.backends.cpu", _cpu_refusal),
+    Candidate("reference", "fastseg.reference", _never),
+)
 
 # Triton stands before CUDA C++ until both have been timed on a card: benchmarks/results/ holds what was measured.
 CANDIDATES: dict[str, tuple[Candidate, ...]] = {
@@ -64,6 +75,17 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
         Candidate("cpu", "fastseg.backends.cpu", _cpu_refusal),
         Candidate("triton", "fastseg.backends.triton.norm", _triton_refusal),
         Candidate("cuda", "fastseg.backends.cuda", _cuda_refusal),
+        Candidate("reference", "fastseg.reference", _never),
+    ),
+    "depthwise_conv2d": _DEPTHWISE,
+    "depthwise_conv3d": _DEPTHWISE,
+    "depthwise_conv_transpose2d": _DEPTHWISE,
+    "depthwise_conv_transpose3d": _DEPTHWISE,
+    "depthwise_instance_norm_act": _DEPTHWISE,
+    "depthwise_separable_conv2d": _DEPTHWISE,
+    "depthwise_separable_conv3d": _DEPTHWISE,
+    "pointwise_conv": (
+        Candidate("cpu", "fastseg.backends.cpu", _pointwise_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
 }

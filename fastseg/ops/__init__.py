@@ -1,5 +1,25 @@
 """Stateless functions on tensors, each one a registered torch op with its gradient."""
 
+from fastseg.ops.depthwise import (
+    depthwise_conv2d,
+    depthwise_conv3d,
+    depthwise_conv_transpose2d,
+    depthwise_conv_transpose3d,
+    depthwise_instance_norm_act,
+    depthwise_separable_conv2d,
+    depthwise_separable_conv3d,
+)
 from fastseg.ops.norm import instance_norm_act
+from fastseg.ops.pointwise import pointwise_conv
 
-__all__ = ["instance_norm_act"]
+__all__ = [
+    "depthwise_conv2d",
+    "depthwise_conv3d",
+    "depthwise_conv_transpose2d",
+    "depthwise_conv_transpose3d",
+    "depthwise_instance_norm_act",
+    "depthwise_separable_conv2d",
+    "depthwise_separable_conv3d",
+    "instance_norm_act",
+    "pointwise_conv",
+]

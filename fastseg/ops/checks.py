@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import torch
 from torch import Tensor
 
 from fastseg.backends.views import ELEMENT
 
 
-def check_image(op: str, name: str, x: Tensor) -> None:
-    """A batch of images: (N, C, *spatial) with one to three spatial axes, floating point."""
+def check_image(op: str, name: str, x: Tensor, rank: int | None = None) -> None:
+    """A batch of images: (N, C, *spatial), floating point, of ``rank`` or with one to three spatial axes."""
+    if rank is not None and x.ndim != rank:
+        axes = {4: "(N, C, H, W)", 5: "(N, C, D, H, W)"}[rank]
+        raise ValueError(f"{op}: {name} has shape {tuple(x.shape)}, expected rank {rank}: {axes}")
     if not 3 <= x.ndim <= 5:
         raise ValueError(
             f"{op}: {name} has shape {tuple(x.shape)}, expected rank 3, 4 or 5: (N, C, *spatial) with one to three "
@@ -22,15 +26,51 @@ def check_image(op: str, name: str, x: Tensor) -> None:
 
 def check_channel_vector(op: str, name: str, vector: Tensor | None, x: Tensor) -> None:
     """An optional affine parameter: (C,) for x of (N, C, ...), floating point, on x's device."""
+    check_vector(op, name, vector, x.shape[1], x, "one element for each channel of x")
+
+
+def check_vector(
+    op: str, name: str, vector: Tensor | None, length: int, x: Tensor, why: str = "one element for each output channel"
+) -> None:
+    """An optional (length,), floating point, on x's device."""
     if vector is None:
         return
-    if vector.ndim != 1 or vector.shape[0] != x.shape[1]:
-        raise ValueError(
-            f"{op}: {name} has shape {tuple(vector.shape)}, expected ({x.shape[1]},), one element for each channel of x"
-        )
+    if vector.ndim != 1 or vector.shape[0] != length:
+        raise ValueError(f"{op}: {name} has shape {tuple(vector.shape)}, expected ({length},), {why}")
     if vector.dtype not in ELEMENT:
         raise TypeError(f"{op}: {name} is {vector.dtype}, expected float32, float64, bfloat16 or float16")
     check_device(op, name, vector, x)
+
+
+def check_depthwise_weight(op: str, name: str, weight: Tensor, x: Tensor) -> None:
+    """(C * m, 1, *kernel) for x of (N, C, *spatial), on x's device."""
+    kernel = ("kD", "kH", "kW")[-(x.ndim - 2) :]
+    if weight.ndim != x.ndim or weight.shape[1] != 1 or 0 in weight.shape[2:]:
+        raise ValueError(
+            f"{op}: {name} has shape {tuple(weight.shape)}, expected (C * m, 1, {', '.join(kernel)}), "
+            "one group for each channel"
+        )
+    filters, channels = weight.shape[0], x.shape[1]
+    if (filters % channels if channels else filters) or (channels and not filters):
+        raise ValueError(f"{op}: {name} has {filters} filters, expected a multiple of x's {channels} channels")
+    if 0 in x.shape[2:]:
+        raise ValueError(f"{op}: x has shape {tuple(x.shape)}, expected at least one pixel along each axis")
+    check_device(op, name, weight, x)
+
+
+def check_same_dtype(op: str, name: str, other: Tensor | None, x: Tensor) -> None:
+    if other is not None and other.dtype != x.dtype:
+        raise TypeError(f"{op}: {name} is {other.dtype}, expected x's dtype {x.dtype}")
+
+
+def autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """All in autocast's dtype where it is on, as torch's convolutions cast: float64 stays as it is."""
+    device = x.device.type
+    if not torch.is_autocast_enabled(device):
+        return x, weight, bias
+    dtype = torch.get_autocast_dtype(device)
+    x, weight = (t if t.dtype == torch.float64 else t.to(dtype) for t in (x, weight))
+    return x, weight, bias if bias is None or bias.dtype == torch.float64 else bias.to(dtype)
 
 
 def check_same_shape(op: str, name: str, other: Tensor | None, x: Tensor) -> None:

@@ -112,7 +112,7 @@ class _InstanceNormAct(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, decider, mean, rstd = ctx.saved_tensors
         _, wants_weight, wants_bias, wants_residual, *_ = ctx.needs_input_grad
-        dx, dweight, dbias, dresidual = _backward_op(
+        dx, dweight, dbias, dresidual = norm_backward_op(
             grad, x, weight, bias, decider, mean, rstd, ctx.activation, ctx.negative_slope
         )
         if wants_residual and decider is None:
@@ -196,6 +196,32 @@ def _output_like(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.preserve_format if layout_of(x) else torch.contiguous_format)
 
 
+def _apply(
+    x: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    activation: str,
+    negative_slope: float,
+) -> Tensor:
+    if x.numel() == 0:
+        return _output_like(x)
+    return select.kernel(_NAME, x).instance_norm_act_apply(x, mean, rstd, weight, bias, activation, negative_slope)
+
+
+def _apply_fake(
+    x: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    activation: str,
+    negative_slope: float,
+) -> Tensor:
+    return _output_like(x)
+
+
 _forward_op = register(
     "instance_norm_act(Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, str activation, "
     "float negative_slope, float eps) -> (Tensor y, Tensor mean, Tensor rstd)",
@@ -203,10 +229,17 @@ _forward_op = register(
     _forward_fake,
 )
 # dresidual is empty unless y was given: without an activation it is grad itself.
-_backward_op = register(
+norm_backward_op = register(
     "instance_norm_act_backward(Tensor grad, Tensor x, Tensor? weight, Tensor? bias, Tensor? y, Tensor mean, "
     "Tensor rstd, str activation, float negative_slope) "
     "-> (Tensor dx, Tensor dweight, Tensor dbias, Tensor dresidual)",
     _backward,
     _backward_fake,
+)
+#: The same with statistics that another kernel gathered.
+apply_op = register(
+    "instance_norm_act_apply(Tensor x, Tensor mean, Tensor rstd, Tensor? weight, Tensor? bias, str activation, "
+    "float negative_slope) -> Tensor",
+    _apply,
+    _apply_fake,
 )

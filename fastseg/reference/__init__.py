@@ -1,5 +1,17 @@
 """Every op in plain PyTorch, under the op's name."""
 
+from fastseg.reference.depthwise import (
+    depthwise_conv,
+    depthwise_conv_transpose,
+    depthwise_instance_norm_act,
+    pointwise_conv,
+)
 from fastseg.reference.norm import instance_norm_act
 
-__all__ = ["instance_norm_act"]
+__all__ = [
+    "depthwise_conv",
+    "depthwise_conv_transpose",
+    "depthwise_instance_norm_act",
+    "instance_norm_act",
+    "pointwise_conv",
+]

@@ -18,7 +18,7 @@ struct PointwiseConv {
 // Gradients of the parameters: float32, or float64 when x is float64.
 struct PointwiseConvGradient {
   int64_t batch, inputs, outputs, pixels;
-  View grad;      // of y
+  View grad;  // of y
   View x;
   void* dweight;  // [outputs, inputs], dense, written
   void* dbias;    // [outputs], written, optional

@@ -2,9 +2,9 @@
 //
 // A fresh 268 MB output costs 65,536 page faults, or 128 faults that each clear 2 MB: more than the kernel that fills
 // it (measured on four Zen 5 cores: 13 ms to normalise into memory that is there, 24 ms into fresh huge pages, 70 ms
-// into fresh small pages). So blocks of huge pages go back to a cache when their tensor dies. What has not been used for a
-// while, beyond a quarter of the limit, is handed to the system as lazily freeable: under memory pressure the system
-// takes it, without asking.
+// into fresh small pages). So blocks of huge pages go back to a cache when their tensor dies. What has not been used
+// for a while, beyond a quarter of the limit, is handed to the system as lazily freeable: under memory pressure the
+// system takes it, without asking.
 #pragma once
 #include <cstdint>
 
