@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from fastseg.accelerate import monai, nnunet
+from fastseg.accelerate import mednext, monai, nnunet
+from fastseg.accelerate.convolutions import DepthwiseRule, SMPSeparableRule
 from fastseg.accelerate.planning import Rule
 from fastseg.accelerate.torch_layers import NormRule, SequentialRule
 
-# From the largest module to the smallest: a block knows best what follows its norms, then a container; NormRule takes
-# what is left.
-RULES: tuple[Rule, ...] = (*nnunet.RULES, *monai.RULES, SequentialRule(), NormRule())
+# From the largest module to the smallest: a block knows best what follows its norms, then a container; NormRule and
+# DepthwiseRule take what is left.
+RULES: tuple[Rule, ...] = (
+    *nnunet.RULES,
+    *monai.RULES,
+    *mednext.RULES,
+    SMPSeparableRule(),
+    SequentialRule(),
+    NormRule(),
+    DepthwiseRule(),
+)

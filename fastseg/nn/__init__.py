@@ -1,5 +1,28 @@
 """Layers over :mod:`fastseg.ops`, with the arguments and state_dict keys of torch's own."""
 
+from fastseg.nn.depthwise import (
+    DepthwiseConv2d,
+    DepthwiseConv3d,
+    DepthwiseConvTranspose2d,
+    DepthwiseConvTranspose3d,
+    DepthwiseSeparableConv2d,
+    DepthwiseSeparableConv3d,
+    PointwiseConv2d,
+    PointwiseConv3d,
+)
 from fastseg.nn.norm import GroupNormAct, InstanceNormAct1d, InstanceNormAct2d, InstanceNormAct3d
 
-__all__ = ["GroupNormAct", "InstanceNormAct1d", "InstanceNormAct2d", "InstanceNormAct3d"]
+__all__ = [
+    "DepthwiseConv2d",
+    "DepthwiseConv3d",
+    "DepthwiseConvTranspose2d",
+    "DepthwiseConvTranspose3d",
+    "DepthwiseSeparableConv2d",
+    "DepthwiseSeparableConv3d",
+    "GroupNormAct",
+    "InstanceNormAct1d",
+    "InstanceNormAct2d",
+    "InstanceNormAct3d",
+    "PointwiseConv2d",
+    "PointwiseConv3d",
+]

@@ -22,7 +22,7 @@ class Geometry(NamedTuple):
 
 def per_axis(op: str, name: str, value: Axes, rank: int, least: int) -> list[int]:
     """One integer for all axes, or one for each."""
-    numbers = [value] * rank if isinstance(value, int) else list(value)
+    numbers = list(value) if isinstance(value, Sequence) else [value] * rank
     if len(numbers) == 1:
         numbers *= rank
     if len(numbers) != rank or any(not isinstance(number, int) or number < least for number in numbers):

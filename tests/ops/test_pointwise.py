@@ -1,0 +1,148 @@
+"""pointwise_conv on CPU: against float64, every layout and dtype, and the contract of the op."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import fastseg
+from fastseg.backends import cpu
+from fastseg.ops import pointwise, pointwise_conv
+from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, poison
+
+CONV = {2: F.conv2d, 3: F.conv3d}
+
+
+@pytest.fixture(autouse=True)
+def nan_poisoned_outputs(monkeypatch):
+    poison(monkeypatch, cpu, "new_output")
+
+
+def inputs_of(batch: int, inputs: int, outputs: int, image: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(inputs)
+    shapes = ((batch, inputs, *image), (outputs, inputs, *[1] * len(image)), (outputs,), (batch, outputs, *image))
+    return [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+
+
+def run(function, inputs: list[Tensor], layout: str = "contiguous") -> list[Tensor]:
+    x, weight, bias, grad = inputs
+    leaves = [t.detach().clone().requires_grad_() for t in (weight, bias)]
+    leaves.insert(0, in_layout(x, layout).detach().requires_grad_())
+    y = function(*leaves)
+    return [y.detach(), *torch.autograd.grad(y, leaves, in_layout(grad, layout))]
+
+
+def check(batch: int, inputs: int, outputs: int, image: tuple[int, ...], dtype: torch.dtype, layout: str) -> None:
+    numbers = inputs_of(batch, inputs, outputs, image, dtype)
+    conv = CONV[len(image)]
+    fused, peer = run(pointwise_conv, numbers, layout), run(conv, numbers)
+    exact = run(conv, [t.double() for t in numbers])
+    squares = run(conv, [t.double().square() for t in numbers])
+    for name, actual, truth, theirs, square in zip(
+        ("y", "dx", "dweight", "dbias"), fused, exact, peer, squares, strict=True
+    ):
+        # The truth of float64 is rounded as often as we are.
+        terms = square.abs().sqrt().max().item() * (2 if dtype == torch.float64 else 1)
+        assert_within_budget(actual, truth, theirs, name, terms=terms)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "batch,inputs,outputs,image", ((2, 5, 11, (7, 9)), (1, 33, 17, (5, 6, 31)), (3, 8, 8, (16, 16)))
+)
+def test_against_float64(batch, inputs, outputs, image, dtype, layout):
+    check(batch, inputs, outputs, image, dtype, layout)
+
+
+@pytest.mark.parametrize(
+    "batch,inputs,outputs,image", ((2, 64, 48, (40, 60)), (1, 300, 200, (33, 9)), (1, 1, 1, (1, 1)))
+)
+def test_several_panels(batch, inputs, outputs, image):
+    check(batch, inputs, outputs, image, torch.float32, "contiguous")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    inputs=st.integers(1, 40),
+    outputs=st.integers(1, 40),
+    image=st.lists(st.integers(1, 20), min_size=2, max_size=3).map(tuple),
+    dtype=st.sampled_from(DTYPES),
+    layout=st.sampled_from(LAYOUTS),
+)
+def test_any_shape(batch, inputs, outputs, image, dtype, layout):
+    check(batch, inputs, outputs, image, dtype, layout)
+
+
+def test_outputs_past_the_caches():
+    check(1, 9, 40, (512, 448), torch.float32, "contiguous")
+
+
+def test_same_bits_for_every_number_of_threads():
+    numbers = inputs_of(2, 20, 30, (50, 50), torch.float32)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 3, 4):
+            torch.set_num_threads(count)
+            results.append(run(pointwise_conv, numbers))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(one, two) for one, two in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("layout", ("contiguous", "permuted"))
+def test_opcheck_and_gradcheck(layout):
+    x, weight, bias, grad = inputs_of(2, 3, 4, (5, 6), torch.float64)
+    x, grad = in_layout(x, layout), in_layout(grad, layout)
+    torch.library.opcheck(pointwise._forward_op, (x, weight, bias))
+    for wanted in ([True, True, True], [True, False, False], [False, True, False]):
+        torch.library.opcheck(pointwise._backward_op, (grad, x, weight, wanted))
+    leaves = [t.detach().requires_grad_() for t in (x, weight, bias)]
+    assert torch.autograd.gradcheck(pointwise_conv, leaves)
+
+
+@pytest.mark.parametrize("shape", ((0, 3, 4, 5), (2, 3, 0, 5), (2, 0, 4, 5)))
+def test_empty(shape):
+    x, weight = torch.zeros(shape, requires_grad=True), torch.zeros(6, shape[1], 1, 1, requires_grad=True)
+    bias = torch.ones(6, requires_grad=True)
+    y = pointwise_conv(x, weight, bias)
+    assert y.shape == (shape[0], 6, *shape[2:]) and (y == 1).all()
+    y.sum().backward()
+    assert x.grad.shape == shape and bias.grad.tolist() == [float(y[:, 0].numel())] * 6
+
+
+def test_channels_last_is_the_vendors(capsys):
+    x = in_layout(torch.randn(2, 8, 6, 7), "channels_last")
+    assert "reads it as it lies" in fastseg.explain("pointwise_conv", x)
+    weight = torch.randn(5, 8, 1, 1)
+    y = pointwise_conv(x, weight)
+    assert torch.equal(y, F.conv2d(x, weight)) and y.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_autocast():
+    x, weight, bias, _ = inputs_of(1, 4, 6, (5, 5), torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert pointwise_conv(x, weight, bias).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "error,change,message",
+    (
+        (ValueError, {"x": torch.randn(3, 4, 5)}, r"x has shape \(3, 4, 5\), expected rank 4 or 5"),
+        (ValueError, {"weight": torch.randn(6, 2, 1, 1)}, r"weight has shape \(6, 2, 1, 1\), expected \(O, 3, 1, 1\)"),
+        (ValueError, {"weight": torch.randn(6, 3, 3, 1)}, r"expected \(O, 3, 1, 1\)"),
+        (ValueError, {"bias": torch.randn(5)}, r"bias has shape \(5,\), expected \(6,\)"),
+        (TypeError, {"weight": torch.randn(6, 3, 1, 1).double()}, "weight is torch.float64, expected x's dtype"),
+    ),
+)
+def test_errors(error, change, message):
+    arguments = {"x": torch.randn(2, 3, 4, 5), "weight": torch.randn(6, 3, 1, 1), "bias": torch.randn(6)}
+    with pytest.raises(error, match=f"pointwise_conv: .*{message}"):
+        pointwise_conv(**{**arguments, **change})
