@@ -1,0 +1,78 @@
+"""torch's depthwise convolutions and SMP's separable ones inside other people's models."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+import torch
+from torch import nn
+
+import fastseg
+from tests.accelerate.conftest import CheckNetwork
+
+
+@pytest.mark.parametrize(
+    "conv",
+    (
+        nn.Conv2d(4, 4, 3, padding=1, groups=4),
+        nn.Conv2d(4, 8, 5, padding="same", groups=4, padding_mode="replicate"),
+        nn.Conv3d(4, 4, 3, stride=2, groups=4, bias=False),
+        nn.ConvTranspose2d(4, 4, 3, 2, 1, groups=4),
+        nn.ConvTranspose3d(4, 4, 2, 2, groups=4),
+    ),
+    ids=str,
+)
+def test_depthwise_convolutions_are_swapped(conv, check_network: CheckNetwork):
+    image = (9, 10) if isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)) else (6, 7, 8)
+    found = str(check_network(nn.Sequential(conv, nn.Sigmoid()), torch.randn(2, 4, *image)))
+    assert f"{type(conv).__name__}: Depthwise{type(conv).__name__}" in found
+
+
+class OwnConv(nn.Conv2d):
+    pass
+
+
+@pytest.mark.parametrize(
+    "conv,why",
+    (
+        (nn.ConvTranspose2d(4, 8, 3, groups=4), "a channel multiplier has no kernel"),
+        (OwnConv(4, 4, 3, groups=4), "OwnConv may compute something else"),
+    ),
+    ids=str,
+)
+def test_what_is_left_and_why(conv, why):
+    model = fastseg.accelerate(nn.Sequential(conv))
+    assert type(model[0]) is type(conv)
+    assert why in str(fastseg.report(model))
+
+
+@pytest.mark.parametrize(
+    "conv", (nn.Conv2d(4, 4, 3), nn.Conv2d(1, 1, 3), nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 1)), ids=str
+)
+def test_other_convolutions_are_none_of_ours(conv):
+    cls = type(conv)
+    assert type(fastseg.accelerate(nn.Sequential(conv))[0]) is cls
+
+
+class SeparableConv2d(nn.Sequential):
+    """As segmentation_models_pytorch.decoders.deeplabv3.decoder has it."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, padding: int, dilation: int) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, inputs, kernel, padding=padding, dilation=dilation, groups=inputs, bias=False),
+            nn.Conv2d(inputs, outputs, 1, bias=False),
+        )
+
+
+def test_smp_separable_convolution(monkeypatch, check_network: CheckNetwork):
+    """SMP needs torchvision's operators, which this torch build may not have: a class of its name and structure."""
+    name = "segmentation_models_pytorch.decoders.deeplabv3.decoder"
+    module = types.ModuleType(name)
+    module.SeparableConv2d = SeparableConv2d
+    monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(SeparableConv2d, "__module__", name)
+    model = nn.Sequential(SeparableConv2d(6, 8, 3, 12, 12), nn.BatchNorm2d(8), nn.ReLU())
+    found = str(check_network(model, torch.randn(2, 6, 20, 21)))
+    assert "DepthwiseConv2d" in found and "PointwiseConv2d" in found
