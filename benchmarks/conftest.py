@@ -16,5 +16,6 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     machine_info["torch"] = torch.__version__
     machine_info["fastseg"] = fastseg.__version__
     machine_info["capability"] = availability.COMPILED.cpu_capability() if availability.COMPILED else None
+    machine_info["gflops"] = round(availability.COMPILED.measure_peak(torch.get_num_threads()) / 1e9)
     machine_info["huge_pages"] = os.environ.get("THP_MEM_ALLOC_ENABLE") == "1"
     machine_info["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

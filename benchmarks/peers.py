@@ -11,7 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastseg.ops import instance_norm_act
+from fastseg.ops import (
+    depthwise_conv2d,
+    depthwise_conv3d,
+    depthwise_separable_conv3d,
+    instance_norm_act,
+)
 
 Function = Callable[..., Tensor]
 
@@ -47,4 +52,37 @@ NORM_PEERS: dict[str, tuple[Callable[[], Function], Callable[[Tensor], Tensor]]]
     "eager in-place act": (lambda: inplace_norm, same),
     "eager channels-last": (lambda: eager_norm, channels_last),
     "torch.compile": (compiled_norm, same),
+}
+
+
+def eager_depthwise(x: Tensor, weight: Tensor, padding: int, dilation: int) -> Tensor:
+    conv = F.conv2d if x.ndim == 4 else F.conv3d
+    return conv(x, weight, padding=padding, dilation=dilation, groups=x.shape[1])
+
+
+def fused_depthwise(x: Tensor, weight: Tensor, padding: int, dilation: int) -> Tensor:
+    conv = depthwise_conv2d if x.ndim == 4 else depthwise_conv3d
+    return conv(x, weight, padding=padding, dilation=dilation)
+
+
+def eager_separable(x: Tensor, weight: Tensor, pointwise: Tensor) -> Tensor:
+    return F.conv3d(eager_depthwise(x, weight, 1, 1), pointwise)
+
+
+def fused_separable(x: Tensor, weight: Tensor, pointwise: Tensor) -> Tensor:
+    return depthwise_separable_conv3d(x, weight, pointwise, padding=1)
+
+
+#: torch.compile is no peer of these: it calls the same routines as eager does.
+DEPTHWISE_PEERS: dict[str, tuple[Function, Callable[[Tensor], Tensor]]] = {
+    "fastseg": (fused_depthwise, same),
+    "fastseg channels-last": (fused_depthwise, channels_last),
+    "eager": (eager_depthwise, same),
+    "eager channels-last": (eager_depthwise, channels_last),
+}
+SEPARABLE_PEERS: dict[str, tuple[Function, Callable[[Tensor], Tensor]]] = {
+    "fastseg": (fused_separable, same),
+    "fastseg channels-last": (fused_separable, channels_last),
+    "eager": (eager_separable, same),
+    "eager channels-last": (eager_separable, channels_last),
 }

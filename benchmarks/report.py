@@ -34,6 +34,7 @@ class Row:
     p80: float
     rounds: int
     floor: float | None
+    gflop: float | None  # operations, a multiply-add counts two
 
 
 def main(paths: list[str]) -> int:
@@ -75,6 +76,7 @@ def rows_of(run: dict[str, Any]) -> list[Row]:
                 at(0.8),
                 len(times),
                 info.get("floor"),
+                info.get("gflop"),
             )
         )
     return rows
@@ -90,6 +92,7 @@ def machine_of(run: dict[str, Any]) -> dict[str, Any]:
         "processor": info["cpu"].get("brand_raw", info["machine"]),
         "threads": info["threads"],
         "capability": info["capability"],
+        "GFLOP/s of float32 multiply-adds in registers": info["gflops"],
         "python": info["python_version"],
         "torch": info["torch"],
         "fastseg": info["fastseg"],
@@ -136,15 +139,16 @@ def markdown(rows: list[Row], machine: dict[str, Any]) -> str:
             "",
             f"## {family}: {case}, {shape}{pages}",
             "",
-            "| peer | median | p20 | p80 | over the floor | times fastseg |",
-            "| --- | --- | --- | --- | --- | --- |",
+            "| peer | median | p20 | p80 | over the floor | GFLOP/s | times fastseg |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
         ]
         best = ours_in(peers)
         for row in sorted(peers.values(), key=lambda row: row.median):
             over = f"{row.median / row.floor:.2f}" if row.floor else ""
             ratio = f"{row.median / best.median:.2f}" if best else ""
+            rate = f"{1e3 * row.gflop / row.median:.0f}" if row.gflop else ""
             times = " | ".join(duration(t) for t in (row.median, row.p20, row.p80))
-            lines.append(f"| {row.peer} | {times} | {over} | {ratio} |")
+            lines.append(f"| {row.peer} | {times} | {over} | {rate} | {ratio} |")
     return "\n".join(lines) + "\n"
 
 

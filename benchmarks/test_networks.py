@@ -12,6 +12,7 @@ import fastseg
 from benchmarks.peers import channels_last
 
 networks = pytest.importorskip("dynamic_network_architectures.architectures.unet")
+mednext = pytest.importorskip("monai.networks.nets.mednext")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PATCH = (1, 1, 64, 128, 128)
@@ -74,3 +75,21 @@ def test_inference(benchmark, network, peer):
 
     with torch.inference_mode():
         benchmark.pedantic(run, rounds=5, warmup_rounds=1)
+
+
+@pytest.mark.parametrize("peer", ("stock", "accelerate", "accelerate channels-last"))
+def test_mednext_training_step(benchmark, peer):
+    torch.manual_seed(0)
+    network = mednext.MedNeXtSmall(spatial_dims=3, in_channels=1, out_channels=2, kernel_size=3).to(DEVICE)
+    model = VARIANTS[peer](network)
+    x = torch.randn((1, 1, 64, 64, 64), device=DEVICE)
+    benchmark.group = "MedNeXt-S k3 training step"
+    benchmark.extra_info.update(case="training step, small, k3", shape="1x1x64x64x64", peer=peer, family="MedNeXt")
+
+    def run() -> None:
+        model.zero_grad(set_to_none=True)
+        model(x)[0].square().mean().backward()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+
+    benchmark.pedantic(run, rounds=5, warmup_rounds=1)

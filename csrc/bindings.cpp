@@ -165,6 +165,7 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled kernels of fastseg. Called by fastseg.backends only.";
   m.attr("compiler") = __VERSION__;
   m.def("cpu_capability", &fastseg::cpu::capability_name);
+  m.def("measure_peak", &fastseg::cpu::measure_peak, py::call_guard<py::gil_scoped_release>());
   py::class_<fastseg::cpu::Block>(m, "Block", py::buffer_protocol(), "Memory of a large output, see cpu/memory.h.")
       .def(py::init<int64_t>())
       .def_buffer([](fastseg::cpu::Block& block) {

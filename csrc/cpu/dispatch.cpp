@@ -1,4 +1,5 @@
 // Sends each CPU entry point to the build for this processor. One line per entry point at the end of this file.
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 
@@ -15,6 +16,7 @@ namespace fastseg {
   void instance_norm_act_backward(const InstanceNormActBackward&, int threads, bool); \
   void depthwise_conv_forward(const DepthwiseConvForward&, int threads, bool);        \
   void depthwise_conv_backward(const DepthwiseConvBackward&, int threads, bool);      \
+  double multiply_add_rounds(int64_t rounds, int threads);                            \
   void pointwise_conv(const PointwiseConv&, int threads, bool);                       \
   void pointwise_conv_gradient(const PointwiseConvGradient&, int threads, bool);      \
   }
@@ -84,6 +86,26 @@ const char* capability_name() {
 #else
 #define FASTSEG_CALL_BUILD(function, ...) return fastseg::baseline::function(__VA_ARGS__)
 #endif
+
+namespace {
+
+double multiply_add_rounds(int64_t rounds, int threads) {
+  FASTSEG_CALL_BUILD(multiply_add_rounds, rounds, threads);
+  return 0;
+}
+
+}  // namespace
+
+double measure_peak(int threads) {
+  double best = 0;
+  for (int attempt = 0; attempt < 7; ++attempt) {  // the first ones wake the threads and the clock
+    const auto start = std::chrono::steady_clock::now();
+    const double operations = multiply_add_rounds(int64_t(1) << 22, threads);
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    if (operations / seconds.count() > best) best = operations / seconds.count();
+  }
+  return best;
+}
 
 void instance_norm_act_forward(const InstanceNormActForward& args, int threads) {
   const int64_t elements = args.batch * args.channels * args.spatial;

@@ -10,4 +10,7 @@ enum class Capability : int { baseline = 0, avx2 = 1, avx512 = 2 };
 Capability capability();
 const char* capability_name();
 
+// float32 operations a second (a multiply-add counts two) that `threads` threads reach in registers.
+double measure_peak(int threads);
+
 }  // namespace fastseg::cpu

@@ -1,0 +1,130 @@
+"""Depthwise and depthwise-separable convolutions beside torch's, over the copy of the tensor as the floor."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.peers import DEPTHWISE_PEERS, SEPARABLE_PEERS
+from benchmarks.test_norm import DEVICE, name_of, synchronize
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One filter of kernel^rank a channel, padded so that the size stays."""
+
+    shape: tuple[int, ...]
+    kernel: int
+    dilation: int = 1
+    dtype: torch.dtype = torch.float32
+
+    def __str__(self) -> str:
+        dilated = f" rate {self.dilation}" if self.dilation > 1 else ""
+        kind = "" if self.dtype == torch.float32 else f" {str(self.dtype).removeprefix('torch.')}"
+        return f"{len(self.shape) - 2}D k{self.kernel}{dilated}{kind}"
+
+    @property
+    def padding(self) -> int:
+        return self.kernel // 2 * self.dilation
+
+    @property
+    def gflop(self) -> float:
+        return 2e-9 * self.kernel ** (len(self.shape) - 2) * torch.Size(self.shape).numel()
+
+    def tensor(self) -> Tensor:
+        return torch.randn(self.shape, device=DEVICE).to(self.dtype)
+
+    def weight(self) -> Tensor:
+        return torch.randn((self.shape[1], 1, *[self.kernel] * (len(self.shape) - 2)), device=DEVICE).to(self.dtype)
+
+
+VOLUME, IMAGE = (1, 32, 64, 64, 64), (8, 64, 256, 256)
+FORWARD = (
+    *(Problem(VOLUME, k) for k in (3, 5, 7)),
+    *(Problem(IMAGE, k) for k in (3, 5, 7)),
+    *(Problem((2, 256, 64, 64), 3, rate) for rate in (6, 12, 18)),
+    Problem(VOLUME, 3, dtype=torch.bfloat16),
+)
+BACKWARD = (*(Problem(VOLUME, k) for k in (3, 5, 7)), Problem(IMAGE, 3))
+
+
+@pytest.fixture
+def record(benchmark):
+    """Runs one peer of one case; the floor is timed before each round, as in test_norm.py."""
+
+    def run(case: str, x: Tensor, peer: str, gflop: float, rounds: int, function) -> None:
+        y, source = torch.empty_like(x), x.detach()
+        floor: list[float] = []
+
+        def copy() -> None:
+            start = time.perf_counter()
+            y.copy_(source)
+            synchronize()
+            floor.append(time.perf_counter() - start)
+
+        def synchronized() -> None:
+            function()
+            synchronize()
+
+        shape = name_of(x.shape)
+        benchmark.group = f"{case} {shape}"
+        warmups = 1 if rounds < 10 else 3
+        benchmark.pedantic(synchronized, setup=copy, rounds=rounds, warmup_rounds=warmups)
+        benchmark.extra_info.update(
+            case=case,
+            shape=shape,
+            peer=peer,
+            family="depthwise",
+            floor=1e3 * statistics.median(floor[warmups:]),
+            gflop=gflop,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("peer", DEPTHWISE_PEERS)
+@pytest.mark.parametrize("problem", FORWARD, ids=str)
+def test_forward(record, problem, peer):
+    function, layout = DEPTHWISE_PEERS[peer]
+    x, weight = layout(problem.tensor()), problem.weight()
+    with torch.no_grad():
+        record(
+            f"{problem} forward",
+            x,
+            peer,
+            problem.gflop,
+            15,
+            lambda: function(x, weight, problem.padding, problem.dilation),
+        )
+
+
+@pytest.mark.parametrize("peer", DEPTHWISE_PEERS)
+@pytest.mark.parametrize("problem", BACKWARD, ids=str)
+def test_forward_and_backward(record, problem, peer):
+    function, layout = DEPTHWISE_PEERS[peer]
+    x, grad = layout(problem.tensor()).requires_grad_(), layout(problem.tensor())
+    weight = problem.weight().requires_grad_()
+    record(
+        f"{problem} forward + backward",
+        x,
+        peer,
+        3 * problem.gflop,
+        15 if peer.startswith("fastseg") else 3,  # torch's take seconds
+        lambda: torch.autograd.grad(function(x, weight, problem.padding, problem.dilation), (x, weight), grad),
+    )
+
+
+@pytest.mark.parametrize("peer", SEPARABLE_PEERS)
+def test_separable(record, peer):
+    function, layout = SEPARABLE_PEERS[peer]
+    problem = Problem(VOLUME, 3)
+    x, weight = layout(problem.tensor()), problem.weight()
+    pointwise = torch.randn((64, 32, 1, 1, 1), device=DEVICE)
+    gflop = problem.gflop + 2e-9 * 64 * x.numel()
+    with torch.no_grad():
+        record("separable 3D k3 to 64 forward", x, peer, gflop, 15, lambda: function(x, weight, pointwise))
