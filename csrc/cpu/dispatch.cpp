@@ -50,7 +50,7 @@ constexpr int64_t serial_elements = 32768;
 
 // Larger outputs go past the caches, which could not keep them for their reader. A fixed size: the cache that the
 // system reports is that of the whole chip, of which a virtual machine or a core complex has a part.
-constexpr int64_t stream_bytes = int64_t(32) << 20;
+constexpr int64_t stream_bytes = int64_t(16) << 20;
 
 struct Launch {
   int threads;
@@ -58,7 +58,7 @@ struct Launch {
 };
 
 Launch launch_for(int64_t elements, Element type, int threads) {
-  return {elements < serial_elements || threads < 1 ? 1 : threads, elements * element_size(type) > stream_bytes};
+  return {elements < serial_elements || threads < 1 ? 1 : threads, elements * element_size(type) >= stream_bytes};
 }
 
 }  // namespace
