@@ -64,10 +64,13 @@ def _never(x: Tensor) -> str | None:
     return None
 
 
+# The vendor's convolutions have run on cards, the Triton ones have not: they run where they are asked for.
 _DEPTHWISE = (
     Candidate("cpu", "fastseg.backends.cpu", _cpu_refusal),
     Candidate("reference", "fastseg.reference", _never),
+    Candidate("triton", "fastseg.backends.triton.depthwise", _triton_refusal),
 )
+_DEPTHWISE_WITH_STATISTICS = (_DEPTHWISE[0], _DEPTHWISE[1])
 
 # Triton stands before CUDA C++ until both have been timed on a card: benchmarks/results/ holds what was measured.
 CANDIDATES: dict[str, tuple[Candidate, ...]] = {
@@ -81,7 +84,7 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
     "depthwise_conv3d": _DEPTHWISE,
     "depthwise_conv_transpose2d": _DEPTHWISE,
     "depthwise_conv_transpose3d": _DEPTHWISE,
-    "depthwise_instance_norm_act": _DEPTHWISE,
+    "depthwise_instance_norm_act": _DEPTHWISE_WITH_STATISTICS,
     "depthwise_separable_conv2d": _DEPTHWISE,
     "depthwise_separable_conv3d": _DEPTHWISE,
     "pointwise_conv": (
