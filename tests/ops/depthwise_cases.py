@@ -131,5 +131,17 @@ def extended(case: Case, inputs: list[Tensor], magnitude: bool = False) -> Resul
     return Results(*(torch.from_numpy((np.sqrt(r) if magnitude else r).astype(np.float64)) for r in results))
 
 
+def extended_transposed(case: Case, inputs: list[Tensor], magnitude: bool = False) -> Results:
+    """The same of the transposed convolution, with its own x, weight, bias and gradient of y: ``case`` is the
+    convolution from its y to its x, whose gradient it is."""
+    x, weight, bias, grad = inputs
+    there = extended(case, [grad, weight, torch.zeros_like(bias), x], magnitude)
+    shift = bias.double().view(1, -1, *[1] * len(case.image))
+    total = (there.dx.square() + shift.square()).sqrt() if magnitude else there.dx + shift
+    sums = grad.double().square() if magnitude else grad.double()
+    dbias = sums.numpy().astype(np.longdouble).sum((0, *range(2, grad.ndim))).astype(np.float64)
+    return Results(total, there.y, there.dweight, torch.from_numpy(np.sqrt(dbias) if magnitude else dbias))
+
+
 def gradients(y: Tensor, leaves: list[Tensor], grad: Tensor) -> Results:
     return Results(y.detach(), *torch.autograd.grad(y, leaves, grad))

@@ -17,7 +17,16 @@ import fastseg
 from fastseg import ops
 from fastseg.backends import cpu
 from fastseg.ops import depthwise_registered as registered
-from tests.ops.depthwise_cases import CASES, Case, Results, extended, gradients, square, torch_conv
+from tests.ops.depthwise_cases import (
+    CASES,
+    Case,
+    Results,
+    extended,
+    extended_transposed,
+    gradients,
+    square,
+    torch_conv,
+)
 from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, poison
 
 
@@ -129,13 +138,10 @@ def test_transposed(layout, dtype, rank, kernel, stride, extra):
     inputs = [x, weight, bias, torch.randn(shape, generator=generator).to(dtype)]
     fused = run(lambda x, w, b: ours(x, w, b, **arguments), inputs, layout)
     peer = run(lambda x, w, b: theirs(x, w, b, **arguments, groups=6), inputs)
-    exact = run(lambda x, w, b: theirs(x, w, b, **arguments, groups=6), [t.double() for t in inputs])
-    squares = run(lambda x, w, b: theirs(x, w, b, **arguments, groups=6), [t.double().square() for t in inputs])
-    for name, actual, truth, them, square_sum in zip(Results._fields, fused, exact, peer, squares, strict=True):
-        terms = square_sum.abs().sqrt().max().item()
-        if dtype == torch.float64:  # the truth is rounded as often as we are
-            terms *= 2
-        assert_within_budget(actual, truth, them, name, terms=terms)
+    case = Case(tuple(shape[2:]), *((number,) * rank for number in (kernel, stride, kernel // 2, 1)), channels=6)
+    exact, size = extended_transposed(case, inputs), extended_transposed(case, inputs, magnitude=True)
+    for name, actual, truth, them, terms in zip(Results._fields, fused, exact, peer, size, strict=True):
+        assert_within_budget(actual, truth, them, name, terms=terms.max().item())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
