@@ -9,7 +9,7 @@
 
 namespace fastseg::FASTSEG_ISA {
 
-constexpr int64_t most_pixels = 512;
+constexpr int64_t most_pixels = 128;
 
 // Adds one vector of channels to float64 sums, one a channel.
 template <class A>

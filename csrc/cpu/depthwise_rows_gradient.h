@@ -11,7 +11,7 @@
 
 namespace fastseg::FASTSEG_ISA {
 
-constexpr int64_t most_terms = 512;
+constexpr int64_t most_terms = 128;
 
 // Adds to sum[G][KX] what `blocks` blocks of R rows of the gradient contribute to G rows of taps.
 template <int G, int KX, int Step, int R, class A>

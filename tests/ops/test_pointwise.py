@@ -79,7 +79,7 @@ def test_several_panels(batch, inputs, outputs, image):
     check(batch, inputs, outputs, image, torch.float32, "contiguous")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     batch=st.integers(1, 3),
     inputs=st.integers(1, 40),
