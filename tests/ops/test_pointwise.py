@@ -38,10 +38,10 @@ def run(function, inputs: list[Tensor], layout: str = "contiguous") -> list[Tens
 
 
 def extended(numbers: list[Tensor], magnitude: bool = False) -> list[Tensor]:
-    """y and the gradients in NumPy's long double, rounded to float64; with ``magnitude`` the root of summed squares."""
+    """y and the gradients in NumPy's long double, rounded to float64; with ``magnitude`` of absolute values."""
     x, weight, bias, grad = (t.double().numpy().astype(np.longdouble) for t in numbers)
     if magnitude:
-        x, weight, bias, grad = (t * t for t in (x, weight, bias, grad))
+        x, weight, bias, grad = map(np.abs, (x, weight, bias, grad))
     matrix = weight.reshape(weight.shape[:2])
     rows, grad_rows = (t.reshape(*t.shape[:2], -1) for t in (x, grad))
     results = (
@@ -50,7 +50,7 @@ def extended(numbers: list[Tensor], magnitude: bool = False) -> list[Tensor]:
         (grad_rows @ rows.transpose(0, 2, 1)).sum(0).reshape(weight.shape),
         grad_rows.sum((0, 2)),
     )
-    return [torch.from_numpy((np.sqrt(r) if magnitude else r).astype(np.float64)) for r in results]
+    return [torch.from_numpy(r.astype(np.float64)) for r in results]
 
 
 def check(batch: int, inputs: int, outputs: int, image: tuple[int, ...], dtype: torch.dtype, layout: str) -> None:
