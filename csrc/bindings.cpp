@@ -197,6 +197,25 @@ PYBIND11_MODULE(_C, m) {
       +[](const InstanceNormActBackward& args, uint64_t workspace, uint64_t stream) {
         fastseg::cuda::instance_norm_act_backward(args, pointer(workspace), pointer(stream));
       });
+  define(
+      m, "cuda_instance_norm_act_apply", apply_args, +[](const InstanceNormActForward& args, uint64_t stream) {
+        fastseg::cuda::instance_norm_act_forward(args, nullptr, pointer(stream));
+      });
+  m.def("cuda_depthwise_conv_workspace",
+        [](DepthwiseShape shape, int type, bool channels_last, bool backward, bool reduces) {
+          return fastseg::cuda::depthwise_conv_workspace(shape, static_cast<fastseg::Element>(type), channels_last,
+                                                         backward, reduces);
+        });
+  define(
+      m, "cuda_depthwise_conv_forward", depthwise_forward_args,
+      +[](const DepthwiseConvForward& args, uint64_t workspace, uint64_t stream) {
+        fastseg::cuda::depthwise_conv_forward(args, pointer(workspace), pointer(stream));
+      });
+  define(
+      m, "cuda_depthwise_conv_backward", depthwise_backward_args,
+      +[](const DepthwiseConvBackward& args, uint64_t workspace, uint64_t stream) {
+        fastseg::cuda::depthwise_conv_backward(args, pointer(workspace), pointer(stream));
+      });
 #else
   m.attr("cuda_architectures") = py::none();
 #endif

@@ -156,3 +156,47 @@ def cuda_instance_norm_act_backward(
     stream: int,
     /,
 ) -> None: ...
+def cuda_instance_norm_act_apply(
+    batch: int,
+    channels: int,
+    spatial: int,
+    x: View,
+    weight: Vector | None,
+    bias: Vector | None,
+    y: View,
+    mean: int,
+    rstd: int,
+    activation: int,
+    negative_slope: float,
+    stream: int,
+    /,
+) -> None: ...
+def cuda_depthwise_conv_workspace(
+    shape: tuple[int, ...], element: int, channels_last: bool, backward: bool, reduces: bool, /
+) -> int: ...
+def cuda_depthwise_conv_forward(
+    shape: tuple[int, ...],
+    x: View,
+    weight: int,
+    bias: Vector | None,
+    y: View,
+    mean: int,
+    rstd: int,
+    eps: float,
+    workspace: int,
+    stream: int,
+    /,
+) -> None: ...
+def cuda_depthwise_conv_backward(
+    shape: tuple[int, ...],
+    grad: View,
+    x: View | None,
+    weight: int,
+    bias: Vector | None,
+    dx: View | None,
+    dweight: int,
+    dbias: int,
+    workspace: int,
+    stream: int,
+    /,
+) -> None: ...

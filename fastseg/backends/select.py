@@ -49,9 +49,13 @@ def _triton_refusal(x: Tensor) -> str | None:
 def _cuda_refusal(x: Tensor) -> str | None:
     if x.device.type != "cuda":
         return f"x is on {x.device}, this kernel runs on CUDA tensors"
-    if layout_of(x) != "rows":
-        return "x is channels-last, the on-chip kernel reads rows (contiguous tensors)"
     return availability.cuda_refusal()
+
+
+def _cuda_rows_refusal(x: Tensor) -> str | None:
+    if x.device.type == "cuda" and layout_of(x) != "rows":
+        return "x is channels-last, the on-chip kernel reads rows (contiguous tensors)"
+    return _cuda_refusal(x)
 
 
 def _pointwise_refusal(x: Tensor) -> str | None:
@@ -64,27 +68,27 @@ def _never(x: Tensor) -> str | None:
     return None
 
 
-# The vendor's convolutions have run on cards, the Triton ones have not: they run where they are asked for.
+# The vendor's convolutions have run on cards, ours have not: they run where they are asked for.
 _DEPTHWISE = (
     Candidate("cpu", "fastseg.backends.cpu", _cpu_refusal),
     Candidate("reference", "fastseg.reference", _never),
+    Candidate("cuda", "fastseg.backends.cuda", _cuda_refusal),
     Candidate("triton", "fastseg.backends.triton.depthwise", _triton_refusal),
 )
-_DEPTHWISE_WITH_STATISTICS = (_DEPTHWISE[0], _DEPTHWISE[1])
 
 # Triton stands before CUDA C++ until both have been timed on a card: benchmarks/results/ holds what was measured.
 CANDIDATES: dict[str, tuple[Candidate, ...]] = {
     "instance_norm_act": (
         Candidate("cpu", "fastseg.backends.cpu", _cpu_refusal),
         Candidate("triton", "fastseg.backends.triton.norm", _triton_refusal),
-        Candidate("cuda", "fastseg.backends.cuda", _cuda_refusal),
+        Candidate("cuda", "fastseg.backends.cuda", _cuda_rows_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
     "depthwise_conv2d": _DEPTHWISE,
     "depthwise_conv3d": _DEPTHWISE,
     "depthwise_conv_transpose2d": _DEPTHWISE,
     "depthwise_conv_transpose3d": _DEPTHWISE,
-    "depthwise_instance_norm_act": _DEPTHWISE_WITH_STATISTICS,
+    "depthwise_instance_norm_act": _DEPTHWISE,
     "depthwise_separable_conv2d": _DEPTHWISE,
     "depthwise_separable_conv3d": _DEPTHWISE,
     "pointwise_conv": (

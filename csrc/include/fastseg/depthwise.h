@@ -47,4 +47,16 @@ void depthwise_conv_forward(const DepthwiseConvForward& args, int threads);
 void depthwise_conv_backward(const DepthwiseConvBackward& args, int threads);
 }  // namespace cpu
 
+#ifdef FASTSEG_WITH_CUDA
+namespace cuda {
+// Bytes of scratch on the device, aligned for doubles, that a call needs beside its tensors. It needs no zeroing.
+// `reduces`: forward, that statistics are wanted; backward, that gradients of parameters are.
+int64_t depthwise_conv_workspace(const DepthwiseShape& shape, Element type, bool channels_last, bool backward,
+                                 bool reduces);
+// Work is queued on `stream` (a cudaStream_t) of the current device. Throws std::runtime_error when a launch fails.
+void depthwise_conv_forward(const DepthwiseConvForward& args, void* workspace, void* stream);
+void depthwise_conv_backward(const DepthwiseConvBackward& args, void* workspace, void* stream);
+}  // namespace cuda
+#endif
+
 }  // namespace fastseg

@@ -95,6 +95,25 @@ struct alignas(16) Pack<__half, 8> {
 template <typename T>
 constexpr int pack_size = 16 / static_cast<int>(sizeof(T));
 
+template <typename T>
+struct Type {
+  using type = T;
+};
+// Calls f(Type<T>) for an element type.
+template <typename F>
+void for_any_element(Element type, F f) {
+  switch (type) {
+    case Element::float32:
+      return f(Type<float>());
+    case Element::float64:
+      return f(Type<double>());
+    case Element::bfloat16:
+      return f(Type<__nv_bfloat16>());
+    case Element::float16:
+      return f(Type<__half>());
+  }
+}
+
 // Element `index` of a 1-D tensor of any type, `absent` where there is none.
 template <typename C>
 __device__ inline C load_element(const Vector& vector, int64_t index, C absent) {

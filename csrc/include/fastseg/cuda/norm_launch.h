@@ -38,32 +38,17 @@ void check_layout(const Args& args, const Site& site, std::initializer_list<View
   }
 }
 
-template <typename T>
-struct Type {
-  using type = T;
-};
-
 // Calls f(Type<T>, pack size) for the element type and load width of a call.
 template <typename F>
 void for_element(Element type, bool packs, F f) {
-  auto with_width = [&](auto element) {
+  for_any_element(type, [&](auto element) {
     using T = typename decltype(element)::type;
     if (packs) {
       f(element, std::integral_constant<int, pack_size<T>>());
     } else {
       f(element, std::integral_constant<int, 1>());
     }
-  };
-  switch (type) {
-    case Element::float32:
-      return with_width(Type<float>());
-    case Element::float64:
-      return with_width(Type<double>());
-    case Element::bfloat16:
-      return with_width(Type<__nv_bfloat16>());
-    case Element::float16:
-      return with_width(Type<__half>());
-  }
+  });
 }
 
 // The kernels of one direction, for one element type and load width.
