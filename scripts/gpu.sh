@@ -34,7 +34,7 @@ EOF
 echo "== tests"
 "$python" -m pytest -q -m gpu tests
 # Not marked: it takes the GPU where there is one.
-"$python" -m pytest -q tests/backends/test_triton_norm.py
+"$python" -m pytest -q tests/backends/test_triton_norm.py tests/backends/test_triton_depthwise.py
 
 echo "== compute-sanitizer"
 # One size for each variant: rows in registers, in shared memory, in a cluster's shared memory, streamed; and odd sizes,
@@ -43,7 +43,7 @@ cat >"$work/kernels.py" <<'EOF'
 import torch
 
 import fastseg
-from fastseg.ops import instance_norm_act
+from fastseg.ops import depthwise_conv2d, depthwise_conv3d, depthwise_instance_norm_act, instance_norm_act
 
 torch.manual_seed(0)
 SIZES = ((8, 8, 8), (16, 16, 16), (64, 64, 64), (96, 96, 96), (7, 9, 11), (33, 31, 29), (101, 99, 97))
@@ -57,6 +57,21 @@ with fastseg.backend("cuda"):
                 y.backward(grad)
                 torch.cuda.synchronize()
                 assert y.isfinite().all() and x.grad.isfinite().all(), (size, dtype, residual)
+    # Every compiled kernel, the general ones (float64, stride 3), rows and channels-last, statistics.
+    for conv, size in ((depthwise_conv2d, (41, 37)), (depthwise_conv3d, (18, 19, 35))):
+        rank = len(size)
+        for kernel in (1, 3, 5, 7):
+            for stride, dilation in ((1, 1), (2, 1), (3, 1), (1, 2)):
+                for dtype in (torch.float32, torch.bfloat16, torch.float64):
+                    for layout in (torch.contiguous_format, torch.channels_last if rank == 2 else torch.channels_last_3d):
+                        x = torch.randn(2, 16, *size, device="cuda", dtype=dtype).contiguous(memory_format=layout)
+                        weight = torch.randn(16, 1, *[kernel] * rank, device="cuda", dtype=dtype, requires_grad=True)
+                        padding = kernel // 2 * dilation
+                        y = conv(x.requires_grad_(), weight, stride=stride, padding=padding, dilation=dilation)
+                        y.backward(torch.randn_like(y))
+                        torch.cuda.synchronize()
+                        assert y.isfinite().all() and x.grad.isfinite().all(), (kernel, stride, dilation, dtype)
+        depthwise_instance_norm_act(torch.randn(2, 16, *size, device="cuda"), torch.randn(16, 1, *[3] * rank).cuda())
 EOF
 # torch's allocator would hide an access beyond a tensor inside of a larger block.
 export PYTORCH_NO_CUDA_MEMORY_CACHING=1
@@ -70,6 +85,8 @@ unset PYTORCH_NO_CUDA_MEMORY_CACHING
 
 echo "== benchmarks"
 FASTSEG_BACKEND=triton "$python" -m pytest -q benchmarks --benchmark-json="$output/gpu-triton.json"
-# The CUDA C++ kernels take rows only: a forced backend refuses channels-last.
-FASTSEG_BACKEND=cuda "$python" -m pytest -q benchmarks -k "not channels" --benchmark-json="$output/gpu-cuda.json"
+# The CUDA C++ kernels of the norm take rows only: a forced backend refuses channels-last.
+FASTSEG_BACKEND=cuda "$python" -m pytest -q benchmarks/test_norm.py -k "not channels" \
+  --benchmark-json="$output/gpu-cuda-norm.json"
+FASTSEG_BACKEND=cuda "$python" -m pytest -q benchmarks/test_depthwise.py --benchmark-json="$output/gpu-cuda.json"
 echo "results in $output"

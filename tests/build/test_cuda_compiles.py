@@ -16,7 +16,10 @@ FLAGS += [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in (80, 90)]
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on PATH")
 
 
-@pytest.fixture(scope="module", params=SOURCES, ids=lambda source: source.stem)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(source, id=source.stem, marks=pytest.mark.xdist_group(source.stem)) for source in SOURCES],
+)
 def compiled(request, tmp_path_factory):
     """The object file of one source and what ptxas reported about it."""
     output = tmp_path_factory.mktemp("cuda") / f"{request.param.stem}.o"
@@ -69,19 +72,23 @@ def test_norm_keeps_two_ctas_on_a_multiprocessor(compiled):
             assert registers <= 64, (kernel, arch)
 
 
-def test_packs_take_one_load(compiled):
+def machine_code(output):
+    """Kernel -> its instructions on sm_90."""
     cuobjdump = find_cuobjdump()
     if cuobjdump is None:
         pytest.skip("cuobjdump is neither on PATH nor with Triton")
+    command = [cuobjdump, "-sass", "-arch", "sm_90", str(output)]
+    sass = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return dict(re.findall(r"Function : (\S+)\n(.*?)(?=Function : |\Z)", sass, flags=re.DOTALL))
+
+
+def test_norm_takes_packs_with_one_load(compiled):
     output, _ = compiled
     if "norm" not in output.stem:
         pytest.skip("written for the norm family")
-    command = [cuobjdump, "-sass", "-arch", "sm_90", str(output)]
-    sass = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    functions = dict(re.findall(r"Function : (\S+)\n(.*?)(?=Function : |\Z)", sass, flags=re.DOTALL))
     packed = {
         name: body
-        for name, body in functions.items()
+        for name, body in machine_code(output).items()
         if re.search(r"I(fLi4|dLi2|6__halfLi8|13__nv_bfloat16Li8)E", name)
     }
     assert len(packed) == 12  # three kernels, four element types
@@ -92,3 +99,26 @@ def test_packs_take_one_load(compiled):
         if "in_shared" in name:
             assert "LDS.128" in body, name
             assert "UCGABAR_WAIT" in body, name  # the cluster's barrier is there on sm_90
+
+
+def test_depthwise_takes_vectors_of_channels_with_one_load(compiled):
+    output, _ = compiled
+    if output.stem != "depthwise_channels_last":
+        pytest.skip("the kernels of channels-last images")
+    kernels = machine_code(output)
+    assert len(kernels) == 42  # two kernels, three element types, seven kernel widths and strides
+    for name, body in kernels.items():
+        assert "LDG.E.128" in body, name
+        if "convolve" in name:
+            assert "STG.E.128" in body and "LDS.128" in body, name
+        assert not re.search(r"\b(LDL|STL)\b", body), name
+
+
+def test_depthwise_rows_read_their_weights_four_at_a_time(compiled):
+    output, _ = compiled
+    if not output.stem.startswith("depthwise_rows"):
+        pytest.skip("the kernels of rows")
+    for name, body in machine_code(output).items():
+        if not re.search(r"ILi\dELi1E", name):  # one tap along y
+            assert "LDS.128" in body, name
+        assert not re.search(r"\b(LDL|STL)\b", body), name

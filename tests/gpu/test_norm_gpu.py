@@ -6,7 +6,6 @@ The cases, the truth and the error budget are those of the CPU (tests/ops/test_n
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fastseg
-from fastseg.backends import availability
 from fastseg.backends.views import layout_of
 from fastseg.ops import instance_norm_act
 from tests.ops.test_norm import (
@@ -47,29 +45,6 @@ SIZES = {
     "odd": (1, 2, 161, 127, 129),
     "many rows": (70, 1000, 3, 3),
 }
-
-
-@pytest.fixture(params=["triton", "cuda"])
-def forced(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every test for each backend; the setting is for the whole process, so backward has it too."""
-    refusal = availability.cuda_refusal() if request.param == "cuda" else availability.TRITON_REFUSAL
-    if refusal is not None:
-        pytest.skip(refusal)
-    with fastseg.backend(request.param):
-        yield request.param
-
-
-@pytest.fixture
-def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outputs begin as NaN, so that an element that no kernel writes is seen."""
-    for owner, name in ((torch, "empty_like"), (torch.Tensor, "new_empty"), (torch, "empty")):
-        allocate = getattr(owner, name)
-
-        def with_nan(*args: object, allocate: Callable[..., Tensor] = allocate, **kwargs: object) -> Tensor:
-            t = allocate(*args, **kwargs)
-            return t.fill_(float("nan")) if t.is_floating_point() and t.is_cuda else t
-
-        monkeypatch.setattr(owner, name, with_nan)
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
