@@ -11,12 +11,6 @@ namespace fastseg::FASTSEG_ISA {
 
 constexpr int64_t most_pixels = 128;
 
-// Adds one vector of channels to float64 sums, one a channel.
-template <class A>
-inline void add_to_sums(Vec<A> v, double* to) {
-  for (int i = 0; i < lanes<A>; ++i) to[i] += double(v[i]);
-}
-
 // What `pixels` pixels of one row of the gradient contribute to G rows of KX taps, added to sums [G][KX][block].
 template <int G, int KX, class A>
 inline void correlate_pixels(const A* grad, int64_t grad_pitch, const A* const* rows, int64_t at, int64_t pixels,

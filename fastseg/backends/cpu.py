@@ -225,9 +225,10 @@ def depthwise_conv_transpose_forward(
 
 
 def pointwise_conv_forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A 1x1 convolution of contiguous images: weight (outputs, inputs, 1, ...)."""
-    x = as_layout(x, "rows")
-    y = new_output(x, weight.shape[0], x.shape[2:], "rows")
+    """A 1x1 convolution: weight (outputs, inputs, 1, ...)."""
+    layout = layout_of(x) or "rows"
+    x = as_layout(x, layout)
+    y = new_output(x, weight.shape[0], x.shape[2:], layout)
     _pointwise(x, weight, weight.stride(0), weight.stride(1), bias, y)
     return y
 
@@ -236,13 +237,14 @@ def pointwise_conv_backward(
     grad: Tensor, x: Tensor, weight: Tensor, wanted: Sequence[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dx and (both or none) dweight and dbias, in the dtype that kernels compute in; empty where not wanted."""
-    x, grad = as_layout(x, "rows"), as_layout(grad, "rows")
+    layout = layout_of(x) or "rows"
+    x, grad = as_layout(x, layout), as_layout(grad, layout)
     outputs, inputs = weight.shape[:2]
     compute = torch.promote_types(x.dtype, torch.float32)
     dx = x.new_empty((0,))
     dweight, dbias = (x.new_empty((0,), dtype=compute) for _ in range(2))
     if wanted[0]:
-        dx = new_output(grad, inputs, grad.shape[2:], "rows")
+        dx = new_output(grad, inputs, grad.shape[2:], layout)
         _pointwise(grad, weight, weight.stride(1), weight.stride(0), None, dx)
     if wanted[1] or wanted[2]:
         dweight = torch.empty(weight.shape, dtype=compute)

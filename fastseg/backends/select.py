@@ -58,12 +58,6 @@ def _cuda_rows_refusal(x: Tensor) -> str | None:
     return _cuda_refusal(x)
 
 
-def _pointwise_refusal(x: Tensor) -> str | None:
-    if x.device.type == "cpu" and layout_of(x) == "channels_last":
-        return "x is channels-last, where the vendor's routine reads it as it lies"
-    return _cpu_refusal(x)
-
-
 def _never(x: Tensor) -> str | None:
     return None
 
@@ -92,7 +86,7 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
     "depthwise_separable_conv2d": _DEPTHWISE,
     "depthwise_separable_conv3d": _DEPTHWISE,
     "pointwise_conv": (
-        Candidate("cpu", "fastseg.backends.cpu", _pointwise_refusal),
+        Candidate("cpu", "fastseg.backends.cpu", _cpu_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
 }

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from fastseg import reference
 from fastseg.backends import select
-from fastseg.backends.views import new_output
+from fastseg.backends.views import layout_of, new_output
 from fastseg.ops import checks
 from fastseg.ops.registry import register
 
@@ -20,8 +20,7 @@ _NAME = "pointwise_conv"
 def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A 1x1 convolution, as ``torch.nn.functional.conv2d`` and ``conv3d`` with a kernel of one pixel.
 
-    On the CPU, contiguous images run a kernel that reads them as they lie; channels-last images and GPUs run torch's
-    own, which has nothing to reorder there.
+    On the CPU a kernel of ours reads contiguous and channels-last images as they lie; on GPUs torch's own runs.
 
     Args:
         x: (N, C, H, W) or (N, C, D, H, W); float32, float64, bfloat16 or float16.
@@ -83,7 +82,7 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return new_output(x, weight.shape[0], x.shape[2:], "rows")
+    return new_output(x, weight.shape[0], x.shape[2:], layout_of(x) or "rows")
 
 
 def _backward(grad: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,7 +96,7 @@ def _backward_fake(grad: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) 
     compute = torch.promote_types(x.dtype, torch.float32)
     parameters = wanted[1] or wanted[2]
     return (
-        new_output(x, x.shape[1], x.shape[2:], "rows") if wanted[0] else x.new_empty((0,)),
+        new_output(x, x.shape[1], x.shape[2:], layout_of(x) or "rows") if wanted[0] else x.new_empty((0,)),
         x.new_empty(weight.shape if parameters else (0,), dtype=compute),
         x.new_empty(weight.shape[:1] if parameters else (0,), dtype=compute),
     )

@@ -72,11 +72,12 @@ def test_against_wider_arithmetic(batch, inputs, outputs, image, dtype, layout):
     check(batch, inputs, outputs, image, dtype, layout)
 
 
+@pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
 @pytest.mark.parametrize(
     "batch,inputs,outputs,image", ((2, 64, 48, (40, 60)), (1, 300, 200, (33, 9)), (1, 1, 1, (1, 1)))
 )
-def test_several_panels(batch, inputs, outputs, image):
-    check(batch, inputs, outputs, image, torch.float32, "contiguous")
+def test_several_panels(batch, inputs, outputs, image, layout):
+    check(batch, inputs, outputs, image, torch.float32, layout)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -92,25 +93,27 @@ def test_any_shape(batch, inputs, outputs, image, dtype, layout):
     check(batch, inputs, outputs, image, dtype, layout)
 
 
-def test_outputs_past_the_caches():
-    check(1, 9, 40, (384, 448), torch.float32, "contiguous")
+@pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
+def test_outputs_past_the_caches(layout):
+    check(1, 9, 48, (384, 448), torch.float32, layout)
 
 
-def test_same_bits_for_every_number_of_threads():
+@pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
+def test_same_bits_for_every_number_of_threads(layout):
     numbers = inputs_of(2, 20, 30, (50, 50), torch.float32)
     threads = torch.get_num_threads()
     try:
         results = []
         for count in (1, 3, 4):
             torch.set_num_threads(count)
-            results.append(run(pointwise_conv, numbers))
+            results.append(run(pointwise_conv, numbers, layout))
     finally:
         torch.set_num_threads(threads)
     for other in results[1:]:
         assert all(torch.equal(one, two) for one, two in zip(results[0], other, strict=True))
 
 
-@pytest.mark.parametrize("layout", ("contiguous", "permuted"))
+@pytest.mark.parametrize("layout", ("contiguous", "channels_last", "permuted"))
 def test_opcheck_and_gradcheck(layout):
     x, weight, bias, grad = inputs_of(2, 3, 4, (5, 6), torch.float64)
     x, grad = in_layout(x, layout), in_layout(grad, layout)
@@ -131,12 +134,10 @@ def test_empty(shape):
     assert x.grad.shape == shape and bias.grad.tolist() == [float(y[:, 0].numel())] * 6
 
 
-def test_channels_last_is_the_vendors(capsys):
+def test_channels_last_stays(capsys):
     x = in_layout(torch.randn(2, 8, 6, 7), "channels_last")
-    assert "reads it as it lies" in fastseg.explain("pointwise_conv", x)
-    weight = torch.randn(5, 8, 1, 1)
-    y = pointwise_conv(x, weight)
-    assert torch.equal(y, F.conv2d(x, weight)) and y.is_contiguous(memory_format=torch.channels_last)
+    assert "cpu        runs" in fastseg.explain("pointwise_conv", x)
+    assert pointwise_conv(x, torch.randn(5, 8, 1, 1)).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_autocast():

@@ -4,8 +4,8 @@
 
 namespace fastseg {
 
-// Rows only (spatial stride 1); both Views have one element type, and so has weight. With inputs and outputs, and the
-// strides of weight, exchanged it is the gradient of x.
+// Both Views are rows or both channels-last; they have one element type, and so has weight. With inputs and outputs,
+// and the strides of weight, exchanged it is the gradient of x.
 struct PointwiseConv {
   int64_t batch, inputs, outputs, pixels;
   View x;

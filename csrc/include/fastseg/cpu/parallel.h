@@ -20,6 +20,16 @@ inline void parallel_spans(int threads, int64_t count, const Body& body) {
   for (int t = 0; t < threads; ++t) body(count * t / threads, count * (t + 1) / threads);
 }
 
+// Adds slots 1, 2, ... of `size` sums each to slot 0, always in this order.
+inline void add_slots(double* sums, int64_t slots, int64_t size, int threads) {
+  constexpr int64_t run = 512;
+  parallel_spans(size * slots < 1 << 15 ? 1 : threads, (size + run - 1) / run, [&](int64_t begin, int64_t end) {
+    const int64_t last = end * run < size ? end * run : size;
+    for (int64_t slot = 1; slot < slots; ++slot)
+      for (int64_t i = begin * run; i < last; ++i) sums[i] += sums[slot * size + i];
+  });
+}
+
 // Uninitialised memory from a cache line's start on, so that vectors in it cross none; not std::vector, for the reason
 // in vec.h.
 template <class A>

@@ -127,6 +127,12 @@ class WideSum<float> {
   Vec<double> low_{}, high_{};
 };
 
+// Adds a vector to float64 sums, one a lane.
+template <class A>
+inline void add_to_sums(Vec<A> v, double* to) {
+  for (int i = 0; i < lanes<A>; ++i) to[i] += double(v[i]);
+}
+
 // ---- loads: sixteen-bit elements are widened in registers
 
 inline Vec<float> load(const float* p) {

@@ -1,0 +1,120 @@
+// 1x1 convolutions of rows: a panel of pixels of all inputs is copied to the cache, in the compute type, for rows of an
+// image lie a power of two apart, where they would push each other out. Then a product in registers, tile by tile.
+#pragma once
+#include "pointwise_tile.h"
+
+namespace fastseg::FASTSEG_ISA {
+// Pixels [first, first + count) of every channel to [channels][pitch], zeros behind them to a multiple of a vector.
+template <class T, class A>
+inline void copy_panel(const T* from, int64_t channel_stride, int64_t channels, int64_t count, A* to, int64_t pitch) {
+  constexpr int L = lanes<A>;
+  for (int64_t c = 0; c < channels; ++c, from += channel_stride, to += pitch) {
+    int64_t i = 0;
+    for (; i + L <= count; i += L) store(to + i, load(from + i));
+    for (; i % L != 0 || i < count; ++i) to[i] = i < count ? A(load_one(from + i)) : A(0);
+  }
+}
+
+template <class T, bool Stream>
+inline void pointwise_rows(const PointwiseConv& args, int threads) {
+  using A = compute_t<T>;
+  constexpr int64_t panel_bytes = 96 * 1024;
+  const int64_t tiles = panel_bytes / int64_t(sizeof(A)) / (args.inputs * tile_pixels<A>);
+  const int64_t panel_pixels = tile_pixels<A> * (tiles < 1 ? 1 : tiles > 8 ? 8 : tiles);
+  const int64_t panels = (args.pixels + panel_pixels - 1) / panel_pixels;
+  const PackedWeights<T> weights(args.weight, args.inputs, args.outputs, args.output_stride, args.input_stride);
+  Scratch<A> bias(args.outputs + tile_outputs);
+  for (int64_t o = 0; o < args.outputs + tile_outputs; ++o)
+    bias[o] = o < args.outputs ? load_parameter(args.bias, o, A(0)) : A(0);
+  parallel_spans(threads, args.batch * panels, [&](int64_t begin, int64_t end) {
+    Scratch<A> panel(args.inputs * panel_pixels);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t n = i / panels, first = i % panels * panel_pixels;
+      const int64_t count = args.pixels - first < panel_pixels ? args.pixels - first : panel_pixels;
+      const T* x = static_cast<const T*>(args.x.data) + n * args.x.batch_stride + first;
+      T* y = static_cast<T*>(args.y.data) + n * args.y.batch_stride + first;
+      copy_panel(x, args.x.channel_stride, args.inputs, count, panel.get(), panel_pixels);
+      multiply_panel<Stream>(weights, bias.get(), args.inputs, args.outputs, panel.get(), panel_pixels, count, y,
+                             args.y.channel_stride);
+    }
+    if constexpr (Stream) stream_fence();
+  });
+}
+
+// Sums over pixels of Rows * Columns products, added to `to`, which has `pitch` columns a row.
+template <int Rows, int Columns, class A>
+inline void correlate_tile(const A* grad, const A* x, int64_t panel_pitch, int64_t pixels, double* to, int64_t pitch) {
+  constexpr int L = lanes<A>;
+  Vec<A> sum[Rows][Columns] = {};
+  for (int64_t p = 0; p < pixels; p += L) {
+    Vec<A> g[Rows];
+#pragma GCC unroll 5
+    for (int r = 0; r < Rows; ++r) g[r] = load(grad + r * panel_pitch + p);
+#pragma GCC unroll 5
+    for (int c = 0; c < Columns; ++c) {
+      const Vec<A> v = load(x + c * panel_pitch + p);
+#pragma GCC unroll 5
+      for (int r = 0; r < Rows; ++r) sum[r][c] += g[r] * v;
+    }
+  }
+  for (int r = 0; r < Rows; ++r)
+    for (int c = 0; c < Columns; ++c) to[r * pitch + c] += double(add_lanes(sum[r][c]));
+}
+
+template <class T>
+inline void pointwise_gradient_rows(const PointwiseConvGradient& args, int threads) {
+  using A = compute_t<T>;
+  constexpr int L = lanes<A>, edge = vector_bytes == 64 ? 5 : 3;
+  constexpr int64_t panel_bytes = 640 * 1024, slot_bytes = int64_t(16) << 20;
+  const int64_t inputs = args.inputs, outputs = args.outputs, slot_size = outputs * (inputs + 1);
+  // Panels and slots depend on the shape only, so the sums do not depend on the number of threads.
+  int64_t panel_pixels = panel_bytes / int64_t(sizeof(A)) / (inputs + outputs) / L * L;
+  panel_pixels = panel_pixels < 4 * L ? 4 * L : panel_pixels > 512 ? 512 : panel_pixels;
+  const int64_t panels = args.batch * ((args.pixels + panel_pixels - 1) / panel_pixels);
+  const int64_t fitting = slot_bytes / (slot_size * int64_t(sizeof(double)));
+  const int64_t wanted = fitting < 16 ? 16 : fitting > 64 ? 64 : fitting;
+  const int64_t slots = panels < wanted ? panels : wanted;
+  Scratch<double> sums(slots * slot_size);
+  parallel_spans(threads, slots, [&](int64_t begin, int64_t end) {
+    Scratch<A> x_panel((inputs + edge) * panel_pixels), grad_panel((outputs + edge) * panel_pixels);
+    for (int64_t slot = begin; slot < end; ++slot) {
+      double* to = sums.get() + slot * slot_size;
+      for (int64_t i = 0; i < slot_size; ++i) to[i] = 0;
+      for (int64_t i = panels * slot / slots; i < panels * (slot + 1) / slots; ++i) {
+        const int64_t each = panels / args.batch, n = i / each, first = i % each * panel_pixels;
+        const int64_t count = args.pixels - first < panel_pixels ? args.pixels - first : panel_pixels;
+        const int64_t filled = (count + L - 1) / L * L;
+        copy_panel(static_cast<const T*>(args.x.data) + n * args.x.batch_stride + first, args.x.channel_stride, inputs,
+                   count, x_panel.get(), panel_pixels);
+        copy_panel(static_cast<const T*>(args.grad.data) + n * args.grad.batch_stride + first, args.grad.channel_stride,
+                   outputs, count, grad_panel.get(), panel_pixels);
+        for (int64_t o = 0; o < outputs; o += o + edge <= outputs ? edge : 1) {
+          const A* g = grad_panel.get() + o * panel_pixels;
+          for (int64_t c = 0; c < inputs; c += c + edge <= inputs ? edge : 1) {
+            const A* v = x_panel.get() + c * panel_pixels;
+            double* at = to + o * inputs + c;
+            if (o + edge <= outputs && c + edge <= inputs)
+              correlate_tile<edge, edge>(g, v, panel_pixels, filled, at, inputs);
+            else if (o + edge <= outputs)
+              correlate_tile<edge, 1>(g, v, panel_pixels, filled, at, inputs);
+            else if (c + edge <= inputs)
+              correlate_tile<1, edge>(g, v, panel_pixels, filled, at, inputs);
+            else
+              correlate_tile<1, 1>(g, v, panel_pixels, filled, at, inputs);
+          }
+        }
+        if (args.dbias)
+          for (int64_t o = 0; o < outputs; ++o) {
+            WideSum<A> wide;
+            for (int64_t p = 0; p < filled; p += L) wide.add(load(grad_panel.get() + o * panel_pixels + p));
+            to[outputs * inputs + o] += wide.total();
+          }
+      }
+    }
+  });
+  add_slots(sums.get(), slots, slot_size, threads);
+  for (int64_t i = 0; i < outputs * inputs; ++i) static_cast<A*>(args.dweight)[i] = A(sums[i]);
+  for (int64_t o = 0; args.dbias && o < outputs; ++o) static_cast<A*>(args.dbias)[o] = A(sums[outputs * inputs + o]);
+}
+
+}  // namespace fastseg::FASTSEG_ISA
