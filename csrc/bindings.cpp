@@ -9,6 +9,7 @@
 #include "fastseg/depthwise.h"
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
+#include "fastseg/separable.h"
 
 namespace py = pybind11;
 
@@ -72,6 +73,7 @@ using fastseg::InstanceNormActBackward;
 using fastseg::InstanceNormActForward;
 using fastseg::PointwiseConv;
 using fastseg::PointwiseConvGradient;
+using fastseg::SeparableConvForward;
 using fastseg::Vector;
 using fastseg::View;
 
@@ -149,6 +151,11 @@ PointwiseConvGradient pointwise_gradient_args(int64_t batch, int64_t inputs, int
   return {batch, inputs, outputs, pixels, grad, x, pointer(dweight), pointer(dbias)};
 }
 
+SeparableConvForward separable_args(DepthwiseShape shape, View x, uint64_t weight, Vector bias, int64_t outputs,
+                                    uint64_t pointwise_weight, Vector pointwise_bias, View y) {
+  return {shape, x, pointer(weight), bias, outputs, pointer(pointwise_weight), pointwise_bias, y};
+}
+
 // Exposes `run(args, extra...)` under `name`: Python passes the fields that `make` takes, then the extras.
 template <class... Fields, class Args, class... Extra>
 void define(py::module_& m, const char* name, Args (*make)(Fields...), void (*run)(const Args&, Extra...)) {
@@ -182,6 +189,10 @@ PYBIND11_MODULE(_C, m) {
   define(m, "depthwise_conv_backward", depthwise_backward_args, fastseg::cpu::depthwise_conv_backward);
   define(m, "pointwise_conv", pointwise_args, fastseg::cpu::pointwise_conv);
   define(m, "pointwise_conv_gradient", pointwise_gradient_args, fastseg::cpu::pointwise_conv_gradient);
+  m.def("separable_conv_pays", [](DepthwiseShape shape, View x, int64_t outputs, View y) {
+    return fastseg::cpu::separable_conv_pays({shape, x, nullptr, {}, outputs, nullptr, {}, y});
+  });
+  define(m, "separable_conv_forward", separable_args, fastseg::cpu::separable_conv_forward);
 #ifdef FASTSEG_WITH_CUDA
   m.attr("cuda_architectures") = FASTSEG_CUDA_ARCHITECTURES;
   m.def("cuda_instance_norm_act_workspace", [](int64_t batch, int64_t channels, int64_t spatial, int type) {

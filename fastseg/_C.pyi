@@ -116,6 +116,19 @@ def pointwise_conv_gradient(
     threads: int,
     /,
 ) -> None: ...
+def separable_conv_pays(shape: tuple[int, ...], x: View, outputs: int, y: View, /) -> bool: ...
+def separable_conv_forward(
+    shape: tuple[int, ...],
+    x: View,
+    weight: int,
+    bias: Vector | None,
+    outputs: int,
+    pointwise_weight: int,
+    pointwise_bias: Vector | None,
+    y: View,
+    threads: int,
+    /,
+) -> None: ...
 def cuda_instance_norm_act_workspace(batch: int, channels: int, spatial: int, element: int, /) -> int: ...
 def cuda_instance_norm_act_forward(
     batch: int,

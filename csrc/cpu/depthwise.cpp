@@ -4,6 +4,7 @@
 #include "depthwise_channels_last_gradient.h"
 #include "depthwise_rows.h"
 #include "depthwise_rows_gradient.h"
+#include "separable.h"
 
 namespace fastseg::FASTSEG_ISA {
 namespace {
@@ -48,6 +49,21 @@ void depthwise_conv_forward(const DepthwiseConvForward& args, int threads, bool 
 
 void depthwise_conv_backward(const DepthwiseConvBackward& args, int threads, bool stream) {
   with_element(args.grad.type, [&](auto element) { backward<decltype(element)>(args, threads, stream); });
+}
+
+void separable_conv_forward(const SeparableConvForward& args, int threads, bool stream) {
+  with_element(args.x.type, [&](auto element) {
+    using T = decltype(element);
+    stream&& can_stream_pixels<T>(args.y, args.outputs) ? separable_channels_last<T, true>(args, threads)
+                                                        : separable_channels_last<T, false>(args, threads);
+  });
+}
+
+bool separable_conv_pays(const SeparableConvForward& args) {
+  bool pays = false;
+  if (channels_last(args.x, args.y) && args.shape.multiplier == 1)
+    with_element(args.x.type, [&](auto element) { pays = separable_in_one_block<decltype(element)>(args); });
+  return pays;
 }
 
 }  // namespace fastseg::FASTSEG_ISA

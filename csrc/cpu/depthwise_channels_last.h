@@ -192,6 +192,22 @@ class PixelConvolver {
 
   // Runs one task; adds the moments of what it wrote to mean and m2 ([block] each, of *lines lines) where given.
   void run(int64_t task, double* mean, double* m2, int64_t* lines) {
+    const int64_t first = task % conv_.blocks * conv_.block, n = task / conv_.blocks / conv_.bands.count();
+    const Band band = conv_.bands.at(task / conv_.blocks % conv_.bands.count());
+    const int64_t pitch = conv_.target.spatial_stride, width = conv_.x.targets;
+    T* target = static_cast<T*>(conv_.target.data) + n * conv_.target.batch_stride + first;
+    auto at = [&](int64_t oz, int64_t oy) { return target + (oz * conv_.y.targets + oy) * width * pitch; };
+    run_rows(
+        task, [&](int64_t oz, int64_t oy) { emit(at(oz, oy)); },
+        [&](int64_t oz) {
+          if (mean) gather(at(oz, band.y_begin), (band.y_end - band.y_begin) * width, mean, m2, lines);
+        });
+    if constexpr (Stream) stream_fence();
+  }
+
+  // Runs one task; calls row(oz, oy) when a row of targets lies in row_of_targets(), plane(oz) behind the last of them.
+  template <class Row, class Plane>
+  void run_rows(int64_t task, const Row& row, const Plane& plane) {
     const DepthwiseShape& s = conv_.shape;
     const int64_t first = task % conv_.blocks * conv_.block, image = task / conv_.blocks;
     const int64_t n = image / conv_.bands.count();
@@ -201,8 +217,6 @@ class PixelConvolver {
     for (int64_t c = 0; c < conv_.block; ++c)
       bias_[c] = c < channels_ ? load_parameter(conv_.bias, first + c, A(0)) : A(0);
     const T* source = static_cast<const T*>(conv_.source.data) + n * conv_.source.batch_stride + first;
-    T* target = static_cast<T*>(conv_.target.data) + n * conv_.target.batch_stride + first;
-    const int64_t pitch = conv_.target.spatial_stride, width = conv_.x.targets;
     for (int64_t r = 0; r < conv_.z.classes(); ++r) {
       const AxisClass depth = conv_.z.at(r);
       const int64_t begin = most(ceil_div(band.z_begin - depth.first, depth.spacing), 0);
@@ -212,13 +226,17 @@ class PixelConvolver {
         if (oz >= band.z_end) break;
         ring_.advance(j);
         find_planes(depth, j);
-        T* plane = target + oz * conv_.y.targets * width * pitch;
-        for (int64_t oy = band.y_begin; oy < band.y_end; ++oy) convolve_row(oy, plane + oy * width * pitch);
-        if (mean) gather(plane + band.y_begin * width * pitch, (band.y_end - band.y_begin) * width, mean, m2, lines);
+        for (int64_t oy = band.y_begin; oy < band.y_end; ++oy) {
+          convolve_row(oy);
+          row(oz, oy);
+        }
+        plane(oz);
       }
     }
-    if constexpr (Stream) stream_fence();
   }
+
+  // Pixels of `block` channels each.
+  const A* row_of_targets() const { return out_.get(); }
 
  private:
   void find_planes(const AxisClass& depth, int64_t j) {
@@ -232,8 +250,8 @@ class PixelConvolver {
       }
   }
 
-  // One row of targets.
-  void convolve_row(int64_t oy, T* to) {
+  // One row of targets, to out_.
+  void convolve_row(int64_t oy) {
     const AxisClass height = conv_.y.at(oy % conv_.y.classes());
     const int64_t j = oy / conv_.y.classes(), kx = conv_.shape.kernel[X], block = conv_.block;
     int64_t count = 0;
@@ -245,7 +263,6 @@ class PixelConvolver {
         row_weights_[count++] = plane_weights_[p] + (height.weight_first + height.weight_step * t) * kx * block;
       }
     for (int64_t r = 0; r < conv_.x.open_classes(); ++r) convolve_class(conv_.x.open_at(r), count);
-    emit(to);
   }
 
   // The targets of one class of a row.

@@ -7,6 +7,7 @@
 #include "fastseg/depthwise.h"
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
+#include "fastseg/separable.h"
 
 namespace fastseg {
 
@@ -19,6 +20,8 @@ namespace fastseg {
   double multiply_add_rounds(int64_t rounds, int threads);                            \
   void pointwise_conv(const PointwiseConv&, int threads, bool);                       \
   void pointwise_conv_gradient(const PointwiseConvGradient&, int threads, bool);      \
+  void separable_conv_forward(const SeparableConvForward&, int threads, bool);        \
+  bool separable_conv_pays(const SeparableConvForward&);                              \
   }
 FASTSEG_DECLARE_BUILD(baseline)
 #ifdef FASTSEG_X86
@@ -138,6 +141,18 @@ void depthwise_conv_forward(const DepthwiseConvForward& args, int threads) {
 void depthwise_conv_backward(const DepthwiseConvBackward& args, int threads) {
   const Launch launch = launch_for(args.shape, args.shape.input, args.grad.type, threads);
   FASTSEG_CALL_BUILD(depthwise_conv_backward, args, launch.threads, launch.stream);
+}
+
+bool separable_conv_pays(const SeparableConvForward& args) {
+  FASTSEG_CALL_BUILD(separable_conv_pays, args);
+  return false;
+}
+
+void separable_conv_forward(const SeparableConvForward& args, int threads) {
+  const DepthwiseShape& s = args.shape;
+  const int64_t pixels = s.batch * s.output[0] * s.output[1] * s.output[2];
+  const Launch launch = launch_for(pixels * args.outputs, args.y.type, threads);
+  FASTSEG_CALL_BUILD(separable_conv_forward, args, threads < 1 ? 1 : threads, launch.stream);
 }
 
 void pointwise_conv(const PointwiseConv& args, int threads) {

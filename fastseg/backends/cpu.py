@@ -263,6 +263,41 @@ def pointwise_conv_backward(
     return dx, dweight, dbias
 
 
+def separable_conv_forward(
+    x: Tensor,
+    weight: Tensor,
+    pointwise_weight: Tensor,
+    bias: Tensor | None,
+    pointwise_bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    size: Sequence[int],
+) -> Tensor:
+    """A depthwise, then a 1x1 convolution; in one kernel where that is measured to be faster."""
+    wanted_layout, layout = depthwise_layouts(x, weight.shape[0] != x.shape[1])
+    if wanted_layout == layout:
+        x, outputs = as_layout(x, layout), pointwise_weight.shape[0]
+        y = new_output(x, outputs, size, layout)
+        shape = depthwise_shape(x.shape, weight.shape, stride, padding, dilation, size)
+        if _C.separable_conv_pays(shape, view(x), outputs, view(y)):
+            weight, pointwise_weight = weight.contiguous(), pointwise_weight.contiguous()
+            _C.separable_conv_forward(
+                shape,
+                view(x),
+                weight.data_ptr(),
+                vector(bias),
+                outputs,
+                pointwise_weight.data_ptr(),
+                vector(pointwise_bias),
+                view(y),
+                torch.get_num_threads(),
+            )
+            return y
+    between, _, _ = depthwise_conv_forward(x, weight, bias, stride, padding, dilation, size, None)
+    return pointwise_conv_forward(between, pointwise_weight, pointwise_bias)
+
+
 def _pointwise(
     x: Tensor, weight: Tensor, output_stride: int, input_stride: int, bias: Tensor | None, y: Tensor
 ) -> None:

@@ -184,6 +184,7 @@ class PointwiseConv3d(_PointwiseConv, nn.Conv3d):
 class _DepthwiseSeparableConv(nn.Sequential):
     _depthwise: type[_DepthwiseConv]
     _pointwise: type[_PointwiseConv]
+    _op: Callable[..., Tensor]
 
     def __init__(
         self,
@@ -204,6 +205,31 @@ class _DepthwiseSeparableConv(nn.Sequential):
             self._pointwise(in_channels, out_channels, bias, device, dtype),
         )
 
+    def forward(self, input: Tensor) -> Tensor:
+        """Both in one call where nothing watches the layer between: then one kernel may do both."""
+        if not all(map(_is_unwatched, self)) or self[0].padding_mode != "zeros":
+            return super().forward(input)
+        return _batched(self[0], input, self._convolve)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        depthwise, pointwise = self
+        return type(self)._op(
+            x,
+            depthwise.weight,
+            pointwise.weight,
+            depthwise_bias=depthwise.bias,
+            pointwise_bias=pointwise.bias,
+            stride=depthwise.stride,
+            padding=depthwise.padding,
+            dilation=depthwise.dilation,
+        )
+
+
+def _is_unwatched(layer: nn.Module) -> bool:
+    """Whether a layer is one of ours and has no hooks, which would have to see its input and output."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return isinstance(layer, (_DepthwiseConv, _PointwiseConv)) and "forward" not in vars(layer) and not any(hooks)
+
 
 class DepthwiseSeparableConv2d(_DepthwiseSeparableConv):
     """A depthwise convolution without bias, then a 1x1 convolution: keys ``0.weight``, ``1.weight``, ``1.bias``.
@@ -215,10 +241,10 @@ class DepthwiseSeparableConv2d(_DepthwiseSeparableConv):
         bias: of the 1x1 convolution.
     """
 
-    _depthwise, _pointwise = DepthwiseConv2d, PointwiseConv2d
+    _depthwise, _pointwise, _op = DepthwiseConv2d, PointwiseConv2d, staticmethod(ops.depthwise_separable_conv2d)
 
 
 class DepthwiseSeparableConv3d(_DepthwiseSeparableConv):
     """:class:`DepthwiseSeparableConv2d` for volumes, (N, C, D, H, W) or (C, D, H, W)."""
 
-    _depthwise, _pointwise = DepthwiseConv3d, PointwiseConv3d
+    _depthwise, _pointwise, _op = DepthwiseConv3d, PointwiseConv3d, staticmethod(ops.depthwise_separable_conv3d)

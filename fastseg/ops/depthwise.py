@@ -12,10 +12,10 @@ from torch.autograd.function import once_differentiable
 from fastseg import reference
 from fastseg.backends import select
 from fastseg.ops import checks, geometry
-from fastseg.ops.depthwise_registered import backward_op, forward_op, statistics_op, transpose_op
+from fastseg.ops.depthwise_registered import backward_op, forward_op, separable_op, statistics_op, transpose_op
 from fastseg.ops.geometry import Axes, Geometry, Padding
 from fastseg.ops.norm import ACTIVATIONS, Activation, apply_op, norm_backward_op
-from fastseg.ops.pointwise import pointwise_conv
+from fastseg.ops.pointwise import check_parameters, pointwise_conv
 
 
 def depthwise_conv2d(
@@ -140,9 +140,22 @@ def depthwise_separable_conv2d(
 
     Raises:
         ValueError, TypeError: as :func:`depthwise_conv2d` and :func:`pointwise_conv`.
+
+    Without gradients, channels-last images with few channels take one kernel on the CPU, which does not write what lies
+    between the two.
     """
-    y = depthwise_conv2d(x, depthwise_weight, depthwise_bias, stride=stride, padding=padding, dilation=dilation)
-    return pointwise_conv(y, pointwise_weight, pointwise_bias)
+    return _separable_conv(
+        "depthwise_conv2d",
+        4,
+        x,
+        depthwise_weight,
+        pointwise_weight,
+        depthwise_bias,
+        pointwise_bias,
+        stride,
+        padding,
+        dilation,
+    )
 
 
 def depthwise_separable_conv3d(
@@ -157,8 +170,18 @@ def depthwise_separable_conv3d(
     dilation: Axes = 1,
 ) -> Tensor:
     """:func:`depthwise_separable_conv2d` for volumes."""
-    y = depthwise_conv3d(x, depthwise_weight, depthwise_bias, stride=stride, padding=padding, dilation=dilation)
-    return pointwise_conv(y, pointwise_weight, pointwise_bias)
+    return _separable_conv(
+        "depthwise_conv3d",
+        5,
+        x,
+        depthwise_weight,
+        pointwise_weight,
+        depthwise_bias,
+        pointwise_bias,
+        stride,
+        padding,
+        dilation,
+    )
 
 
 def depthwise_instance_norm_act(
@@ -224,6 +247,36 @@ def _depthwise_conv(
         y: Tensor = _DepthwiseConv.apply(x, weight, bias, at)
         return y
     return forward_op(x, weight, bias, *at)
+
+
+def _separable_conv(
+    op: str,
+    rank: int,
+    x: Tensor,
+    weight: Tensor,
+    pointwise_weight: Tensor,
+    bias: Tensor | None,
+    pointwise_bias: Tensor | None,
+    stride: Axes,
+    padding: Padding,
+    dilation: Axes,
+) -> Tensor:
+    on_cpu = select.choose(op, x).backend == "cpu"
+    if not on_cpu or _differentiates(x, weight, pointwise_weight, bias, pointwise_bias):
+        y = _depthwise_conv(op, rank, x, weight, bias, stride, padding, dilation)
+        if on_cpu:
+            return pointwise_conv(y, pointwise_weight, pointwise_bias)
+        # The 1x1 is torch's there, also where another backend is forced: that is for the depthwise kernel.
+        y, pointwise_weight, pointwise_bias = checks.autocast(y, pointwise_weight, pointwise_bias)
+        check_parameters(y, y.shape[1], pointwise_weight, pointwise_bias)
+        return reference.pointwise_conv(y, pointwise_weight, pointwise_bias)
+    x, weight, bias = _checked(op, rank, x, weight, bias)
+    at = geometry.convolution(op, x, weight, stride, padding, dilation)
+    _, pointwise_weight, pointwise_bias = checks.autocast(x, pointwise_weight, pointwise_bias)
+    check_parameters(x, weight.shape[0], pointwise_weight, pointwise_bias)
+    if pointwise_weight.numel() == 0:
+        return pointwise_conv(forward_op(x, weight, bias, *at), pointwise_weight, pointwise_bias)
+    return separable_op(x, weight, pointwise_weight, bias, pointwise_bias, *at)
 
 
 def _depthwise_conv_transpose(

@@ -147,6 +147,37 @@ def _transpose_fake(
     return _empty_output(x, channels, size)
 
 
+def _separable(
+    x: Tensor,
+    weight: Tensor,
+    pointwise_weight: Tensor,
+    bias: Tensor | None,
+    pointwise_bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    size: list[int],
+) -> Tensor:
+    if x.numel() == 0:
+        return _separable_fake(x, weight, pointwise_weight, bias, pointwise_bias, stride, padding, dilation, size)
+    launch = select.kernel(_name(x), x).separable_conv_forward
+    return launch(x, weight, pointwise_weight, bias, pointwise_bias, stride, padding, dilation, size)
+
+
+def _separable_fake(
+    x: Tensor,
+    weight: Tensor,
+    pointwise_weight: Tensor,
+    bias: Tensor | None,
+    pointwise_bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    size: list[int],
+) -> Tensor:
+    return _empty_output(x, pointwise_weight.shape[0], size)
+
+
 _GEOMETRY = "int[] stride, int[] padding, int[] dilation"
 
 forward_op = register(
@@ -174,4 +205,11 @@ transpose_op = register(
     "-> Tensor",
     _transpose,
     _transpose_fake,
+)
+#: On the CPU only, where one kernel may do both.
+separable_op = register(
+    "depthwise_separable_conv(Tensor x, Tensor weight, Tensor pointwise_weight, Tensor? bias, Tensor? pointwise_bias, "
+    f"{_GEOMETRY}, SymInt[] size) -> Tensor",
+    _separable,
+    _separable_fake,
 )

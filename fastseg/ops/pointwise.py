@@ -38,13 +38,7 @@ def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
         raise ValueError(f"{_NAME}: x has shape {tuple(x.shape)}, expected rank 4 or 5: (N, C, *spatial)")
     checks.check_image(_NAME, "x", x)
     x, weight, bias = checks.autocast(x, weight, bias)
-    if weight.ndim != x.ndim or weight.shape[1] != x.shape[1] or weight.shape[2:].numel() != 1:
-        expected = ("O", x.shape[1], *[1] * (x.ndim - 2))
-        raise ValueError(f"{_NAME}: weight has shape {tuple(weight.shape)}, expected ({', '.join(map(str, expected))})")
-    checks.check_device(_NAME, "weight", weight, x)
-    checks.check_vector(_NAME, "bias", bias, weight.shape[0], x)
-    checks.check_same_dtype(_NAME, "weight", weight, x)
-    checks.check_same_dtype(_NAME, "bias", bias, x)
+    check_parameters(x, x.shape[1], weight, bias)
     if select.runs_reference(_NAME, x):
         return reference.pointwise_conv(x, weight, bias)
     if torch.is_grad_enabled() and (
@@ -53,6 +47,17 @@ def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
         y: Tensor = _PointwiseConv.apply(x, weight, bias)
         return y
     return _forward_op(x, weight, bias)
+
+
+def check_parameters(x: Tensor, channels: int, weight: Tensor, bias: Tensor | None) -> None:
+    """What a 1x1 convolution asks of its weight and bias, for an input of x's rank and dtype with ``channels``."""
+    if weight.ndim != x.ndim or weight.shape[1] != channels or weight.shape[2:].numel() != 1:
+        expected = ("O", channels, *[1] * (x.ndim - 2))
+        raise ValueError(f"{_NAME}: weight has shape {tuple(weight.shape)}, expected ({', '.join(map(str, expected))})")
+    checks.check_device(_NAME, "weight", weight, x)
+    checks.check_vector(_NAME, "bias", bias, weight.shape[0], x)
+    checks.check_same_dtype(_NAME, "weight", weight, x)
+    checks.check_same_dtype(_NAME, "bias", bias, x)
 
 
 class _PointwiseConv(torch.autograd.Function):

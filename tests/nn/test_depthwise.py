@@ -87,3 +87,14 @@ def test_gradients_reach_the_parameters():
     layer = DepthwiseSeparableConv2d(4, 6, 3, padding="same")
     layer(torch.randn(2, 4, 8, 8)).square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in layer.parameters())
+
+
+def test_separable_runs_the_hooks_of_its_layers():
+    layer, seen = DepthwiseSeparableConv2d(4, 6, 3, padding=1).eval(), []
+    x = torch.randn(1, 4, 8, 8).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        expected = layer(x)
+        layer[0].register_forward_hook(lambda module, args, y: seen.append(y.shape))
+        torch.testing.assert_close(layer(x), expected)
+        assert layer(x[0]).shape == (6, 8, 8)
+    assert seen == [(1, 4, 8, 8), (4, 8, 8)]
