@@ -88,10 +88,10 @@ inline void convolve_pixels(const A* const* rows, const A* const* weights, int64
     if constexpr (KX > 0) {  // neighbours are a tap apart: a pixel serves up to KX targets
       Vec<A> w[KX];
 #pragma GCC unroll 8
-      for (int k = 0; k < KX; ++k) w[k] = load(weight + k * steps.weight);
+      for (int k = 0; k < KX; ++k, weight += steps.weight) w[k] = load(weight);
 #pragma GCC unroll 24
-      for (int c = 0; c < R + KX - 1; ++c) {
-        const Vec<A> pixel = load(row + c * steps.tap);
+      for (int c = 0; c < R + KX - 1; ++c, row += steps.tap) {
+        const Vec<A> pixel = load(row);
 #pragma GCC unroll 8
         for (int k = 0; k < KX; ++k)
           if (c - k >= 0 && c - k < R) sum[c - k] += pixel * w[k];
