@@ -7,6 +7,7 @@ and 16-byte loads and stores must move the tensors.
 import os
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
@@ -20,7 +21,8 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource, make_backend  # noqa: E402
 from triton.runtime.jit import create_function_from_signature  # noqa: E402
 
-from fastseg.backends.triton import norm  # noqa: E402
+from fastseg.backends.triton import norm, norm_kernels  # noqa: E402
+from fastseg.backends.triton.tensors import Strided, compute_dtype  # noqa: E402
 from fastseg.backends.views import Layout  # noqa: E402
 
 STREAMED_3D = (1, 32, 128, 128, 128)
@@ -47,23 +49,30 @@ class Compiled(NamedTuple):
     spilled_bytes: int
 
 
-def launches_of(
-    shape: tuple[int, ...], dtype: torch.dtype, layout: Layout, residual: bool, monkeypatch: pytest.MonkeyPatch
-) -> list[Launch]:
+def record_launches(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
+    """What ``module`` launches from now on; nothing runs."""
     recorded: list[Launch] = []
     monkeypatch.setattr(
-        norm,
+        module,
         "launch",
         lambda kernel, programs, warps, *args, **constants: recorded.append(
             Launch(kernel, programs, warps, args, constants)
         ),
     )
+    return recorded
+
+
+def launches_of(
+    shape: tuple[int, ...], dtype: torch.dtype, layout: Layout, residual: bool, monkeypatch: pytest.MonkeyPatch
+) -> list[Launch]:
+    recorded = record_launches(norm, monkeypatch)
     x = torch.empty(shape, dtype=dtype, device="meta")
     if layout == "channels_last":
         x = x.to(memory_format=torch.channels_last if len(shape) == 4 else torch.channels_last_3d)
-    weight = torch.empty(shape[1], dtype=norm.compute_dtype(dtype), device="meta")
+    weight = torch.empty(shape[1], dtype=compute_dtype(dtype), device="meta")
     other = x if residual else None
     y, mean, rstd = norm.instance_norm_act_forward(x, weight, weight, other, "leaky_relu", 0.01, 1e-5)
+    norm.instance_norm_act_apply(x, mean, rstd, weight, weight, "leaky_relu", 0.01)
     branch = y if residual else None
     norm.instance_norm_act_backward(x, x, weight, weight, branch, mean, rstd, "leaky_relu", 0.01)
     return recorded
@@ -94,10 +103,19 @@ def ptxas_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))  # a cached kernel would come without a report
 
 
-def widest(access: str, ptx: str) -> int:
-    """Bytes of the widest global load or store."""
+def kernels_of(module: ModuleType) -> set[str]:
+    """The names of what a module defines to be launched: no device functions of its own or of others."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, triton.JITFunction) and value.fn.__module__ == module.__name__ and not name.startswith("_")
+    }
+
+
+def widths(access: str, ptx: str) -> list[int]:
+    """Bytes of every global load or store."""
     accesses = re.findall(rf"{access}\.global\.(?:\w+::\w+\.)*(?:v(\d)\.)?b(\d+)", ptx)
-    return max(int(count or 1) * int(bits) // 8 for count, bits in accesses)
+    return [int(count or 1) * int(bits) // 8 for count, bits in accesses]
 
 
 CASES = [
@@ -138,8 +156,8 @@ def test_kernels_compile_without_spills_and_with_wide_accesses(
         compiled = compile_launch(launch, capability, capfd)
         assert compiled.spilled_bytes == 0, compiled.kernel
         assert compiled.registers <= 128, f"{compiled.kernel} takes {compiled.registers}"
-        if any(isinstance(arg, norm.Strided) for arg in launch.args):
-            assert widest("ld", compiled.ptx) == 16, compiled.kernel
+        if any(isinstance(arg, Strided) for arg in launch.args):
+            assert max(widths("ld", compiled.ptx)) == 16, compiled.kernel
 
 
 @pytest.mark.parametrize("layout", ["rows", "channels_last"])
@@ -159,10 +177,9 @@ def test_sizes_at_the_edge_compile(
 
 
 def test_every_kernel_is_covered(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernels = {name for name, value in vars(norm).items() if isinstance(value, triton.JITFunction)}
     launched = {
         launch.kernel.fn.__name__
         for shape in (STREAMED_3D, RESIDENT_3D)
         for launch in launches_of(shape, torch.float32, "channels_last", True, monkeypatch)
     }
-    assert {name for name in kernels if not name.startswith("_")} == launched
+    assert kernels_of(norm_kernels) == launched

@@ -17,6 +17,7 @@ from torch.nn.functional import instance_norm, leaky_relu, relu
 pytest.importorskip("triton")
 
 from fastseg.backends.triton import norm
+from fastseg.backends.triton.tensors import compute_dtype
 from fastseg.backends.views import layout_of
 from tests.support import assert_within_budget
 
@@ -127,8 +128,13 @@ def check(
     if layout_of(x) is not None:
         assert y.stride() == torch.empty_like(x).stride()
     assert mean.shape == rstd.shape == x.shape[:2]
-    assert mean.dtype == rstd.dtype == norm.compute_dtype(x.dtype)
+    assert mean.dtype == rstd.dtype == compute_dtype(x.dtype)
     within_budget("y", y, exact_y, pytorch_y, x.dtype)
+
+    if residual is None:
+        given = norm.instance_norm_act_apply(x, mean, rstd, weight, bias, activation, SLOPE)
+        assert given.dtype == x.dtype and given.stride() == y.stride()
+        within_budget("y of given statistics", given, exact_y, pytorch_y, x.dtype)
 
     branch = y if residual is not None and activation != "none" else None
     gradients = norm.instance_norm_act_backward(grad, x, weight, bias, branch, mean, rstd, activation, SLOPE)

@@ -1,18 +1,25 @@
-"""Depthwise convolutions in Triton: forward, transposed, and the gradients.
+"""Depthwise convolutions in Triton: forward, with statistics, transposed, and the gradients.
 
 Bytes to move, u is one pass over the tensor: 2u forward and for the gradient of the input, 2u for that of the weights;
-as many multiply-adds an element as the kernel has taps. A program takes a tile of [channels, pixels] of targets and
-walks the taps; neighbouring pixels read the same sources again, from the first-level cache. Triton has no halo in
-shared memory, so this is the simple version that any machine with Triton can run; it has not been timed on a card.
+as many multiply-adds an element as the kernel has taps. Triton has no halo in shared memory: what neighbours share
+comes from the first-level cache, so what counts is how many loads a multiply-add takes. A lane is therefore a column of
+pixels, and a line of the source that it loads serves all of these:
 
-Partial sums of the weights lie in slots of their own and are added in a fixed order: results are deterministic.
-Offsets are 64-bit.
+    loads for 72 or 36 multiply-adds of 3x3           a pixel      lane
+    rows, 8 pixels a lane                                  72        30
+    channels-last, 4 pixels a lane, 16-byte loads          36        18
+
+Sums of the weights take a plane of the kernel at a time where registers hold that (up to 7x7 in rows, 3x3 in
+channels-last), else a column of taps; grad and x are read once for each of these.
+
+Statistics of y leave center, shift and M2 of every part in slots of their own, as do sums of the weights; both are
+merged in a fixed order: results are deterministic. None of it has been timed on a card.
 """
 
-# Device functions are written in Triton's language, which has no types for mypy to check.
-# mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +28,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastseg.backends.triton.norm import compute_dtype
+from fastseg.backends.triton import depthwise_kernels as kernels
+from fastseg.backends.triton.tensors import Strided, alignment, compute_dtype, dense, launch, strided
 from fastseg.backends.views import (
     Layout,
     as_layout,
@@ -29,170 +37,134 @@ from fastseg.backends.views import (
     depthwise_shape,
     memory_format,
     new_output,
-    strides3,
+    statistics_like,
 )
 
-TILE_ELEMENTS = 1024
-MOST_PARTS = 256  # slots of partial sums for each channel
+WARPS = 4
+THREADS = 32 * WARPS
+ROWS: dict[Layout, int] = {"rows": 8, "channels_last": 4}  # of a lane
+MOST_LOADS: dict[Layout, int] = {"rows": 33, "channels_last": 20}  # of a step: weights and lines of the source
+REGISTERS = 168  # of a thread, which leaves three programs on a multiprocessor; left to itself, ptxas spills a little
+MOST_PARTS = 1024  # slots of statistics for each channel: one program merges them
+PROGRAMS = 4096  # where each leaves sums behind: a few for every multiprocessor of the largest cards
 
 
-class Strided(NamedTuple):
-    """A (batch, channels, pixels) tensor as kernels take it."""
+class Volume(NamedTuple):
+    """Sizes along depth, height and width."""
 
-    data: Tensor
-    batch: int
-    channel: int
-    pixel: int
+    z: int
+    y: int
+    x: int
 
 
 class Axis(NamedTuple):
-    """One axis of a convolution from x (``image``) to y (``size``)."""
-
-    image: int
-    size: int
     kernel: int
     stride: int
     padding: int
     dilation: int
 
 
-# ---- device functions ------------------------------------------------------------------------------------------------
+class Geometry(NamedTuple):
+    """A depthwise_shape by axis, from x of size ``image`` to y of size ``size``."""
+
+    multiplier: int
+    image: Volume
+    size: Volume
+    depth: Axis
+    height: Axis
+    width: Axis
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...]) -> Geometry:
+        image, size, kernel, stride, padding, dilation = (shape[3 + 3 * field : 6 + 3 * field] for field in range(6))
+        axes = (Axis(*axis) for axis in zip(kernel, stride, padding, dilation, strict=True))
+        return cls(shape[2], Volume(*image), Volume(*size), *axes)
+
+    def constants(self) -> dict[str, Any]:
+        """What both kernels are compiled for."""
+        pixels = max(self.image.z * self.image.y * self.image.x, self.size.z * self.size.y * self.size.x)
+        return {
+            "DEPTH": tuple(self.depth),
+            "HEIGHT": tuple(self.height),
+            "WIDTH": tuple(self.width),
+            "MULTIPLIER": self.multiplier,
+            "FLAT": self.image.z == 1 and self.depth == Axis(1, 1, 0, 1),
+            # Half of what 32 bits hold leaves room for halos and for tiles that reach beyond the image.
+            "INDEX": tl.int32 if pixels < 2**30 else tl.int64,
+        }
 
 
-@triton.jit
-def _forward_source(target, tap, axis):
-    """The pixel of x that a pixel of y takes with a tap, and whether there is one."""
-    source = target * axis.stride - axis.padding + tap * axis.dilation
-    return source, (source >= 0) & (source < axis.image)
+class Tile(NamedTuple):
+    channels: int
+    lanes: int
+    rows: int
 
 
-@triton.jit
-def _backward_source(target, tap, axis):
-    """The pixel of y that takes a pixel of x with a tap, and whether there is one."""
-    scaled = target + axis.padding - tap * axis.dilation
-    source = scaled // axis.stride
-    return source, (scaled >= 0) & (source * axis.stride == scaled) & (source < axis.size)
+def lanes_of(size: Volume, rows: int) -> int:
+    return size.z * triton.cdiv(size.y, rows) * size.x
 
 
-@triton.jit
-def _pointers(t, n, channel, pixel):
-    return t.data + n * t.batch + channel[:, None] * t.channel + pixel[None, :] * t.pixel
+def tile_of(channels: int, size: Volume, layout: Layout, elements: int, rows: int) -> Tile:
+    """``elements`` with the axis that is dense in memory filled first."""
+    lanes = triton.next_power_of_2(lanes_of(size, rows))
+    if layout == "rows":
+        wide = min(elements, lanes)
+        return Tile(min(elements // wide, triton.next_power_of_2(channels)), wide, rows)
+    wide = min(64, triton.next_power_of_2(channels))
+    return Tile(wide, min(max(elements // wide, 1), lanes), rows)
 
 
-@triton.jit
-def _tile(program, channels, pixels, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
-    """Batch index, channels and pixels of a program's tile; tiles of one image's channels follow each other."""
-    channel_blocks = tl.cdiv(channels, BLOCK_C)
-    pixel_blocks = tl.cdiv(pixels, BLOCK_P)
-    channel = (program % channel_blocks) * BLOCK_C + tl.arange(0, BLOCK_C).to(tl.int64)
-    rest = program // channel_blocks
-    pixel = (rest % pixel_blocks) * BLOCK_P + tl.arange(0, BLOCK_P).to(tl.int64)
-    return rest // pixel_blocks, channel, pixel
+def vector_of(channels: int, layout: Layout, dtype: torch.dtype) -> int:
+    """Elements of a thread. In rows a tap moves runs by a pixel, so that wide accesses would not be aligned."""
+    return math.gcd(channels, 16 // dtype.itemsize) if layout == "channels_last" else 1
 
 
-# ---- kernels ---------------------------------------------------------------------------------------------------------
+@functools.cache
+def loads_of(height: Axis, rows: int, transposed: bool) -> tuple[int, float]:
+    """How many lines of the source a lane loads, and for each product of a row and a tap: 1 where none is shared."""
+    lines = kernels.lines_of(rows, height, transposed)
+    products = sum(kernels.tap_of(line, row, height, transposed) >= 0 for line in lines for row in range(rows))
+    return len(lines), len(lines) / products
 
 
-@triton.jit
-def convolve(
-    source, weight, bias, target, channels, multiplier, z, y, x,
-    TRANSPOSED: tl.constexpr, ACC: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
-):  # fmt: skip
-    """Forward: ``channels`` of y, each from one of x. Transposed: ``channels`` of x, each from ``multiplier`` of y."""
-    if TRANSPOSED:
-        depth, height, width = z.image, y.image, x.image
-        source_height, source_width = y.size, x.size
-        inputs = multiplier
-    else:
-        depth, height, width = z.size, y.size, x.size
-        source_height, source_width = y.image, x.image
-        inputs = 1
-    pixels = tl.cast(depth, tl.int64) * height * width
-    n, channel, pixel = _tile(tl.program_id(0).to(tl.int64), channels, pixels, BLOCK_C, BLOCK_P)
-    mask = (channel < channels)[:, None] & (pixel < pixels)[None, :]
-    oz, oy, ox = pixel // width // height, pixel // width % height, pixel % width
-    total = tl.zeros([BLOCK_C, BLOCK_P], ACC)
-    if bias is not None:
-        total += tl.load(bias + channel, channel < channels, 0.0).to(ACC)[:, None]
-    for i in range(inputs):
-        if TRANSPOSED:
-            source_channel, filter_ = channel * multiplier + i, channel * multiplier + i
-        else:
-            source_channel, filter_ = channel // multiplier, channel
-        for tap in range(z.kernel * y.kernel * x.kernel):
-            kz, ky, kx = tap // x.kernel // y.kernel, tap // x.kernel % y.kernel, tap % x.kernel
-            if TRANSPOSED:
-                sz, in_z = _backward_source(oz, kz, z)
-                sy, in_y = _backward_source(oy, ky, y)
-                sx, in_x = _backward_source(ox, kx, x)
-            else:
-                sz, in_z = _forward_source(oz, kz, z)
-                sy, in_y = _forward_source(oy, ky, y)
-                sx, in_x = _forward_source(ox, kx, x)
-            inside = mask & (in_z & in_y & in_x)[None, :]
-            at = (sz * source_height + sy) * source_width + sx
-            values = tl.load(_pointers(source, n, source_channel, at), inside, 0.0).to(ACC)
-            taps = z.kernel * y.kernel * x.kernel
-            w = tl.load(weight + filter_ * taps + tap, channel < channels, 0.0).to(ACC)
-            total += values * w[:, None]
-    tl.store(_pointers(target, n, channel, pixel), total, mask)
+def convolution_tile(
+    geometry: Geometry, channels: int, layout: Layout, dtype: torch.dtype, transposed: bool
+) -> tuple[Tile, bool]:
+    """The tile, and whether the taps along the height are unrolled."""
+    size = geometry.image if transposed else geometry.size
+    vector = vector_of(channels, layout, dtype)
+    step = geometry.height.stride if transposed else 1
+    rows = min(ROWS[layout], triton.next_power_of_2(size.y))
+    if step <= ROWS[layout]:
+        # Transposed, the same taps serve every stride-th row: a lane begins where the first of these does.
+        whole = step * max(rows // step, 1)
+        lines, loads_per_product = loads_of(geometry.height, whole, transposed)
+        loads = lines + geometry.height.kernel
+        if loads <= MOST_LOADS[layout] and loads_per_product <= 0.75:
+            if loads > 13:
+                vector = min(vector, 4)  # eight 16-bit numbers are eight registers too
+            return tile_of(channels, size, layout, THREADS * vector, whole), True
+    return tile_of(channels, size, layout, THREADS * vector, rows if step == 1 else 1), False
 
 
-@triton.jit
-def correlate(
-    grad, source, partials, channels, multiplier, parts, tiles, z, y, x,
-    ACC: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
-):  # fmt: skip
-    """Adds one part of a sample's tiles of pixels to partials [batch * parts, channels, taps]."""
-    taps = z.kernel * y.kernel * x.kernel
-    channel_blocks = tl.cdiv(channels, BLOCK_C)
-    program = tl.program_id(0).to(tl.int64)
-    channel = (program % channel_blocks) * BLOCK_C + tl.arange(0, BLOCK_C).to(tl.int64)
-    slot = program // channel_blocks
-    n = slot // parts
-    pixels = tl.cast(z.size, tl.int64) * y.size * x.size
-    for tap in range(taps):
-        kz, ky, kx = tap // x.kernel // y.kernel, tap // x.kernel % y.kernel, tap % x.kernel
-        total = tl.zeros([BLOCK_C], ACC)
-        for tile in range(tiles):
-            pixel = ((slot % parts) * tiles + tile) * BLOCK_P + tl.arange(0, BLOCK_P)
-            mask = (channel < channels)[:, None] & (pixel < pixels)[None, :]
-            sz, in_z = _forward_source(pixel // x.size // y.size, kz, z)
-            sy, in_y = _forward_source(pixel // x.size % y.size, ky, y)
-            sx, in_x = _forward_source(pixel % x.size, kx, x)
-            inside = mask & (in_z & in_y & in_x)[None, :]
-            g = tl.load(_pointers(grad, n, channel, pixel), mask, 0.0).to(ACC)
-            at = (sz * y.image + sy) * x.image + sx
-            values = tl.load(_pointers(source, n, channel // multiplier, at), inside, 0.0).to(ACC)
-            total += tl.sum(g * values, 1)
-        tl.store(partials + (slot * channels + channel) * taps + tap, total, channel < channels)
+def correlation_tile(
+    geometry: Geometry, channels: int, layout: Layout, dtype: torch.dtype
+) -> tuple[Tile, tuple[int, int]]:
+    """The tile, and the taps (along height and width) that a program sums up at a time."""
+    height, width = geometry.height.kernel, geometry.width.kernel
+    elements = min(vector_of(channels, layout, dtype), 4)
+    for taps in ((height, width), (height, 1), (1, 1)):
+        registers = elements * taps[0] * taps[1] * compute_dtype(dtype).itemsize // 4
+        if registers <= (40 if layout == "channels_last" else 50):
+            break
+    # A row below y would multiply by zero what may be infinite.
+    rows = math.gcd(ROWS[layout] if registers <= 40 else 4, geometry.size.y)
+    if loads_of(geometry.height, rows, False)[1] >= 0.75:
+        rows = 1
+    return tile_of(channels, geometry.size, layout, THREADS * elements, rows), taps
 
 
 # ---- launches --------------------------------------------------------------------------------------------------------
-
-
-def launch(kernel: Any, programs: int, *args: Any, **constants: Any) -> None:
-    """Every launch of this module goes through here, so that tests can see which kernels run and with what."""
-    kernel[(programs,)](*args, num_warps=4, **constants)
-
-
-def blocks(channels: int, pixels: int, layout: Layout) -> tuple[int, int]:
-    """(channels, pixels) of a tile, with the axis that is dense in memory filled first."""
-    if layout == "rows":
-        wide = min(TILE_ELEMENTS, triton.next_power_of_2(pixels))
-        return min(TILE_ELEMENTS // wide, triton.next_power_of_2(channels)), wide
-    wide = min(64, triton.next_power_of_2(channels))
-    return wide, min(TILE_ELEMENTS // wide, triton.next_power_of_2(pixels))
-
-
-def _axes(shape: tuple[int, ...]) -> tuple[Axis, Axis, Axis]:
-    """z, y and x of a depthwise_shape."""
-    z, y, x = (Axis(*(shape[3 + 3 * field + axis] for field in range(6))) for axis in range(3))
-    return z, y, x
-
-
-def _acc(x: Tensor) -> Any:
-    return tl.float64 if x.dtype == torch.float64 else tl.float32
 
 
 def _convolve(
@@ -200,29 +172,45 @@ def _convolve(
     weight: Tensor,
     bias: Tensor | None,
     target: Tensor,
-    shape: tuple[int, ...],
+    geometry: Geometry,
     layout: Layout,
     transposed: bool,
-) -> None:
-    channels, pixels = target.shape[1], target.shape[2:].numel()
-    block_c, block_p = blocks(channels, pixels, layout)
-    programs = target.shape[0] * triton.cdiv(channels, block_c) * triton.cdiv(pixels, block_p)
+    eps: float | None = None,
+) -> tuple[Tensor, Tensor] | None:
+    """Writes target; with ``eps`` gives mean and 1 / sqrt(variance + eps) of its channels."""
+    batch, channels = target.shape[:2]
+    size = geometry.image if transposed else geometry.size
+    tile, unrolled = convolution_tile(geometry, channels, layout, source.dtype, transposed)
+    total = triton.cdiv(lanes_of(size, tile.rows), tile.lanes)
+    programs = batch * triton.cdiv(channels, tile.channels)
+    tiles, parts, partials = 1, total, None
+    if eps is not None:
+        tiles = triton.cdiv(total, min(MOST_PARTS, triton.cdiv(PROGRAMS, programs)))
+        parts = triton.cdiv(total, tiles)
+        partials = source.new_empty((4, batch * channels, parts), dtype=compute_dtype(source.dtype))
+    views = strided(source, layout), strided(target, layout)
+    # Numbers of steps are no constants: else the compiler unrolls, and needs more registers than there are.
+    columns = geometry.width.kernel
+    planes = geometry.depth.kernel * (1 if unrolled else geometry.height.kernel)
+    planes *= geometry.multiplier if transposed else 1
     with torch.cuda.device_of(source):
         launch(
-            convolve,
-            programs,
-            Strided(source, *strides3(source)),
-            weight.contiguous(),
-            None if bias is None else bias.contiguous(),
-            Strided(target, *strides3(target)),
-            channels,
-            shape[2],
-            *_axes(shape),
-            TRANSPOSED=transposed,
-            ACC=_acc(source),
-            BLOCK_C=block_c,
-            BLOCK_P=block_p,
-        )
+            kernels.convolve, programs * parts, WARPS,
+            views[0], _filters(weight, layout), dense(bias), views[1], partials,
+            batch * channels, channels,
+            geometry.size if transposed else geometry.image, size, parts, tiles, planes, columns,
+            TRANSPOSED=transposed, UNROLLED=unrolled, ACC=_ACC[compute_dtype(source.dtype)],
+            **_tile_constants(tile, channels, layout, views), **geometry.constants(), maxnreg=REGISTERS,
+        )  # fmt: skip
+        if partials is None:
+            return None
+        mean, rstd = statistics_like(target), statistics_like(target)
+        launch(
+            kernels.merge_statistics, batch * channels, WARPS,
+            partials, mean, rstd, batch * channels, size.z * size.y * size.x, parts,
+            EPS=eps, BLOCK_P=triton.next_power_of_2(parts),
+        )  # fmt: skip
+    return mean, rstd
 
 
 def depthwise_conv_forward(
@@ -233,15 +221,15 @@ def depthwise_conv_forward(
     padding: Sequence[int],
     dilation: Sequence[int],
     size: Sequence[int],
-    eps: None,
-) -> tuple[Tensor, None, None]:
-    """y. Statistics of it are the CPU kernel's only."""
+    eps: float | None,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """y, and with ``eps`` also the mean and 1 / sqrt(variance + eps) of each of its channels."""
     wanted_layout, layout = depthwise_layouts(x, weight.shape[0] != x.shape[1])
     x = as_layout(x, layout)
     y = new_output(x, weight.shape[0], size, layout)
-    shape = depthwise_shape(x.shape, weight.shape, stride, padding, dilation, size)
-    _convolve(x, weight, bias, y, shape, layout, transposed=False)
-    return y.contiguous(memory_format=memory_format(wanted_layout, len(size))), None, None
+    geometry = Geometry.of(depthwise_shape(x.shape, weight.shape, stride, padding, dilation, size))
+    statistics = _convolve(x, weight, bias, y, geometry, layout, False, eps) or (None, None)
+    return y.contiguous(memory_format=memory_format(wanted_layout, len(size))), *statistics
 
 
 def depthwise_conv_transpose_forward(
@@ -258,8 +246,8 @@ def depthwise_conv_transpose_forward(
     wanted_layout, layout = depthwise_layouts(x, channels != x.shape[1])
     x = as_layout(x, layout)
     y = new_output(x, channels, size, layout)
-    shape = depthwise_shape(y.shape, weight.shape, stride, padding, dilation, x.shape[2:])
-    _convolve(x, weight, bias, y, shape, layout, transposed=True)
+    geometry = Geometry.of(depthwise_shape(y.shape, weight.shape, stride, padding, dilation, x.shape[2:]))
+    _convolve(x, weight, bias, y, geometry, layout, True)
     return y.contiguous(memory_format=memory_format(wanted_layout, len(size)))
 
 
@@ -275,36 +263,56 @@ def depthwise_conv_backward(
     """The wanted ones of dx, dweight and dbias; those of parameters in the dtype that kernels compute in."""
     wanted_layout, layout = depthwise_layouts(x, weight.shape[0] != x.shape[1])
     x, grad = as_layout(x, layout), as_layout(grad, layout)
-    shape = depthwise_shape(x.shape, weight.shape, stride, padding, dilation, grad.shape[2:])
-    compute = compute_dtype(x.dtype)
+    geometry = Geometry.of(depthwise_shape(x.shape, weight.shape, stride, padding, dilation, grad.shape[2:]))
     dx = dweight = dbias = None
     if wanted[0]:
         dx = new_output(x, x.shape[1], x.shape[2:], layout)
-        _convolve(grad, weight, None, dx, shape, layout, transposed=True)
+        _convolve(grad, weight, None, dx, geometry, layout, True)
         dx = dx.contiguous(memory_format=memory_format(wanted_layout, len(stride)))
     if wanted[1]:
-        channels, pixels = grad.shape[1], grad.shape[2:].numel()
-        block_c, block_p = blocks(channels, pixels, layout)
-        tiles = triton.cdiv(triton.cdiv(pixels, block_p), MOST_PARTS)
-        parts = triton.cdiv(pixels, block_p * tiles)
-        partials = x.new_empty((x.shape[0] * parts, *weight.shape), dtype=compute)
-        with torch.cuda.device_of(x):
-            launch(
-                correlate,
-                x.shape[0] * parts * triton.cdiv(channels, block_c),
-                Strided(grad, *strides3(grad)),
-                Strided(x, *strides3(x)),
-                partials,
-                channels,
-                shape[2],
-                parts,
-                tiles,
-                *_axes(shape),
-                ACC=_acc(x),
-                BLOCK_C=block_c,
-                BLOCK_P=block_p,
-            )
-        dweight = partials.sum(0)
+        dweight = _correlate(grad, x, geometry, layout).view(weight.shape)
     if wanted[2]:
-        dbias = grad.sum((0, *range(2, grad.ndim)), dtype=compute)
+        dbias = grad.sum((0, *range(2, grad.ndim)), dtype=compute_dtype(x.dtype))
     return dx, dweight, dbias
+
+
+def _correlate(grad: Tensor, x: Tensor, geometry: Geometry, layout: Layout) -> Tensor:
+    """The gradient of the weights, [channels of y, taps]."""
+    batch, channels = grad.shape[:2]
+    size = geometry.size
+    tile, window = correlation_tile(geometry, channels, layout, x.dtype)
+    taps = geometry.depth.kernel * geometry.height.kernel * geometry.width.kernel
+    programs = batch * triton.cdiv(channels, tile.channels) * (taps // (window[0] * window[1]))
+    total = triton.cdiv(lanes_of(size, tile.rows), tile.lanes)
+    tiles = triton.cdiv(total, triton.cdiv(PROGRAMS, programs))
+    parts = triton.cdiv(total, tiles)
+    partials = x.new_empty((batch * parts, channels, taps), dtype=compute_dtype(x.dtype))
+    views = strided(grad, layout), strided(x, layout)
+    with torch.cuda.device_of(x):
+        launch(
+            kernels.correlate, programs * parts, WARPS,
+            *views, partials, channels, geometry.image, size, parts, tiles,
+            TAPS_Y=window[0], TAPS_X=window[1],
+            **_tile_constants(tile, channels, layout, views), **geometry.constants(), maxnreg=REGISTERS,
+        )  # fmt: skip
+    return partials.sum(0)
+
+
+_ACC = {torch.float32: tl.float32, torch.float64: tl.float64}
+
+
+def _filters(weight: Tensor, layout: Layout) -> Tensor:
+    """[channels, taps], or channels-last [taps, channels]: there neighbours in a vector are channels."""
+    flat = weight.flatten(1)
+    return flat.contiguous() if layout == "rows" else flat.t().contiguous()
+
+
+def _tile_constants(tile: Tile, channels: int, layout: Layout, views: tuple[Strided | None, ...]) -> dict[str, Any]:
+    return {
+        "CHANNELS_LAST": layout == "channels_last",
+        # In rows a tap moves a run by a pixel, so none has a known start.
+        "ALIGN": 1 if layout == "rows" else alignment(channels, *views),
+        "BLOCK_C": tile.channels,
+        "BLOCK_P": tile.lanes,
+        "ROWS": tile.rows,
+    }
