@@ -10,6 +10,7 @@
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
+#include "fastseg/wls.h"
 
 namespace py = pybind11;
 
@@ -156,6 +157,19 @@ SeparableConvForward separable_args(DepthwiseShape shape, View x, uint64_t weigh
   return {shape, x, pointer(weight), bias, outputs, pointer(pointwise_weight), pointwise_bias, y};
 }
 
+fastseg::WlsSetup wls_setup_args(int64_t height, int64_t width, uint64_t guide, int type, double lambda, double alpha,
+                                 double eps, uint64_t system, uint64_t scratch) {
+  return {height,
+          width,
+          pointer(guide),
+          static_cast<fastseg::Element>(type),
+          lambda,
+          alpha,
+          eps,
+          pointer<float>(system),
+          pointer<float>(scratch)};
+}
+
 // Exposes `run(args, extra...)` under `name`: Python passes the fields that `make` takes, then the extras.
 template <class... Fields, class Args, class... Extra>
 void define(py::module_& m, const char* name, Args (*make)(Fields...), void (*run)(const Args&, Extra...)) {
@@ -193,6 +207,30 @@ PYBIND11_MODULE(_C, m) {
     return fastseg::cpu::separable_conv_pays({shape, x, nullptr, {}, outputs, nullptr, {}, y});
   });
   define(m, "separable_conv_forward", separable_args, fastseg::cpu::separable_conv_forward);
+  m.def("wls_plan", [](int64_t height, int64_t width) {
+    const fastseg::WlsPlan plan = fastseg::wls_plan(height, width);
+    return py::make_tuple(plan.system, plan.scratch, plan.work);
+  });
+  define(m, "wls_setup", wls_setup_args, fastseg::cpu::wls_setup);
+  m.def("wls_solve", [](int64_t height, int64_t width, uint64_t system, uint64_t source, uint64_t solution, int type,
+                        uint64_t work, double tolerance, int64_t max_iterations, int threads) {
+    fastseg::WlsSolve args{height,
+                           width,
+                           pointer<const float>(system),
+                           pointer(source),
+                           pointer(solution),
+                           static_cast<fastseg::Element>(type),
+                           pointer<float>(work),
+                           tolerance,
+                           max_iterations,
+                           0,
+                           0};
+    {
+      py::gil_scoped_release release;
+      fastseg::cpu::wls_solve(args, threads);
+    }
+    return py::make_tuple(args.iterations, args.residual);
+  });
 #ifdef FASTSEG_WITH_CUDA
   m.attr("cuda_architectures") = FASTSEG_CUDA_ARCHITECTURES;
   m.def("cuda_instance_norm_act_workspace", [](int64_t batch, int64_t channels, int64_t spatial, int type) {

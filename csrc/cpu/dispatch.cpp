@@ -8,6 +8,7 @@
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
+#include "fastseg/wls.h"
 
 namespace fastseg {
 
@@ -22,6 +23,8 @@ namespace fastseg {
   void pointwise_conv_gradient(const PointwiseConvGradient&, int threads, bool);      \
   void separable_conv_forward(const SeparableConvForward&, int threads, bool);        \
   bool separable_conv_pays(const SeparableConvForward&);                              \
+  void wls_setup(const WlsSetup&, int threads);                                       \
+  void wls_solve(WlsSolve&, int threads);                                             \
   }
 FASTSEG_DECLARE_BUILD(baseline)
 #ifdef FASTSEG_X86
@@ -165,6 +168,10 @@ void pointwise_conv_gradient(const PointwiseConvGradient& args, int threads) {
   const int64_t work = args.batch * args.pixels * args.inputs * args.outputs / 16;
   FASTSEG_CALL_BUILD(pointwise_conv_gradient, args, work < serial_elements || threads < 1 ? 1 : threads, false);
 }
+
+void wls_setup(const WlsSetup& args, int threads) { FASTSEG_CALL_BUILD(wls_setup, args, threads < 1 ? 1 : threads); }
+
+void wls_solve(WlsSolve& args, int threads) { FASTSEG_CALL_BUILD(wls_solve, args, threads < 1 ? 1 : threads); }
 
 }  // namespace cpu
 }  // namespace fastseg

@@ -1,0 +1,206 @@
+// Sets the multigrid hierarchy up: weights of level 0, factors of every line, matrices of the further levels.
+//
+// The next level's matrix is P' A P: an odd line is interpolated from its two even neighbours with the weights that its
+// own equations give to a neighbour that is constant along the line, T w = links (Schaffer's semicoarsening). Float32
+// would lose what holds the matrix away from singular, row sums as small as 1 beside links of 1e4 lambda, if diagonals
+// were stored. So the row sums themselves go from level to level, diagonals are sums of positive numbers and never
+// differences, and pivots follow as what a line has beyond its next link.
+//
+// Floor: about 200 bytes and 150 operations a pixel over all levels, and a logarithm, a log1p and a power a link.
+#pragma once
+#include "fastseg/cpu/vec_math.h"
+#include "wls_cycle.h"
+
+namespace fastseg::FASTSEG_ISA {
+
+// Links of neighbouring pixels a and b of the guide: lambda / (|log((a + tiny) / (b + tiny))|^alpha + eps). The
+// difference is taken before the logarithm, which keeps it exact where a is near b.
+template <class T>
+void guide_weights(const T* a, const T* b, int64_t count, const WlsSetup& args, float* to) {
+  constexpr T tiny = T(2.2e-16);
+  for (int64_t i = 0; i < count; ++i) {
+    const T low = a[i] < b[i] ? a[i] : b[i], high = a[i] < b[i] ? b[i] : a[i];
+    to[i] = float((high - low) / (low + tiny));
+  }
+  const Vec<float> lambda = broadcast<Vec<float>>(float(args.lambda)), eps = broadcast<Vec<float>>(float(args.eps));
+  const float alpha = float(args.alpha) * 1.44269504f;
+  for (int64_t i = 0; i < count; i += lanes<float>) {  // `to` has room for whole vectors
+    const Vec<float> difference = log1p(load(to + i));
+    const Vec<float> power = exp2(alpha * log(difference > 1e-36f ? difference : broadcast<Vec<float>>(1e-36f)));
+    store(to + i, lambda / ((difference > 1e-36f ? power : Vec<float>{}) + eps));
+  }
+}
+
+// What a level is made from, and what it makes for the next one, not yet transposed. In scratch memory.
+struct WlsScratch {
+  float *even_sum, *odd_sum;    // row sums of the level's matrix
+  float *even_next, *odd_next;  // links from row to row
+  float *left_weight, *right_weight, *loss;
+  float *sum, *down, *across, *down_right, *down_left;
+};
+
+template <class T>
+void read_guide(const WlsSetup& args, const WlsLevel& level, const WlsMatrix& m, const WlsScratch& s, int threads) {
+  const int64_t width = args.width, room = (width + 2 * WlsLevel::pad) / WlsLevel::pad * WlsLevel::pad;
+  const T* guide = static_cast<const T*>(args.guide);
+  parallel_spans(threads_for(level, threads), level.rows, [&](int64_t begin, int64_t end) {
+    const Scratch<float> links(room);
+    for (int64_t y = begin; y < end; ++y) {
+      const T* row = guide + y * width;
+      const int64_t at = y * level.pitch;
+      guide_weights(row, row + 1, width - 1, args, links.get());
+      links[width - 1] = links[width] = 0;
+      for (int64_t k = 0; k < level.even_lines(); ++k) {
+        s.even_sum[at + k] = 1;
+        s.odd_sum[at + k] = k < level.odd_lines() ? 1 : 0;
+        m.left[at + k] = links[2 * k];
+        m.right[at + k] = links[2 * k + 1];
+      }
+      if (y + 1 < level.rows)
+        guide_weights(row, row + width, width, args, links.get());
+      else
+        std::memset(links.get(), 0, size_t(width) * sizeof(float));
+      links[width] = 0;
+      for (int64_t k = 0; k < level.even_lines(); ++k) {
+        m.even_next[at + k] = links[2 * k];
+        m.odd_next[at + k] = links[2 * k + 1];
+      }
+    }
+  });
+}
+
+// T = L D L' down some lines. beyond(offset) is the row's sum within its line: all that the diagonal has beyond the
+// links to the rows above and below.
+template <int Vectors, class Beyond>
+inline void factor_lines(const WlsLevel& level, const float* next, float* factor, float* inverse, int64_t first,
+                         const Beyond& beyond) {
+  Vec<float> carried[Vectors];
+  for (int v = 0; v < Vectors; ++v) carried[v] = Vec<float>{};
+  int64_t at = first;
+  for (int64_t y = 0; y < level.rows; ++y, at += level.pitch) {
+    for (int v = 0; v < Vectors; ++v) {
+      const int64_t i = at + v * lanes<float>;
+      const Vec<float> link = load(next + i), excess = beyond(i) + carried[v], pivot = excess + link;
+      const Vec<float> reciprocal = pivot > 0.0f ? 1.0f / pivot : Vec<float>{};  // lanes beyond the last line: 0
+      store(inverse + i, reciprocal);
+      store(factor + i, link * reciprocal);
+      carried[v] = excess * (link * reciprocal);
+    }
+  }
+}
+
+template <bool Diagonal>
+void factor_level(const WlsLevel& level, const WlsMatrix& m, const WlsScratch& s, int threads) {
+  for_line_blocks(level, threads, [&](int64_t first, auto vectors) {
+    constexpr int count = vectors.value;
+    factor_lines<count>(level, s.even_next, m.even_factor, m.even_inverse, first, [&](int64_t i) {
+      Vec<float> sum = load(s.even_sum + i) + load(m.left + i) + load(m.right + i - 1);
+      if constexpr (Diagonal) {
+        sum += load(m.left_down + i - level.pitch) + load(m.right_down + i - level.pitch - 1);
+        sum += load(m.left_up + i + level.pitch) + load(m.right_up + i + level.pitch - 1);
+      }
+      return sum;
+    });
+    factor_lines<count>(level, s.odd_next, m.odd_factor, m.odd_inverse, first, [&](int64_t i) {
+      Vec<float> sum = load(s.odd_sum + i) + load(m.left + i) + load(m.right + i);
+      if constexpr (Diagonal)
+        sum += load(m.left_down + i) + load(m.right_down + i) + load(m.left_up + i) + load(m.right_up + i);
+      return sum;
+    });
+  });
+}
+
+// Interpolation: T left_weight = links to the left, T right_weight = links to the right, T loss = row sums. The three
+// add up to one.
+template <bool Diagonal>
+void interpolation(const WlsLevel& level, const WlsMatrix& m, const WlsScratch& s, int threads) {
+  for_line_blocks(level, threads, [&](int64_t first, auto vectors) {
+    constexpr int count = vectors.value;
+    solve_lines<count>(level, m.odd_factor, m.odd_inverse, s.left_weight, first, [&](int64_t i) {
+      if constexpr (Diagonal) return load(m.left + i) + load(m.left_down + i) + load(m.left_up + i);
+      return load(m.left + i);
+    });
+    solve_lines<count>(level, m.odd_factor, m.odd_inverse, s.right_weight, first, [&](int64_t i) {
+      if constexpr (Diagonal) return load(m.right + i) + load(m.right_down + i) + load(m.right_up + i);
+      return load(m.right + i);
+    });
+    solve_lines<count>(level, m.odd_factor, m.odd_inverse, s.loss, first,
+                       [&](int64_t i) { return load(s.odd_sum + i); });
+  });
+}
+
+// P' A P before it is transposed. Its links: down to the row below, across to the next even line, and two diagonals.
+template <bool Diagonal>
+void coarse_matrix(const WlsLevel& level, const WlsMatrix& m, const WlsScratch& s, int threads) {
+  const int64_t pitch = level.pitch, runs = (level.even_lines() + lanes<float> - 1) / lanes<float>;
+  parallel_spans(threads_for(level, threads), level.rows, [&](int64_t begin, int64_t end) {
+    const auto at_or_zero = [&](const float* p, int64_t i) {
+      if constexpr (Diagonal) return load(p + i);
+      return Vec<float>{};
+    };
+    for (int64_t y = begin; y < end; ++y) {
+      for (int64_t run = 0; run < runs; ++run) {
+        const int64_t i = y * pitch + run * lanes<float>;
+        // Row sums: what odd lines lose, even lines take over through their links.
+        store(s.sum + i, load(s.even_sum + i) + from_odd<Diagonal>(m, s.loss, i, pitch));
+        // Through odd line k, between even lines k (l, left) and k + 1 (r, right).
+        const auto through = [&](int64_t at, const float* from, const float* to, const float* from_up,
+                                 const float* to_down) {
+          return load(from + at) * load(s.odd_next + at) * load(to + at + pitch) +
+                 load(from + at) * at_or_zero(to_down, at) + at_or_zero(from_up, at + pitch) * load(to + at + pitch);
+        };
+        const float *l = s.left_weight, *r = s.right_weight;
+        const Vec<float> down = load(s.even_next + i) + through(i, l, l, m.left_up, m.left_down) +
+                                through(i - 1, r, r, m.right_up, m.right_down);
+        store(s.down + i, down);
+        store(s.down_right + i, through(i, l, r, m.left_up, m.right_down));
+        store(s.down_left + i, through(i, r, l, m.right_up, m.left_down));
+        // The diagonal of the odd line's own equations.
+        Vec<float> diagonal = load(s.odd_sum + i) + load(s.odd_next + i) + load(s.odd_next + i - pitch) +
+                              load(m.left + i) + load(m.right + i);
+        if constexpr (Diagonal)
+          diagonal += load(m.left_down + i) + load(m.right_down + i) + load(m.left_up + i) + load(m.right_up + i);
+        store(s.across + i,
+              load(l + i) * load(m.right + i) + load(m.left + i) * load(r + i) - load(l + i) * diagonal * load(r + i));
+      }
+    }
+  });
+}
+
+// The next level's own arrays: rows become lines.
+inline void transpose_matrix(const WlsLevel& level, const WlsScratch& s, const WlsLevel& next, const WlsMatrix& to,
+                             const WlsScratch& own, int threads) {
+  const int64_t pitch = level.pitch;
+  parallel_spans(threads_for(level, threads), next.rows, [&](int64_t begin, int64_t end) {
+    constexpr int64_t tile = 16;  // lines of this level at once, which share cache lines
+    for (int64_t first = begin; first < end; first += tile) {
+      const int64_t last = first + tile < end ? first + tile : end;
+      for (int64_t j = 0; j < next.even_lines(); ++j) {
+        const bool odd = j < next.odd_lines();
+        for (int64_t k = first; k < last; ++k) {
+          const int64_t o = k * next.pitch + j, even_row = 2 * j * pitch + k, odd_row = even_row + pitch;
+          own.even_sum[o] = s.sum[even_row];
+          own.even_next[o] = s.across[even_row];
+          own.odd_sum[o] = odd ? s.sum[odd_row] : 0;
+          own.odd_next[o] = odd ? s.across[odd_row] : 0;
+          to.left[o] = odd ? s.down[even_row] : 0;
+          to.right[o] = odd ? s.down[odd_row] : 0;
+          to.left_down[o] = odd ? s.down_left[even_row] : 0;
+          to.left_up[o] = odd ? s.down_right[even_row - 1] : 0;
+          to.right_down[o] = odd ? s.down_right[odd_row] : 0;
+          to.right_up[o] = odd ? s.down_left[odd_row - 1] : 0;
+        }
+      }
+    }
+  });
+}
+
+template <bool Diagonal>
+void set_up_level(const WlsLevel& level, const WlsMatrix& m, const WlsScratch& s, int threads) {
+  factor_level<Diagonal>(level, m, s, threads);
+  if (level.lines == 1) return;
+  interpolation<Diagonal>(level, m, s, threads);
+  coarse_matrix<Diagonal>(level, m, s, threads);
+}
+
+}  // namespace fastseg::FASTSEG_ISA
