@@ -23,7 +23,7 @@ inline void store_narrow(float* p, Vec<double> v) {
 
 // The vectors of a solve on level 0, by parity.
 struct WlsIterates {
-  double *even_residual, *odd_residual, *even_solution, *odd_solution;
+  double *even_solution, *odd_solution;
   float *even_direction, *odd_direction, *even_image, *odd_image;
 };
 
@@ -84,12 +84,11 @@ class ConjugateGradients {
       for (int64_t y = 0; y < level_.rows; ++y) cycle_.odd[y * level_.pitch] = 0;
     // Arrays of float64 are twice as long and have twice the border.
     clear_wide_borders(reinterpret_cast<double*>(rest));
-    clear_borders(rest + 8 * level_.size, level_, 4, threads);
+    clear_borders(rest + 4 * level_.size, level_, 4, threads);
     double* wide = origin(reinterpret_cast<double*>(rest), level_);
-    float* narrow = origin(rest + 8 * level_.size, level_);
+    float* narrow = origin(rest + 4 * level_.size, level_);
     const int64_t size = level_.size;
-    v_ = {wide,   wide + size,   wide + 2 * size,   wide + 3 * size,
-          narrow, narrow + size, narrow + 2 * size, narrow + 3 * size};
+    v_ = {wide, wide + size, narrow, narrow + size, narrow + 2 * size, narrow + 3 * size};
   }
 
   void solve() {
@@ -113,8 +112,15 @@ class ConjugateGradients {
 
   int64_t columns() const { return (level_.even_lines() + step - 1) / step * step; }
 
+  template <class Body>
+  void for_rows(const Body& body) const {
+    parallel_spans(threads_for(level_, threads_), level_.rows, [&](int64_t begin, int64_t end) {
+      for (int64_t y = begin; y < end; ++y) body(y);
+    });
+  }
+
   void clear_wide_borders(double* arrays) {
-    parallel_spans(threads_for(level_, threads_), 4 * (level_.rows + 2), [&](int64_t begin, int64_t end) {
+    parallel_spans(threads_for(level_, threads_), 2 * (level_.rows + 2), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t row = i % (level_.rows + 2);
         const bool border = row == 0 || row == level_.rows + 1;
@@ -127,79 +133,69 @@ class ConjugateGradients {
 
   // Residual = source, solution = 0; the sum of squares.
   double read_source() {
-    return sum_rows(level_, slots_.get(), threads_,
-                    [&](int64_t y, Vec<double>& squares, Vec<double>&) {
-                      const T* row = static_cast<const T*>(args_.source) + y * args_.width;
-                      const int64_t at = y * level_.pitch;
-                      for (int64_t k = 0; k < level_.even_lines(); ++k) {
-                        v_.even_residual[at + k] = double(row[2 * k]);
-                        v_.odd_residual[at + k] = k < level_.odd_lines() ? double(row[2 * k + 1]) : 0.0;
-                        v_.even_solution[at + k] = v_.odd_solution[at + k] = 0;
-                      }
-                      for (int64_t k = 0; k < columns(); k += step) {
-                        const Vec<double> even = load(v_.even_residual + at + k), odd = load(v_.odd_residual + at + k);
-                        squares += even * even + odd * odd;
-                        store_narrow(cycle_.even_source + at + k, even);
-                        store_narrow(cycle_.odd_source + at + k, odd);
-                      }
-                    })
-        .first;
+    for_rows([&](int64_t y) {
+      for (int64_t k = 0, i = y * level_.pitch; k < columns(); k += step, i += step)
+        store(v_.even_solution + i, Vec<double>{}), store(v_.odd_solution + i, Vec<double>{});
+    });
+    return true_residual();
   }
 
   // Steps until the residual that is carried along has at most `wanted` as its sum of squares.
   void descend(double wanted) {
-    double residual = -1;
-    TwoSums products{1, 0};  // direction with its image, direction with the residual
+    double length = 1;  // the direction times its image
     for (bool first = true; args_.iterations < args_.max_iterations; first = false) {
       cycle(plan_, args_.system, args_.work, 0, threads_);
+      const TwoSums products = cycle_products(first);
       // The new direction is conjugate to the last one whatever the cycle's rounding does to its symmetry.
-      turn(first ? 0 : -overlap() / products.first);
-      products = image();
-      if (!(products.first > 0)) return;
-      residual = advance(products.second / products.first);
+      turn(first ? 0 : -products.second / length);
+      length = image();
+      if (!(length > 0)) return;
       ++args_.iterations;
-      if (!(residual > 0.81 * wanted)) return;  // a margin for what rounding has lost
+      if (!(advance(products.first / length) > 0.81 * wanted)) return;  // a margin for what rounding has lost
     }
   }
 
-  double overlap() {
-    return sum_rows(level_, slots_.get(), threads_,
-                    [&](int64_t y, Vec<double>& sum, Vec<double>&) {
-                      for (int64_t k = 0, i = y * level_.pitch; k < columns(); k += step, i += step)
-                        sum += load_wide(cycle_.even + i) * load_wide(v_.even_image + i) +
-                               load_wide(cycle_.odd + i) * load_wide(v_.odd_image + i);
-                    })
-        .first;
+  // The cycle's solution times the residual, and times the direction's image.
+  TwoSums cycle_products(bool first) {
+    return sum_rows(level_, slots_.get(), threads_, [&](int64_t y, Vec<double>& residual, Vec<double>& image) {
+      const auto multiply = [&](int64_t i, const float* solution, const float* source, const float* of_image) {
+        const Vec<double> z = load_wide(solution + i);
+        residual += z * load_wide(source + i);
+        if (!first) image += z * load_wide(of_image + i);
+      };
+      for (int64_t k = 0, i = y * level_.pitch; k < columns(); k += step, i += step) {
+        multiply(i, cycle_.even, cycle_.even_source, v_.even_image);
+        multiply(i, cycle_.odd, cycle_.odd_source, v_.odd_image);
+      }
+    });
   }
 
   void turn(double keep) {
     const int64_t width = (level_.even_lines() + lanes<float> - 1) / lanes<float> * lanes<float>;
     const Vec<float> factor = broadcast<Vec<float>>(float(keep));
     const bool first = keep == 0;  // the direction may hold anything then
-    parallel_spans(threads_for(level_, threads_), level_.rows, [&](int64_t begin, int64_t end) {
-      for (int64_t y = begin; y < end; ++y)
-        for (int64_t k = 0, i = y * level_.pitch; k < width; k += lanes<float>, i += lanes<float>) {
-          const Vec<float> even = load(cycle_.even + i), odd = load(cycle_.odd + i);
-          store(v_.even_direction + i, first ? even : even + factor * load(v_.even_direction + i));
-          store(v_.odd_direction + i, first ? odd : odd + factor * load(v_.odd_direction + i));
-        }
+    for_rows([&](int64_t y) {
+      for (int64_t k = 0, i = y * level_.pitch; k < width; k += lanes<float>, i += lanes<float>) {
+        const Vec<float> even = load(cycle_.even + i), odd = load(cycle_.odd + i);
+        store(v_.even_direction + i, first ? even : even + factor * load(v_.even_direction + i));
+        store(v_.odd_direction + i, first ? odd : odd + factor * load(v_.odd_direction + i));
+      }
     });
   }
 
-  TwoSums image() {
-    return sum_rows(
-        level_, slots_.get(), threads_, [&](int64_t y, Vec<double>& with_image, Vec<double>& with_residual) {
-          const float *even = v_.even_direction, *odd = v_.odd_direction;
-          for (int64_t k = 0, i = y * level_.pitch; k < columns(); k += step, i += step) {
-            const Vec<double> even_image = image_of_even(matrix_, even, odd, i, level_.pitch);
-            const Vec<double> odd_image = image_of_odd(matrix_, even, odd, i, level_.pitch);
-            store_narrow(v_.even_image + i, even_image);
-            store_narrow(v_.odd_image + i, odd_image);
-            with_image += load_wide(even + i) * even_image + load_wide(odd + i) * odd_image;
-            with_residual +=
-                load_wide(even + i) * load(v_.even_residual + i) + load_wide(odd + i) * load(v_.odd_residual + i);
-          }
-        });
+  double image() {
+    return sum_rows(level_, slots_.get(), threads_,
+                    [&](int64_t y, Vec<double>& product, Vec<double>&) {
+                      const float *even = v_.even_direction, *odd = v_.odd_direction;
+                      for (int64_t k = 0, i = y * level_.pitch; k < columns(); k += step, i += step) {
+                        const Vec<double> even_image = image_of_even(matrix_, even, odd, i, level_.pitch);
+                        const Vec<double> odd_image = image_of_odd(matrix_, even, odd, i, level_.pitch);
+                        store_narrow(v_.even_image + i, even_image);
+                        store_narrow(v_.odd_image + i, odd_image);
+                        product += load_wide(even + i) * even_image + load_wide(odd + i) * odd_image;
+                      }
+                    })
+        .first;
   }
 
   double advance(double length) {
@@ -207,59 +203,56 @@ class ConjugateGradients {
     return sum_rows(level_, slots_.get(), threads_,
                     [&](int64_t y, Vec<double>& squares, Vec<double>&) {
                       const auto move = [&](int64_t i, const float* direction, const float* image, double* solution,
-                                            double* residual, float* source) {
+                                            float* source) {
                         store(solution + i, load(solution + i) + by * load_wide(direction + i));
-                        const Vec<double> left = load(residual + i) - by * load_wide(image + i);
-                        store(residual + i, left);
+                        const Vec<double> left = load_wide(source + i) - by * load_wide(image + i);
                         store_narrow(source + i, left);
                         return left * left;
                       };
                       for (int64_t k = 0, i = y * level_.pitch; k < columns(); k += step, i += step)
-                        squares += move(i, v_.even_direction, v_.even_image, v_.even_solution, v_.even_residual,
-                                        cycle_.even_source) +
-                                   move(i, v_.odd_direction, v_.odd_image, v_.odd_solution, v_.odd_residual,
-                                        cycle_.odd_source);
+                        squares += move(i, v_.even_direction, v_.even_image, v_.even_solution, cycle_.even_source) +
+                                   move(i, v_.odd_direction, v_.odd_image, v_.odd_solution, cycle_.odd_source);
                     })
         .first;
   }
 
-  // Residual = source - A solution, in float64.
+  // Residual = source - A solution, in float64; the sum of squares.
   double true_residual() {
     return sum_rows(level_, slots_.get(), threads_,
                     [&](int64_t y, Vec<double>& squares, Vec<double>&) {
+                      constexpr int64_t chunk = 64;
                       const T* row = static_cast<const T*>(args_.source) + y * args_.width;
-                      const int64_t at = y * level_.pitch;
-                      for (int64_t k = 0; k < level_.even_lines(); ++k) {
-                        v_.even_residual[at + k] = double(row[2 * k]);
-                        v_.odd_residual[at + k] = k < level_.odd_lines() ? double(row[2 * k + 1]) : 0.0;
-                      }
-                      for (int64_t k = 0, i = at; k < columns(); k += step, i += step) {
-                        const double *x_even = v_.even_solution, *x_odd = v_.odd_solution;
-                        const Vec<double> even =
-                            load(v_.even_residual + i) - image_of_even(matrix_, x_even, x_odd, i, level_.pitch);
-                        const Vec<double> odd =
-                            load(v_.odd_residual + i) - image_of_odd(matrix_, x_even, x_odd, i, level_.pitch);
-                        store(v_.even_residual + i, even);
-                        store(v_.odd_residual + i, odd);
-                        store_narrow(cycle_.even_source + i, even);
-                        store_narrow(cycle_.odd_source + i, odd);
-                        squares += even * even + odd * odd;
+                      for (int64_t first = 0; first < columns(); first += chunk) {
+                        double even[chunk], odd[chunk];  // of the source
+                        const int64_t count = columns() - first < chunk ? columns() - first : chunk;
+                        for (int64_t k = 0; k < count; ++k) {
+                          const int64_t x = 2 * (first + k);
+                          even[k] = x < args_.width ? double(row[x]) : 0.0;
+                          odd[k] = x + 1 < args_.width ? double(row[x + 1]) : 0.0;
+                        }
+                        for (int64_t k = 0; k < count; k += step) {
+                          const int64_t i = y * level_.pitch + first + k;
+                          const double *u = v_.even_solution, *v = v_.odd_solution;
+                          const Vec<double> even_left = load(even + k) - image_of_even(matrix_, u, v, i, level_.pitch);
+                          const Vec<double> odd_left = load(odd + k) - image_of_odd(matrix_, u, v, i, level_.pitch);
+                          store_narrow(cycle_.even_source + i, even_left);
+                          store_narrow(cycle_.odd_source + i, odd_left);
+                          squares += even_left * even_left + odd_left * odd_left;
+                        }
                       }
                     })
         .first;
   }
 
   void write_solution() {
-    parallel_spans(threads_for(level_, threads_), level_.rows, [&](int64_t begin, int64_t end) {
-      for (int64_t y = begin; y < end; ++y) {
-        T* row = static_cast<T*>(args_.solution) + y * args_.width;
-        const int64_t at = y * level_.pitch;
-        for (int64_t k = 0; k < level_.odd_lines(); ++k) {
-          row[2 * k] = T(v_.even_solution[at + k]);
-          row[2 * k + 1] = T(v_.odd_solution[at + k]);
-        }
-        if (args_.width % 2) row[args_.width - 1] = T(v_.even_solution[at + level_.even_lines() - 1]);
+    for_rows([&](int64_t y) {
+      T* row = static_cast<T*>(args_.solution) + y * args_.width;
+      const int64_t at = y * level_.pitch;
+      for (int64_t k = 0; k < level_.odd_lines(); ++k) {
+        row[2 * k] = T(v_.even_solution[at + k]);
+        row[2 * k + 1] = T(v_.odd_solution[at + k]);
       }
+      if (args_.width % 2) row[args_.width - 1] = T(v_.even_solution[at + level_.even_lines() - 1]);
     });
   }
 

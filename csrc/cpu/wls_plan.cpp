@@ -33,9 +33,9 @@ WlsPlan wls_plan(int64_t height, int64_t width) {
     lines = rows;
     rows = kept;
   }
-  // Residual and solution in float64, direction and its image, each of two parities.
+  // The solution in float64, direction and its image, each of two parities.
   plan.iterates = plan.work;
-  plan.work += (4 * 2 + 4) * plan.level[0].size;
+  plan.work += (2 * 2 + 4) * plan.level[0].size;
   plan.scratch_of_odd = 4 * largest[0];
   plan.scratch_made = plan.scratch_of_odd + 4 * largest[1];
   plan.scratch = plan.scratch_made + 8 * larger(largest[0], largest[1]);

@@ -110,22 +110,42 @@ void factor_level(const WlsLevel& level, const WlsMatrix& m, const WlsScratch& s
   });
 }
 
-// Interpolation: T left_weight = links to the left, T right_weight = links to the right, T loss = row sums. The three
-// add up to one.
+template <bool Diagonal>
+inline Vec<float> links_to_left(const WlsMatrix& m, int64_t i) {
+  if constexpr (Diagonal) return load(m.left + i) + load(m.left_down + i) + load(m.left_up + i);
+  return load(m.left + i);
+}
+template <bool Diagonal>
+inline Vec<float> links_to_right(const WlsMatrix& m, int64_t i) {
+  if constexpr (Diagonal) return load(m.right + i) + load(m.right_down + i) + load(m.right_up + i);
+  return load(m.right + i);
+}
+
+// Interpolation from the lines on the left and on the right. T loss = row sums says how much of a constant is lost; how
+// the rest divides is the mean of two answers: that of the whole line, T weight = links, and that of the pixel's own
+// links. Either one alone needs up to a third more steps (docs/wls.md).
 template <bool Diagonal>
 void interpolation(const WlsLevel& level, const WlsMatrix& m, const WlsScratch& s, int threads) {
   for_line_blocks(level, threads, [&](int64_t first, auto vectors) {
     constexpr int count = vectors.value;
-    solve_lines<count>(level, m.odd_factor, m.odd_inverse, s.left_weight, first, [&](int64_t i) {
-      if constexpr (Diagonal) return load(m.left + i) + load(m.left_down + i) + load(m.left_up + i);
-      return load(m.left + i);
-    });
-    solve_lines<count>(level, m.odd_factor, m.odd_inverse, s.right_weight, first, [&](int64_t i) {
-      if constexpr (Diagonal) return load(m.right + i) + load(m.right_down + i) + load(m.right_up + i);
-      return load(m.right + i);
-    });
-    solve_lines<count>(level, m.odd_factor, m.odd_inverse, s.loss, first,
-                       [&](int64_t i) { return load(s.odd_sum + i); });
+    const auto solve = [&](float* to, const auto& rhs) {
+      solve_lines<count>(level, m.odd_factor, m.odd_inverse, to, first, rhs);
+    };
+    solve(s.left_weight, [&](int64_t i) { return links_to_left<Diagonal>(m, i); });
+    solve(s.right_weight, [&](int64_t i) { return links_to_right<Diagonal>(m, i); });
+    solve(s.loss, [&](int64_t i) { return load(s.odd_sum + i); });
+    for (int64_t y = 0, at = first; y < level.rows; ++y, at += level.pitch) {
+      for (int64_t i = at; i < at + count * lanes<float>; i += lanes<float>) {
+        const Vec<float> to_left = links_to_left<Diagonal>(m, i), to_right = links_to_right<Diagonal>(m, i);
+        const Vec<float> both = to_left + to_right, left = load(s.left_weight + i), right = load(s.right_weight + i);
+        const Vec<float> kept = 1.0f - load(s.loss + i);
+        // Links of further levels may be negative: then the line alone answers, as in lanes beyond the last line.
+        const auto usable = (to_left >= 0.0f) & (to_right >= 0.0f) & (both > 0.0f);
+        const Vec<float> share = kept / both;
+        store(s.left_weight + i, usable ? 0.5f * (left + share * to_left) : left);
+        store(s.right_weight + i, usable ? 0.5f * (right + share * to_right) : right);
+      }
+    }
   });
 }
 
