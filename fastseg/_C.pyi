@@ -129,6 +129,33 @@ def separable_conv_forward(
     threads: int,
     /,
 ) -> None: ...
+def wls_plan(height: int, width: int, /) -> tuple[int, int, int]: ...
+def wls_setup(
+    height: int,
+    width: int,
+    guide: int,
+    element: int,
+    lambda_: float,
+    alpha: float,
+    eps: float,
+    system: int,
+    scratch: int,
+    threads: int,
+    /,
+) -> None: ...
+def wls_solve(
+    height: int,
+    width: int,
+    system: int,
+    source: int,
+    solution: int,
+    element: int,
+    work: int,
+    tolerance: float,
+    max_iterations: int,
+    threads: int,
+    /,
+) -> tuple[int, float]: ...
 def cuda_instance_norm_act_workspace(batch: int, channels: int, spatial: int, element: int, /) -> int: ...
 def cuda_instance_norm_act_forward(
     batch: int,

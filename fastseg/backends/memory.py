@@ -23,6 +23,13 @@ def empty_like(x: Tensor) -> Tensor:
     return _pooled(x.shape, x.dtype, torch.empty_like(x, device="meta").stride())
 
 
+def empty(count: int) -> Tensor:
+    """Uninitialised float32 numbers, for what kernels keep between calls or need while they run."""
+    if 4 * count < POOLED_BYTES:
+        return torch.empty(count)
+    return _pooled((count,), torch.float32, (1,))
+
+
 def new_output(x: Tensor, channels: int, size: Sequence[int], layout: Layout) -> Tensor:
     """:func:`fastseg.backends.views.new_output` for CPU tensors."""
     if x.shape[0] * channels * math.prod(size) * x.element_size() < POOLED_BYTES:

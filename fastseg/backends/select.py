@@ -85,6 +85,10 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
     "depthwise_instance_norm_act": _DEPTHWISE,
     "depthwise_separable_conv2d": _DEPTHWISE,
     "depthwise_separable_conv3d": _DEPTHWISE,
+    "wls_filter": (
+        Candidate("cpu", "fastseg.backends.cpu_wls", _cpu_refusal),
+        Candidate("reference", "fastseg.reference", _never),
+    ),
     "pointwise_conv": (
         Candidate("cpu", "fastseg.backends.cpu", _cpu_refusal),
         Candidate("reference", "fastseg.reference", _never),

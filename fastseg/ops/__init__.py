@@ -11,8 +11,16 @@ from fastseg.ops.depthwise import (
 )
 from fastseg.ops.norm import instance_norm_act
 from fastseg.ops.pointwise import pointwise_conv
+from fastseg.ops.wls import wls_decompose, wls_filter, wls_solve
+from fastseg.ops.wls_arguments import WLSConvergenceError, WLSConvergenceWarning
+from fastseg.ops.wls_system import WLSDecomposition, WLSResult, WLSSystem
 
 __all__ = [
+    "WLSConvergenceError",
+    "WLSConvergenceWarning",
+    "WLSDecomposition",
+    "WLSResult",
+    "WLSSystem",
     "depthwise_conv2d",
     "depthwise_conv3d",
     "depthwise_conv_transpose2d",
@@ -22,4 +30,7 @@ __all__ = [
     "depthwise_separable_conv3d",
     "instance_norm_act",
     "pointwise_conv",
+    "wls_decompose",
+    "wls_filter",
+    "wls_solve",
 ]

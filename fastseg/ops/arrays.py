@@ -32,7 +32,7 @@ def as_tensor(op: str, name: str, array: Array) -> Tensor:
                 f"{op}: {name} is a NumPy array of {array.dtype}, expected numbers of a dtype that torch has"
             ) from None
     if hasattr(array, "__dlpack__"):
-        return torch.from_dlpack(array)
+        return torch.utils.dlpack.from_dlpack(array)
     raise TypeError(f"{op}: {name} is a {type(array).__name__}, expected a NumPy, CuPy or torch array")
 
 

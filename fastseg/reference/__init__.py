@@ -7,6 +7,7 @@ from fastseg.reference.depthwise import (
     pointwise_conv,
 )
 from fastseg.reference.norm import instance_norm_act
+from fastseg.reference.wls import wls_filter
 
 __all__ = [
     "depthwise_conv",
@@ -14,4 +15,5 @@ __all__ = [
     "depthwise_instance_norm_act",
     "instance_norm_act",
     "pointwise_conv",
+    "wls_filter",
 ]

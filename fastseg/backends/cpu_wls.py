@@ -1,0 +1,56 @@
+"""Launches the CPU kernels of the wls family. No autograd and no checks here: see fastseg/ops."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import fastseg._C as _C
+from fastseg.backends import memory
+from fastseg.backends.views import ELEMENT
+
+
+def wls_setup(guide: Tensor, lambda_: float, alpha: float, eps: float) -> Tensor:
+    """The multigrid hierarchy of one guide (H, W), float32 or float64, as one opaque tensor."""
+    height, width = guide.shape
+    guide = guide.contiguous()
+    floats, scratch_floats, _ = _C.wls_plan(height, width)
+    system, scratch = memory.empty(floats), memory.empty(scratch_floats)
+    _C.wls_setup(
+        height,
+        width,
+        guide.data_ptr(),
+        ELEMENT[guide.dtype],
+        lambda_,
+        alpha,
+        eps,
+        system.data_ptr(),
+        scratch.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return system
+
+
+def wls_solve(system: Tensor, src: Tensor, tol: float, max_iterations: int) -> tuple[Tensor, list[int], list[float]]:
+    """Solutions for src (C, H, W), float32 or float64, with the steps and the relative residual of each."""
+    src = src.contiguous()
+    channels, height, width = src.shape
+    work = memory.empty(_C.wls_plan(height, width)[2])
+    solution = memory.empty_like(src)
+    steps, residuals = [], []
+    for channel in range(channels):
+        count, residual = _C.wls_solve(
+            height,
+            width,
+            system.data_ptr(),
+            src[channel].data_ptr(),
+            solution[channel].data_ptr(),
+            ELEMENT[src.dtype],
+            work.data_ptr(),
+            tol,
+            max_iterations,
+            torch.get_num_threads(),
+        )
+        steps.append(count)
+        residuals.append(residual)
+    return solution, steps, residuals
