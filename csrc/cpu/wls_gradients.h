@@ -96,12 +96,15 @@ class ConjugateGradients {
     args_.iterations = 0;
     args_.residual = 0;
     double reached = size, before = size;
+    int stalled = 0;
     while (reached > args_.tolerance * args_.tolerance * size && args_.iterations < args_.max_iterations) {
-      descend(args_.tolerance * args_.tolerance * size);
+      const double wanted = args_.tolerance * args_.tolerance * size;
+      descend(wanted > reliable * reached ? wanted : reliable * reached);
       reached = true_residual();
       // Rounding has parted the residual from the solution; from the true one it goes on, as long as that helps.
-      if (!(reached < 0.25 * before)) break;
-      before = reached;
+      stalled = reached < 0.25 * before ? 0 : stalled + 1;
+      if (stalled > 2) break;
+      if (reached < before) before = reached;
     }
     args_.residual = size > 0 ? __builtin_sqrt(reached / size) : 0;
     write_solution();
@@ -109,6 +112,10 @@ class ConjugateGradients {
 
  private:
   static constexpr int64_t step = lanes<double>;
+
+  // By how much the residual's sum of squares may fall before it is computed anew. Later, what rounding has added to it
+  // would be a part of it that disturbs the directions.
+  static constexpr double reliable = 1e-3;
 
   int64_t columns() const { return (level_.even_lines() + step - 1) / step * step; }
 
@@ -142,32 +149,28 @@ class ConjugateGradients {
 
   // Steps until the residual that is carried along has at most `wanted` as its sum of squares.
   void descend(double wanted) {
-    double length = 1;  // the direction times its image
-    for (bool first = true; args_.iterations < args_.max_iterations; first = false) {
+    while (args_.iterations < args_.max_iterations) {
       cycle(plan_, args_.system, args_.work, 0, threads_);
-      const TwoSums products = cycle_products(first);
-      // The new direction is conjugate to the last one whatever the cycle's rounding does to its symmetry.
-      turn(first ? 0 : -products.second / length);
-      length = image();
-      if (!(length > 0)) return;
+      // The new direction is conjugate to the last one whatever the cycle's rounding does to its symmetry, and whether
+      // or not the residual has been brought back to the true one since.
+      turn(args_.iterations == 0 ? 0 : -overlap() / length_);
+      const TwoSums products = image();  // direction with its image, direction with the residual
+      if (!(products.first > 0)) return;
+      length_ = products.first;
       ++args_.iterations;
-      if (!(advance(products.first / length) > 0.81 * wanted)) return;  // a margin for what rounding has lost
+      if (!(advance(products.second / length_) > 0.81 * wanted)) return;  // a margin for what rounding has lost
     }
   }
 
-  // The cycle's solution times the residual, and times the direction's image.
-  TwoSums cycle_products(bool first) {
-    return sum_rows(level_, slots_.get(), threads_, [&](int64_t y, Vec<double>& residual, Vec<double>& image) {
-      const auto multiply = [&](int64_t i, const float* solution, const float* source, const float* of_image) {
-        const Vec<double> z = load_wide(solution + i);
-        residual += z * load_wide(source + i);
-        if (!first) image += z * load_wide(of_image + i);
-      };
-      for (int64_t k = 0, i = y * level_.pitch; k < columns(); k += step, i += step) {
-        multiply(i, cycle_.even, cycle_.even_source, v_.even_image);
-        multiply(i, cycle_.odd, cycle_.odd_source, v_.odd_image);
-      }
-    });
+  // The cycle's solution times the direction's image.
+  double overlap() {
+    return sum_rows(level_, slots_.get(), threads_,
+                    [&](int64_t y, Vec<double>& sum, Vec<double>&) {
+                      for (int64_t k = 0, i = y * level_.pitch; k < columns(); k += step, i += step)
+                        sum += load_wide(cycle_.even + i) * load_wide(v_.even_image + i) +
+                               load_wide(cycle_.odd + i) * load_wide(v_.odd_image + i);
+                    })
+        .first;
   }
 
   void turn(double keep) {
@@ -183,19 +186,22 @@ class ConjugateGradients {
     });
   }
 
-  double image() {
+  // The direction with the residual is not taken from the cycle's solution, to which it would be equal without
+  // rounding: with what is left at the end it is not, and steps would lead astray.
+  TwoSums image() {
     return sum_rows(level_, slots_.get(), threads_,
-                    [&](int64_t y, Vec<double>& product, Vec<double>&) {
+                    [&](int64_t y, Vec<double>& with_image, Vec<double>& with_residual) {
                       const float *even = v_.even_direction, *odd = v_.odd_direction;
                       for (int64_t k = 0, i = y * level_.pitch; k < columns(); k += step, i += step) {
                         const Vec<double> even_image = image_of_even(matrix_, even, odd, i, level_.pitch);
                         const Vec<double> odd_image = image_of_odd(matrix_, even, odd, i, level_.pitch);
                         store_narrow(v_.even_image + i, even_image);
                         store_narrow(v_.odd_image + i, odd_image);
-                        product += load_wide(even + i) * even_image + load_wide(odd + i) * odd_image;
+                        with_image += load_wide(even + i) * even_image + load_wide(odd + i) * odd_image;
+                        with_residual += load_wide(even + i) * load_wide(cycle_.even_source + i) +
+                                         load_wide(odd + i) * load_wide(cycle_.odd_source + i);
                       }
-                    })
-        .first;
+                    });
   }
 
   double advance(double length) {
@@ -264,6 +270,7 @@ class ConjugateGradients {
   const WlsVectors cycle_;
   const Scratch<double> slots_;
   WlsIterates v_;
+  double length_ = 0;  // the direction times its image
 };
 
 }  // namespace fastseg::FASTSEG_ISA

@@ -108,8 +108,8 @@ def judge(op: str, steps: Tensor, residuals: Tensor, tol: float, on_failure: str
     text = (
         f"{op}: the residual of slice {worst} is {residuals.flatten()[worst].item():.3g} after "
         f"{steps.flatten()[worst].item()} steps, expected at "
-        f"most tol = {tol:g}. Allow more steps (max_iterations), ask for less (tol), or for smoother weights (smaller "
-        "lambda_ or alpha, larger eps)"
+        f"most tol = {tol:g}. Allow more steps (max_iterations), ask for less (tol; float64 itself ends at about "
+        "2e-15 lambda_ / eps), or for gentler weights (smaller lambda_ or alpha, larger eps)"
     )
     if on_failure == "error":
         raise WLSConvergenceError(text)
