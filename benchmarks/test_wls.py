@@ -1,0 +1,46 @@
+"""Exact WLS filtering beside sparse solvers, and how its time grows with the image, lambda and alpha."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks.images import grey_photograph
+
+peers = pytest.importorskip("benchmarks.wls_peers", reason="needs pyamg and scipy")
+
+TOL = 1e-6
+MEGAPIXEL = (1024, 1024)
+#: Of about 0.1, 0.25, 1, 4 and 16 megapixels.
+SIZES = ((300, 350), (512, 512), MEGAPIXEL, (2048, 2048), (4096, 4096))
+
+
+def run(benchmark, peer: str, size: tuple[int, int], lambda_: float, alpha: float, case: str) -> None:
+    make, rounds = peers.WLS_PEERS[peer]
+    name, picture = grey_photograph(*size)
+    function = make(picture, lambda_, alpha, TOL)
+    benchmark.group = case
+    solution = benchmark.pedantic(function, rounds=rounds, warmup_rounds=2 if rounds > 3 else 0)
+    benchmark.extra_info.update(case=case, shape=f"{size[0]}x{size[1]} ({name})", peer=peer, family="wls")
+    source = picture[::-1] if "second" in peer else picture
+    residual = peers.matrix(picture, lambda_, alpha) @ np.asarray(solution, dtype=np.float64).ravel() - source.ravel()
+    benchmark.extra_info["residual"] = float(np.linalg.norm(residual) / np.linalg.norm(source))
+    assert math.isfinite(benchmark.extra_info["residual"])
+
+
+@pytest.mark.parametrize("peer", peers.WLS_PEERS)
+def test_megapixel(benchmark, peer):
+    run(benchmark, peer, MEGAPIXEL, 1.0, 1.2, f"lambda 1, alpha 1.2, residual {TOL:g}")
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_size(benchmark, size):
+    run(benchmark, "fastseg", size, 1.0, 1.2, "growing image")
+
+
+@pytest.mark.parametrize("alpha", (1.2, 1.6, 2.0))
+@pytest.mark.parametrize("lambda_", (0.1, 1.0, 8.0, 64.0, 1000.0))
+def test_parameters(benchmark, lambda_, alpha):
+    run(benchmark, "fastseg", MEGAPIXEL, lambda_, alpha, f"lambda {lambda_:g}, alpha {alpha:g}")
