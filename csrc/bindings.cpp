@@ -170,6 +170,23 @@ fastseg::WlsSetup wls_setup_args(int64_t height, int64_t width, uint64_t guide, 
           pointer<float>(scratch)};
 }
 
+fastseg::WlsSolve wls_solve_args(int64_t sources, int64_t height, int64_t width, uint64_t system, uint64_t source,
+                                 uint64_t solution, int type, uint64_t work, double tolerance, int64_t max_iterations,
+                                 uint64_t iterations, uint64_t residual) {
+  return {sources,
+          height,
+          width,
+          pointer<const float>(system),
+          pointer(source),
+          pointer(solution),
+          static_cast<fastseg::Element>(type),
+          pointer<float>(work),
+          tolerance,
+          max_iterations,
+          pointer<int64_t>(iterations),
+          pointer<double>(residual)};
+}
+
 // Exposes `run(args, extra...)` under `name`: Python passes the fields that `make` takes, then the extras.
 template <class... Fields, class Args, class... Extra>
 void define(py::module_& m, const char* name, Args (*make)(Fields...), void (*run)(const Args&, Extra...)) {
@@ -212,25 +229,8 @@ PYBIND11_MODULE(_C, m) {
     return py::make_tuple(plan.system, plan.scratch, plan.work);
   });
   define(m, "wls_setup", wls_setup_args, fastseg::cpu::wls_setup);
-  m.def("wls_solve", [](int64_t height, int64_t width, uint64_t system, uint64_t source, uint64_t solution, int type,
-                        uint64_t work, double tolerance, int64_t max_iterations, int threads) {
-    fastseg::WlsSolve args{height,
-                           width,
-                           pointer<const float>(system),
-                           pointer(source),
-                           pointer(solution),
-                           static_cast<fastseg::Element>(type),
-                           pointer<float>(work),
-                           tolerance,
-                           max_iterations,
-                           0,
-                           0};
-    {
-      py::gil_scoped_release release;
-      fastseg::cpu::wls_solve(args, threads);
-    }
-    return py::make_tuple(args.iterations, args.residual);
-  });
+  m.attr("wls_together") = fastseg::WlsSolve::together;
+  define(m, "wls_solve", wls_solve_args, fastseg::cpu::wls_solve);
 #ifdef FASTSEG_WITH_CUDA
   m.attr("cuda_architectures") = FASTSEG_CUDA_ARCHITECTURES;
   m.def("cuda_instance_norm_act_workspace", [](int64_t batch, int64_t channels, int64_t spatial, int type) {

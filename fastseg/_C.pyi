@@ -143,7 +143,10 @@ def wls_setup(
     threads: int,
     /,
 ) -> None: ...
+wls_together: int
+
 def wls_solve(
+    sources: int,
     height: int,
     width: int,
     system: int,
@@ -153,9 +156,11 @@ def wls_solve(
     work: int,
     tolerance: float,
     max_iterations: int,
+    iterations: int,
+    residual: int,
     threads: int,
     /,
-) -> tuple[int, float]: ...
+) -> None: ...
 def cuda_instance_norm_act_workspace(batch: int, channels: int, spatial: int, element: int, /) -> int: ...
 def cuda_instance_norm_act_forward(
     batch: int,

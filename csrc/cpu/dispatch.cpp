@@ -24,7 +24,7 @@ namespace fastseg {
   void separable_conv_forward(const SeparableConvForward&, int threads, bool);        \
   bool separable_conv_pays(const SeparableConvForward&);                              \
   void wls_setup(const WlsSetup&, int threads);                                       \
-  void wls_solve(WlsSolve&, int threads);                                             \
+  void wls_solve(const WlsSolve&, int threads);                                       \
   }
 FASTSEG_DECLARE_BUILD(baseline)
 #ifdef FASTSEG_X86
@@ -171,7 +171,7 @@ void pointwise_conv_gradient(const PointwiseConvGradient& args, int threads) {
 
 void wls_setup(const WlsSetup& args, int threads) { FASTSEG_CALL_BUILD(wls_setup, args, threads < 1 ? 1 : threads); }
 
-void wls_solve(WlsSolve& args, int threads) { FASTSEG_CALL_BUILD(wls_solve, args, threads < 1 ? 1 : threads); }
+void wls_solve(const WlsSolve& args, int threads) { FASTSEG_CALL_BUILD(wls_solve, args, threads < 1 ? 1 : threads); }
 
 }  // namespace cpu
 }  // namespace fastseg

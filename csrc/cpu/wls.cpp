@@ -61,11 +61,22 @@ void wls_setup(const WlsSetup& args, int threads) {
   }
 }
 
-void wls_solve(WlsSolve& args, int threads) {
-  if (args.type == Element::float64)
-    ConjugateGradients<double>(args, threads).solve();
-  else
-    ConjugateGradients<float>(args, threads).solve();
+namespace {
+
+template <class T>
+void solve(const WlsSolve& args, int threads) {
+  int64_t first = 0;
+  for (; first + 3 <= args.sources && args.sources - first != 4; first += 3)
+    ConjugateGradients<T, 3>(args, first, threads).solve();
+  for (; first + 2 <= args.sources; first += 2) ConjugateGradients<T, 2>(args, first, threads).solve();
+  if (first < args.sources) ConjugateGradients<T, 1>(args, first, threads).solve();
+}
+
+}  // namespace
+
+void wls_solve(const WlsSolve& args, int threads) {
+  static_assert(WlsSolve::together == 3, "at most three sources share a cycle");
+  args.type == Element::float64 ? solve<double>(args, threads) : solve<float>(args, threads);
 }
 
 }  // namespace fastseg::FASTSEG_ISA

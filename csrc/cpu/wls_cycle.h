@@ -3,6 +3,8 @@
 // the cycle is symmetric. A line is solved exactly; where weights jump by orders of magnitude from pixel to pixel,
 // nothing less converges fast (docs/wls.md has what was measured).
 //
+// Several sources go through a cycle together: they share factors and links, which are more than half of what moves.
+//
 // Floor, bytes a pixel in float32: level 0 reads right-hand side, neighbours, links and factors and writes lines four
 // times over half of the pixels: 64. Further levels have six links instead of two: 100, over as many pixels together as
 // level 0 has. Some 60 operations a pixel.
@@ -11,62 +13,72 @@
 
 namespace fastseg::FASTSEG_ISA {
 
-// Right-hand side and solution of a level, by parity.
+// Right-hand side and solution of a level, by parity; those of the next source are `apart` floats further on.
 struct WlsVectors {
   float *even, *odd, *even_source, *odd_source;
+  int64_t apart;
 };
 
-inline WlsVectors vectors_of(float* work, const WlsLevel& level) {
+inline WlsVectors vectors_of(float* work, const WlsPlan& plan, int depth) {
+  const WlsLevel& level = plan.level[depth];
   float* first = origin(work + level.work, level);
-  return {first, first + level.size, first + 2 * level.size, first + 3 * level.size};
+  return {first, first + level.size, first + 2 * level.size, first + 3 * level.size, plan.work};
 }
 
-// x = T^-1 (rhs) down and up some lines; rhs(offset) gives the right-hand side's vector.
-template <int Vectors, class RightHandSide>
-inline void solve_lines(const WlsLevel& level, const float* factor, const float* inverse, float* x, int64_t first,
-                        const RightHandSide& rhs) {
-  Vec<float> z[Vectors];
+// x = T^-1 (rhs) down and up some lines; rhs(offset in the level's arrays, source) gives a vector of the right-hand
+// side. Solutions of further sources are `apart` floats from the first one's.
+template <int Sources, int Vectors, class RightHandSide>
+inline void solve_lines(const WlsLevel& level, const float* factor, const float* inverse, float* x, int64_t apart,
+                        int64_t first, const RightHandSide& rhs) {
+  Vec<float> z[Vectors][Sources];
   int64_t at = first;
-  for (int v = 0; v < Vectors; ++v) z[v] = Vec<float>{};
+  for (auto& of_vector : z)
+    for (auto& one : of_vector) one = Vec<float>{};
   for (int64_t y = 0; y < level.rows; ++y, at += level.pitch) {
     for (int v = 0; v < Vectors; ++v) {
       const int64_t i = at + v * lanes<float>;
-      z[v] = rhs(i) + load(factor + i - level.pitch) * z[v];
-      store(x + i, z[v]);
+      const Vec<float> above = load(factor + i - level.pitch);
+      for (int r = 0; r < Sources; ++r) z[v][r] = rhs(i, r) + above * z[v][r];
+      for (int r = 0; r < Sources; ++r) store(x + i + r * apart, z[v][r]);
     }
   }
-  for (int v = 0; v < Vectors; ++v) z[v] = Vec<float>{};
+  for (auto& of_vector : z)
+    for (auto& one : of_vector) one = Vec<float>{};
   for (int64_t y = 0; y < level.rows; ++y) {
     at -= level.pitch;
     for (int v = 0; v < Vectors; ++v) {
       const int64_t i = at + v * lanes<float>;
-      z[v] = load(x + i) * load(inverse + i) + load(factor + i) * z[v];
-      store(x + i, z[v]);
+      const Vec<float> scale = load(inverse + i), below = load(factor + i);
+      for (int r = 0; r < Sources; ++r) z[v][r] = load(x + i + r * apart) * scale + below * z[v][r];
+      for (int r = 0; r < Sources; ++r) store(x + i + r * apart, z[v][r]);
     }
   }
 }
 
 enum class Neighbours { zero, known };
 
-template <bool Diagonal>
+template <int Sources, bool Diagonal>
 void solve_even(const WlsLevel& level, const WlsMatrix& m, const WlsVectors& v, Neighbours odd, int threads) {
-  for_line_blocks(level, threads, [&](int64_t first, auto vectors) {
+  const auto solve = [&](int64_t first, auto vectors, const auto& rhs) {
+    solve_lines<Sources, vectors.value>(level, m.even_factor, m.even_inverse, v.even, v.apart, first, rhs);
+  };
+  for_line_blocks<Sources>(level, threads, [&](int64_t first, auto vectors) {
     if (odd == Neighbours::zero)
-      solve_lines<vectors.value>(level, m.even_factor, m.even_inverse, v.even, first,
-                                 [&](int64_t i) { return load(v.even_source + i); });
+      solve(first, vectors, [&](int64_t i, int r) { return load(v.even_source + i + r * v.apart); });
     else
-      solve_lines<vectors.value>(level, m.even_factor, m.even_inverse, v.even, first, [&](int64_t i) {
-        return load(v.even_source + i) + from_odd<Diagonal>(m, v.odd, i, level.pitch);
+      solve(first, vectors, [&](int64_t i, int r) {
+        return load(v.even_source + i + r * v.apart) + from_odd<Diagonal>(m, v.odd + r * v.apart, i, level.pitch);
       });
   });
 }
 
-template <bool Diagonal>
+template <int Sources, bool Diagonal>
 void solve_odd(const WlsLevel& level, const WlsMatrix& m, const WlsVectors& v, int threads) {
-  for_line_blocks(level, threads, [&](int64_t first, auto vectors) {
-    solve_lines<vectors.value>(level, m.odd_factor, m.odd_inverse, v.odd, first, [&](int64_t i) {
-      return load(v.odd_source + i) + from_even<Diagonal>(m, v.even, i, level.pitch);
-    });
+  for_line_blocks<Sources>(level, threads, [&](int64_t first, auto vectors) {
+    solve_lines<Sources, vectors.value>(
+        level, m.odd_factor, m.odd_inverse, v.odd, v.apart, first, [&](int64_t i, int r) {
+          return load(v.odd_source + i + r * v.apart) + from_even<Diagonal>(m, v.even + r * v.apart, i, level.pitch);
+        });
   });
 }
 
@@ -87,67 +99,76 @@ inline void for_tiles(const WlsLevel& level, int threads, const Body& body) {
 }
 
 // The residual on even lines, transposed, is the next level's right-hand side. Odd lines have none.
-template <bool Diagonal>
+template <int Sources, bool Diagonal>
 void restrict_residual(const WlsLevel& level, const WlsMatrix& m, const WlsVectors& v, const WlsLevel& next,
                        const WlsVectors& coarse, int threads) {
   for_tiles(level, threads, [&](int64_t first, int64_t row, int64_t rows) {
-    alignas(64) float tile[wls_tile_rows + 1][WlsLevel::pad];
+    alignas(64) float tile[Sources][wls_tile_rows + 1][WlsLevel::pad];
     for (int64_t y = 0; y < rows; ++y)
-      for (int64_t k = 0; k < WlsLevel::pad; k += lanes<float>)
-        store(tile[y] + k, from_odd<Diagonal>(m, v.odd, (row + y) * level.pitch + first + k, level.pitch));
+      for (int64_t k = 0; k < WlsLevel::pad; k += lanes<float>) {
+        const int64_t at = (row + y) * level.pitch + first + k;
+        for (int r = 0; r < Sources; ++r)
+          store(tile[r][y] + k, from_odd<Diagonal>(m, v.odd + r * v.apart, at, level.pitch));
+      }
     const int64_t count = level.even_lines() - first < WlsLevel::pad ? level.even_lines() - first : WlsLevel::pad;
-    if (rows % 2) std::memset(tile[rows], 0, sizeof tile[rows]);
-    for (int64_t k = 0; k < count; ++k) {
-      float* even = coarse.even_source + (first + k) * next.pitch + row / 2;
-      float* odd = coarse.odd_source + (first + k) * next.pitch + row / 2;
-      for (int64_t j = 0; 2 * j < rows; ++j) even[j] = tile[2 * j][k], odd[j] = tile[2 * j + 1][k];
+    for (int r = 0; r < Sources; ++r) {
+      if (rows % 2) std::memset(tile[r][rows], 0, sizeof tile[r][rows]);
+      for (int64_t k = 0; k < count; ++k) {
+        const int64_t to = r * v.apart + (first + k) * next.pitch + row / 2;
+        float *even = coarse.even_source + to, *odd = coarse.odd_source + to;
+        for (int64_t j = 0; 2 * j < rows; ++j) even[j] = tile[r][2 * j][k], odd[j] = tile[r][2 * j + 1][k];
+      }
     }
   });
 }
 
 // The next level's solution corrects the even lines.
+template <int Sources>
 inline void add_correction(const WlsLevel& level, const WlsVectors& v, const WlsLevel& next, const WlsVectors& coarse,
                            int threads) {
   for_tiles(level, threads, [&](int64_t first, int64_t row, int64_t rows) {
-    alignas(64) float tile[wls_tile_rows + 1][WlsLevel::pad] = {};
     const int64_t count = level.even_lines() - first < WlsLevel::pad ? level.even_lines() - first : WlsLevel::pad;
-    for (int64_t k = 0; k < count; ++k) {
-      const float* even = coarse.even + (first + k) * next.pitch + row / 2;
-      const float* odd = coarse.odd + (first + k) * next.pitch + row / 2;
-      for (int64_t j = 0; 2 * j < rows; ++j) tile[2 * j][k] = even[j], tile[2 * j + 1][k] = odd[j];
-    }
-    for (int64_t y = 0; y < rows; ++y)
-      for (int64_t k = 0; k < WlsLevel::pad; k += lanes<float>) {
-        float* x = v.even + (row + y) * level.pitch + first + k;
-        store(x, load(x) + load(tile[y] + k));
+    for (int r = 0; r < Sources; ++r) {
+      alignas(64) float tile[wls_tile_rows + 1][WlsLevel::pad] = {};
+      for (int64_t k = 0; k < count; ++k) {
+        const int64_t from = r * v.apart + (first + k) * next.pitch + row / 2;
+        const float *even = coarse.even + from, *odd = coarse.odd + from;
+        for (int64_t j = 0; 2 * j < rows; ++j) tile[2 * j][k] = even[j], tile[2 * j + 1][k] = odd[j];
       }
+      for (int64_t y = 0; y < rows; ++y)
+        for (int64_t k = 0; k < WlsLevel::pad; k += lanes<float>) {
+          float* x = v.even + r * v.apart + (row + y) * level.pitch + first + k;
+          store(x, load(x) + load(tile[y] + k));
+        }
+    }
   });
 }
 
-template <bool Diagonal>
+template <int Sources, bool Diagonal>
 void cycle_level(const WlsPlan& plan, const float* system, float* work, int depth, int threads);
 
+// Vectors of level `depth`: solution = cycle(source).
+template <int Sources>
 inline void cycle(const WlsPlan& plan, const float* system, float* work, int depth, int threads) {
-  depth == 0 ? cycle_level<false>(plan, system, work, depth, threads)
-             : cycle_level<true>(plan, system, work, depth, threads);
+  depth == 0 ? cycle_level<Sources, false>(plan, system, work, depth, threads)
+             : cycle_level<Sources, true>(plan, system, work, depth, threads);
 }
 
-// Vectors of level `depth`: solution = cycle(source).
-template <bool Diagonal>
+template <int Sources, bool Diagonal>
 void cycle_level(const WlsPlan& plan, const float* system, float* work, int depth, int threads) {
   const WlsLevel& level = plan.level[depth];
   const WlsMatrix m = matrix_of(system, level, depth == 0);
-  const WlsVectors v = vectors_of(work, level);
-  solve_even<Diagonal>(level, m, v, Neighbours::zero, threads);
+  const WlsVectors v = vectors_of(work, plan, depth);
+  solve_even<Sources, Diagonal>(level, m, v, Neighbours::zero, threads);
   if (depth + 1 == plan.levels) return;  // one line: solved
-  solve_odd<Diagonal>(level, m, v, threads);
+  solve_odd<Sources, Diagonal>(level, m, v, threads);
   const WlsLevel& next = plan.level[depth + 1];
-  const WlsVectors coarse = vectors_of(work, next);
-  restrict_residual<Diagonal>(level, m, v, next, coarse, threads);
-  cycle(plan, system, work, depth + 1, threads);
-  add_correction(level, v, next, coarse, threads);
-  solve_odd<Diagonal>(level, m, v, threads);
-  solve_even<Diagonal>(level, m, v, Neighbours::known, threads);
+  const WlsVectors coarse = vectors_of(work, plan, depth + 1);
+  restrict_residual<Sources, Diagonal>(level, m, v, next, coarse, threads);
+  cycle<Sources>(plan, system, work, depth + 1, threads);
+  add_correction<Sources>(level, v, next, coarse, threads);
+  solve_odd<Sources, Diagonal>(level, m, v, threads);
+  solve_even<Sources, Diagonal>(level, m, v, Neighbours::known, threads);
 }
 
 }  // namespace fastseg::FASTSEG_ISA

@@ -1,8 +1,8 @@
-// Conjugate gradients in float64 around the float32 cycle. Solution and residual are float64: rounded to float32, a
-// solution has a residual of about lambda * 1e4 * 6e-8, which is where float32 alone stalls. The direction and its
-// image under A may be rounded, since the residual follows them as they are.
+// Conjugate gradients around the float32 cycle. The solution is float64: rounded to float32, it would have a residual
+// of about lambda * 1e4 * 6e-8, which is where float32 alone stalls. Residual, direction and its image may be rounded:
+// what that parts from the solution, the true residual in float64 brings back every few steps.
 //
-// Floor, bytes a pixel and step: direction 12, its image 28, solution and residual 44, products 8.
+// Floor, bytes a pixel and step: product 8, direction 12, its image 24, solution and residual 32.
 #pragma once
 #include "wls_cycle.h"
 
@@ -21,37 +21,7 @@ inline void store_narrow(float* p, Vec<double> v) {
   std::memcpy(p, &narrow, sizeof narrow);
 }
 
-// The vectors of a solve on level 0, by parity.
-struct WlsIterates {
-  double *even_solution, *odd_solution;
-  float *even_direction, *odd_direction, *even_image, *odd_image;
-};
-
-// Rows whose sums share a slot, so that sums do not depend on the number of threads.
-constexpr int64_t wls_rows_a_slot = 8;
-
-// Calls body(row, sums) for all rows and adds up what it adds to its two sums.
-struct TwoSums {
-  double first, second;
-};
-template <class Body>
-inline TwoSums sum_rows(const WlsLevel& level, double* slots, int threads, const Body& body) {
-  const int64_t count = (level.rows + wls_rows_a_slot - 1) / wls_rows_a_slot;
-  parallel_spans(threads_for(level, threads), count, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      Vec<double> first{}, second{};
-      const int64_t last = (i + 1) * wls_rows_a_slot < level.rows ? (i + 1) * wls_rows_a_slot : level.rows;
-      for (int64_t y = i * wls_rows_a_slot; y < last; ++y) body(y, first, second);
-      slots[2 * i] = add_lanes(first);
-      slots[2 * i + 1] = add_lanes(second);
-    }
-  });
-  TwoSums total{0, 0};
-  for (int64_t i = 0; i < count; ++i) total.first += slots[2 * i], total.second += slots[2 * i + 1];
-  return total;
-}
-
-// A x at some lanes: x plus differences to neighbours times links.
+// A x at some lanes of even and of odd lines: x plus differences to neighbours times links.
 template <class T>
 inline Vec<double> image_of_even(const WlsMatrix& m, const T* even, const T* odd, int64_t i, int64_t pitch) {
   const Vec<double> x = load_wide(even + i);
@@ -67,67 +37,142 @@ inline Vec<double> image_of_odd(const WlsMatrix& m, const T* even, const T* odd,
          load_wide(m.left + i) * (x - load_wide(even + i)) + load_wide(m.right + i) * (x - load_wide(even + i + 1));
 }
 
-template <class T>
+template <class T, int Sources>
 class ConjugateGradients {
  public:
-  ConjugateGradients(WlsSolve& args, int threads)
+  // Of sources first, first + 1, ... of the call.
+  ConjugateGradients(const WlsSolve& args, int64_t first, int threads)
       : args_(args),
-        threads_(threads),
+        first_(first),
         plan_(wls_plan(args.height, args.width)),
         level_(plan_.level[0]),
+        threads_(threads_for(level_, threads)),
+        all_threads_(threads),
         matrix_(matrix_of(args.system, level_, true)),
-        cycle_(vectors_of(args.work, level_)),
-        slots_(2 * ((level_.rows + wls_rows_a_slot - 1) / wls_rows_a_slot)) {
-    for (int i = 0; i < plan_.levels; ++i) clear_borders(args.work + plan_.level[i].work, plan_.level[i], 4, threads);
-    float* rest = args.work + plan_.iterates;
-    if (level_.lines == 1)  // no odd line, and so nothing that would write its lane
-      for (int64_t y = 0; y < level_.rows; ++y) cycle_.odd[y * level_.pitch] = 0;
-    // Arrays of float64 are twice as long and have twice the border.
-    clear_wide_borders(reinterpret_cast<double*>(rest));
-    clear_borders(rest + 4 * level_.size, level_, 4, threads);
-    double* wide = origin(reinterpret_cast<double*>(rest), level_);
-    float* narrow = origin(rest + 4 * level_.size, level_);
-    const int64_t size = level_.size;
-    v_ = {wide, wide + size, narrow, narrow + size, narrow + 2 * size, narrow + 3 * size};
+        cycle_(vectors_of(args.work, plan_, 0)),
+        slots_(2 * Sources * slots()) {
+    for (int r = 0; r < Sources; ++r) {
+      float* work = args.work + r * plan_.work;
+      for (int i = 0; i < plan_.levels; ++i) clear_borders(work + plan_.level[i].work, plan_.level[i], 4, threads);
+      if (level_.lines == 1)  // no odd line, and so nothing that would write its lane
+        for (int64_t y = 0; y < level_.rows; ++y) cycle_.odd[r * plan_.work + y * level_.pitch] = 0;
+      float* iterates = work + plan_.iterates;
+      clear_wide_borders(reinterpret_cast<double*>(iterates));
+      clear_borders(iterates + 4 * level_.size, level_, 4, threads);
+    }
+    double* wide = origin(reinterpret_cast<double*>(args.work + plan_.iterates), level_);
+    float* narrow = origin(args.work + plan_.iterates + 4 * level_.size, level_);
+    even_solution_ = wide, odd_solution_ = wide + level_.size;
+    even_direction_ = narrow, odd_direction_ = narrow + level_.size;
+    even_image_ = narrow + 2 * level_.size, odd_image_ = narrow + 3 * level_.size;
   }
 
   void solve() {
-    const double size = read_source();
-    args_.iterations = 0;
-    args_.residual = 0;
-    double reached = size, before = size;
-    int stalled = 0;
-    while (reached > args_.tolerance * args_.tolerance * size && args_.iterations < args_.max_iterations) {
-      const double wanted = args_.tolerance * args_.tolerance * size;
-      descend(wanted > reliable * reached ? wanted : reliable * reached);
-      reached = true_residual();
-      // Rounding has parted the residual from the solution; from the true one it goes on, as long as that helps.
-      stalled = reached < 0.25 * before ? 0 : stalled + 1;
-      if (stalled > 2) break;
-      if (reached < before) before = reached;
+    const double tolerance = args_.tolerance * args_.tolerance;
+    for (int r = 0; r < Sources; ++r) {
+      clear_solution(r);
+      Progress& p = progress_[r];
+      p.size = p.reached = p.best = true_residual(r);
+      p.going = p.reached > 0;
+      p.wanted = tolerance * p.size;
     }
-    args_.residual = size > 0 ? __builtin_sqrt(reached / size) : 0;
-    write_solution();
+    while (any_going()) {
+      cycle<Sources>(plan_, args_.system, args_.work, 0, all_threads_);
+      turn();
+      image();
+      advance();
+      for (int r = 0; r < Sources; ++r)
+        if (progress_[r].going) judge(r);
+    }
+    for (int r = 0; r < Sources; ++r) {
+      const Progress& p = progress_[r];
+      args_.iterations[first_ + r] = p.steps;
+      args_.residual[first_ + r] = p.size > 0 ? __builtin_sqrt(p.reached / p.size) : 0;
+      write_solution(r);
+    }
   }
 
  private:
   static constexpr int64_t step = lanes<double>;
 
+  // Rows whose sums share a slot, so that sums do not depend on the number of threads.
+  static constexpr int64_t rows_a_slot = 8;
+
   // By how much the residual's sum of squares may fall before it is computed anew. Later, what rounding has added to it
   // would be a part of it that disturbs the directions.
   static constexpr double reliable = 1e-3;
 
+  // Of one source. Sizes are sums of squares.
+  struct Progress {
+    bool going = true;
+    int64_t steps = 0;
+    double size = 0, wanted = 0;   // of the source, and what the residual may have
+    double reached = 0, best = 0;  // the true residual, now and ever
+    double carried = 0;            // the residual that steps carry along
+    double length = 0, along = 0;  // the direction times its image and times the residual
+    int stalled = 0;               // true residuals since the best one
+  };
+
+  struct Sums {
+    double first[Sources] = {}, second[Sources] = {};
+  };
+
+  int64_t slots() const { return (level_.rows + rows_a_slot - 1) / rows_a_slot; }
   int64_t columns() const { return (level_.even_lines() + step - 1) / step * step; }
+
+  bool any_going() const {
+    for (const Progress& p : progress_)
+      if (p.going) return true;
+    return false;
+  }
+
+  // Whether a source goes on. Rounding parts the residual that is carried along from the solution; from the true one it
+  // goes on, as long as that helps.
+  void judge(int r) {
+    Progress& p = progress_[r];
+    const bool out = !(p.length > 0) || p.steps >= args_.max_iterations;
+    const double lowest = 0.81 * p.wanted;  // a margin for what rounding has lost
+    if (!out && p.carried > lowest && p.carried > reliable * p.reached) return;
+    p.reached = true_residual(r);
+    p.stalled = p.reached < 0.25 * p.best ? 0 : p.stalled + 1;
+    if (p.reached < p.best) p.best = p.reached;
+    p.going = !out && p.reached > p.wanted && p.stalled <= 2;
+  }
 
   template <class Body>
   void for_rows(const Body& body) const {
-    parallel_spans(threads_for(level_, threads_), level_.rows, [&](int64_t begin, int64_t end) {
+    parallel_spans(threads_, level_.rows, [&](int64_t begin, int64_t end) {
       for (int64_t y = begin; y < end; ++y) body(y);
     });
   }
 
+  // Calls body(row, first sums, second sums) for all rows; sums are vectors, one for each source.
+  template <class Body>
+  Sums sum_rows(const Body& body) {
+    parallel_spans(threads_, slots(), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        Vec<double> first[Sources], second[Sources];
+        for (int r = 0; r < Sources; ++r) first[r] = second[r] = Vec<double>{};
+        const int64_t last = (i + 1) * rows_a_slot < level_.rows ? (i + 1) * rows_a_slot : level_.rows;
+        for (int64_t y = i * rows_a_slot; y < last; ++y) body(y, first, second);
+        for (int r = 0; r < Sources; ++r) {
+          slots_[2 * (i * Sources + r)] = add_lanes(first[r]);
+          slots_[2 * (i * Sources + r) + 1] = add_lanes(second[r]);
+        }
+      }
+    });
+    Sums total;
+    for (int64_t i = 0; i < slots(); ++i)
+      for (int r = 0; r < Sources; ++r) {
+        total.first[r] += slots_[2 * (i * Sources + r)];
+        total.second[r] += slots_[2 * (i * Sources + r) + 1];
+      }
+    return total;
+  }
+
+  // Arrays of float64 are twice as long and have twice the border.
   void clear_wide_borders(double* arrays) {
-    parallel_spans(threads_for(level_, threads_), 2 * (level_.rows + 2), [&](int64_t begin, int64_t end) {
+    parallel_spans(threads_, 2 * (level_.rows + 2), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t row = i % (level_.rows + 2);
         const bool border = row == 0 || row == level_.rows + 1;
@@ -138,139 +183,142 @@ class ConjugateGradients {
     });
   }
 
-  // Residual = source, solution = 0; the sum of squares.
-  double read_source() {
+  void clear_solution(int r) {
+    const int64_t apart = r * plan_.work / 2;
     for_rows([&](int64_t y) {
-      for (int64_t k = 0, i = y * level_.pitch; k < columns(); k += step, i += step)
-        store(v_.even_solution + i, Vec<double>{}), store(v_.odd_solution + i, Vec<double>{});
+      for (int64_t k = 0, i = y * level_.pitch + apart; k < columns(); k += step, i += step)
+        store(even_solution_ + i, Vec<double>{}), store(odd_solution_ + i, Vec<double>{});
     });
-    return true_residual();
   }
 
-  // Steps until the residual that is carried along has at most `wanted` as its sum of squares.
-  void descend(double wanted) {
-    while (args_.iterations < args_.max_iterations) {
-      cycle(plan_, args_.system, args_.work, 0, threads_);
-      // The new direction is conjugate to the last one whatever the cycle's rounding does to its symmetry, and whether
-      // or not the residual has been brought back to the true one since.
-      turn(args_.iterations == 0 ? 0 : -overlap() / length_);
-      const TwoSums products = image();  // direction with its image, direction with the residual
-      if (!(products.first > 0)) return;
-      length_ = products.first;
-      ++args_.iterations;
-      if (!(advance(products.second / length_) > 0.81 * wanted)) return;  // a margin for what rounding has lost
-    }
-  }
-
-  // The cycle's solution times the direction's image.
-  double overlap() {
-    return sum_rows(level_, slots_.get(), threads_,
-                    [&](int64_t y, Vec<double>& sum, Vec<double>&) {
-                      for (int64_t k = 0, i = y * level_.pitch; k < columns(); k += step, i += step)
-                        sum += load_wide(cycle_.even + i) * load_wide(v_.even_image + i) +
-                               load_wide(cycle_.odd + i) * load_wide(v_.odd_image + i);
-                    })
-        .first;
-  }
-
-  void turn(double keep) {
+  // Direction = the cycle's solution, made conjugate to the last direction. That holds whatever the cycle's rounding
+  // does to its symmetry, and whether or not the residual has been brought back to the true one since.
+  void turn() {
+    const Sums overlap = sum_rows([&](int64_t y, Vec<double>* sum, Vec<double>*) {
+      for (int r = 0; r < Sources; ++r) {
+        if (progress_[r].steps == 0) continue;  // no image yet
+        for (int64_t k = 0, i = y * level_.pitch + r * plan_.work; k < columns(); k += step, i += step)
+          sum[r] += load_wide(cycle_.even + i) * load_wide(even_image_ + i) +
+                    load_wide(cycle_.odd + i) * load_wide(odd_image_ + i);
+      }
+    });
     const int64_t width = (level_.even_lines() + lanes<float> - 1) / lanes<float> * lanes<float>;
-    const Vec<float> factor = broadcast<Vec<float>>(float(keep));
-    const bool first = keep == 0;  // the direction may hold anything then
     for_rows([&](int64_t y) {
-      for (int64_t k = 0, i = y * level_.pitch; k < width; k += lanes<float>, i += lanes<float>) {
-        const Vec<float> even = load(cycle_.even + i), odd = load(cycle_.odd + i);
-        store(v_.even_direction + i, first ? even : even + factor * load(v_.even_direction + i));
-        store(v_.odd_direction + i, first ? odd : odd + factor * load(v_.odd_direction + i));
+      for (int r = 0; r < Sources; ++r) {
+        const Progress& p = progress_[r];
+        const bool alone = p.steps == 0 || !(p.length > 0);  // the direction may hold anything then
+        const Vec<float> keep = broadcast<Vec<float>>(alone ? 0.0f : float(-overlap.first[r] / p.length));
+        for (int64_t k = 0, i = y * level_.pitch + r * plan_.work; k < width; k += lanes<float>, i += lanes<float>) {
+          const Vec<float> even = load(cycle_.even + i), odd = load(cycle_.odd + i);
+          store(even_direction_ + i, alone ? even : even + keep * load(even_direction_ + i));
+          store(odd_direction_ + i, alone ? odd : odd + keep * load(odd_direction_ + i));
+        }
       }
     });
   }
 
   // The direction with the residual is not taken from the cycle's solution, to which it would be equal without
   // rounding: with what is left at the end it is not, and steps would lead astray.
-  TwoSums image() {
-    return sum_rows(level_, slots_.get(), threads_,
-                    [&](int64_t y, Vec<double>& with_image, Vec<double>& with_residual) {
-                      const float *even = v_.even_direction, *odd = v_.odd_direction;
-                      for (int64_t k = 0, i = y * level_.pitch; k < columns(); k += step, i += step) {
-                        const Vec<double> even_image = image_of_even(matrix_, even, odd, i, level_.pitch);
-                        const Vec<double> odd_image = image_of_odd(matrix_, even, odd, i, level_.pitch);
-                        store_narrow(v_.even_image + i, even_image);
-                        store_narrow(v_.odd_image + i, odd_image);
-                        with_image += load_wide(even + i) * even_image + load_wide(odd + i) * odd_image;
-                        with_residual += load_wide(even + i) * load_wide(cycle_.even_source + i) +
-                                         load_wide(odd + i) * load_wide(cycle_.odd_source + i);
-                      }
-                    });
+  void image() {
+    const Sums sums = sum_rows([&](int64_t y, Vec<double>* with_image, Vec<double>* with_residual) {
+      for (int64_t k = 0, i = y * level_.pitch; k < columns(); k += step, i += step) {
+        Vec<double> of_even[Sources], of_odd[Sources];
+        for (int r = 0; r < Sources; ++r) {
+          const float *even = even_direction_ + r * plan_.work, *odd = odd_direction_ + r * plan_.work;
+          of_even[r] = image_of_even(matrix_, even, odd, i, level_.pitch);
+          of_odd[r] = image_of_odd(matrix_, even, odd, i, level_.pitch);
+        }
+        for (int r = 0; r < Sources; ++r) {
+          const int64_t at = i + r * plan_.work;
+          const Vec<double> even = load_wide(even_direction_ + at), odd = load_wide(odd_direction_ + at);
+          store_narrow(even_image_ + at, of_even[r]);
+          store_narrow(odd_image_ + at, of_odd[r]);
+          with_image[r] += even * of_even[r] + odd * of_odd[r];
+          with_residual[r] += even * load_wide(cycle_.even_source + at) + odd * load_wide(cycle_.odd_source + at);
+        }
+      }
+    });
+    for (int r = 0; r < Sources; ++r) progress_[r].length = sums.first[r], progress_[r].along = sums.second[r];
   }
 
-  double advance(double length) {
-    const Vec<double> by = broadcast<Vec<double>>(length);
-    return sum_rows(level_, slots_.get(), threads_,
-                    [&](int64_t y, Vec<double>& squares, Vec<double>&) {
-                      const auto move = [&](int64_t i, const float* direction, const float* image, double* solution,
-                                            float* source) {
-                        store(solution + i, load(solution + i) + by * load_wide(direction + i));
-                        const Vec<double> left = load_wide(source + i) - by * load_wide(image + i);
-                        store_narrow(source + i, left);
-                        return left * left;
-                      };
-                      for (int64_t k = 0, i = y * level_.pitch; k < columns(); k += step, i += step)
-                        squares += move(i, v_.even_direction, v_.even_image, v_.even_solution, cycle_.even_source) +
-                                   move(i, v_.odd_direction, v_.odd_image, v_.odd_solution, cycle_.odd_source);
-                    })
-        .first;
+  void advance() {
+    const Sums squares = sum_rows([&](int64_t y, Vec<double>* sum, Vec<double>*) {
+      for (int r = 0; r < Sources; ++r) {
+        const Progress& p = progress_[r];
+        if (!p.going || !(p.length > 0)) continue;
+        const Vec<double> by = broadcast<Vec<double>>(p.along / p.length);
+        const auto move = [&](int64_t k, const float* direction, const float* image, double* solution, float* source) {
+          const int64_t narrow = y * level_.pitch + r * plan_.work + k,
+                        wide = y * level_.pitch + r * plan_.work / 2 + k;
+          store(solution + wide, load(solution + wide) + by * load_wide(direction + narrow));
+          const Vec<double> left = load_wide(source + narrow) - by * load_wide(image + narrow);
+          store_narrow(source + narrow, left);
+          return left * left;
+        };
+        for (int64_t k = 0; k < columns(); k += step)
+          sum[r] += move(k, even_direction_, even_image_, even_solution_, cycle_.even_source) +
+                    move(k, odd_direction_, odd_image_, odd_solution_, cycle_.odd_source);
+      }
+    });
+    for (int r = 0; r < Sources; ++r) {
+      progress_[r].carried = squares.first[r];
+      if (progress_[r].going && progress_[r].length > 0) ++progress_[r].steps;
+    }
   }
 
   // Residual = source - A solution, in float64; the sum of squares.
-  double true_residual() {
-    return sum_rows(level_, slots_.get(), threads_,
-                    [&](int64_t y, Vec<double>& squares, Vec<double>&) {
-                      constexpr int64_t chunk = 64;
-                      const T* row = static_cast<const T*>(args_.source) + y * args_.width;
-                      for (int64_t first = 0; first < columns(); first += chunk) {
-                        double even[chunk], odd[chunk];  // of the source
-                        const int64_t count = columns() - first < chunk ? columns() - first : chunk;
-                        for (int64_t k = 0; k < count; ++k) {
-                          const int64_t x = 2 * (first + k);
-                          even[k] = x < args_.width ? double(row[x]) : 0.0;
-                          odd[k] = x + 1 < args_.width ? double(row[x + 1]) : 0.0;
-                        }
-                        for (int64_t k = 0; k < count; k += step) {
-                          const int64_t i = y * level_.pitch + first + k;
-                          const double *u = v_.even_solution, *v = v_.odd_solution;
-                          const Vec<double> even_left = load(even + k) - image_of_even(matrix_, u, v, i, level_.pitch);
-                          const Vec<double> odd_left = load(odd + k) - image_of_odd(matrix_, u, v, i, level_.pitch);
-                          store_narrow(cycle_.even_source + i, even_left);
-                          store_narrow(cycle_.odd_source + i, odd_left);
-                          squares += even_left * even_left + odd_left * odd_left;
-                        }
-                      }
-                    })
-        .first;
+  double true_residual(int r) {
+    const T* source = static_cast<const T*>(args_.source) + (first_ + r) * args_.height * args_.width;
+    const double *u = even_solution_ + r * plan_.work / 2, *v = odd_solution_ + r * plan_.work / 2;
+    return sum_rows([&](int64_t y, Vec<double>* squares, Vec<double>*) {
+             constexpr int64_t chunk = 64;
+             const T* row = source + y * args_.width;
+             for (int64_t first = 0; first < columns(); first += chunk) {
+               double even[chunk], odd[chunk];  // of the source
+               const int64_t count = columns() - first < chunk ? columns() - first : chunk;
+               for (int64_t k = 0; k < count; ++k) {
+                 const int64_t x = 2 * (first + k);
+                 even[k] = x < args_.width ? double(row[x]) : 0.0;
+                 odd[k] = x + 1 < args_.width ? double(row[x + 1]) : 0.0;
+               }
+               for (int64_t k = 0; k < count; k += step) {
+                 const int64_t i = y * level_.pitch + first + k, to = i + r * plan_.work;
+                 const Vec<double> of_even = load(even + k) - image_of_even(matrix_, u, v, i, level_.pitch);
+                 const Vec<double> of_odd = load(odd + k) - image_of_odd(matrix_, u, v, i, level_.pitch);
+                 store_narrow(cycle_.even_source + to, of_even);
+                 store_narrow(cycle_.odd_source + to, of_odd);
+                 squares[0] += of_even * of_even + of_odd * of_odd;
+               }
+             }
+           })
+        .first[0];
   }
 
-  void write_solution() {
+  void write_solution(int r) {
+    T* solution = static_cast<T*>(args_.solution) + (first_ + r) * args_.height * args_.width;
     for_rows([&](int64_t y) {
-      T* row = static_cast<T*>(args_.solution) + y * args_.width;
-      const int64_t at = y * level_.pitch;
+      T* row = solution + y * args_.width;
+      const int64_t at = y * level_.pitch + r * plan_.work / 2;
       for (int64_t k = 0; k < level_.odd_lines(); ++k) {
-        row[2 * k] = T(v_.even_solution[at + k]);
-        row[2 * k + 1] = T(v_.odd_solution[at + k]);
+        row[2 * k] = T(even_solution_[at + k]);
+        row[2 * k + 1] = T(odd_solution_[at + k]);
       }
-      if (args_.width % 2) row[args_.width - 1] = T(v_.even_solution[at + level_.even_lines() - 1]);
+      if (args_.width % 2) row[args_.width - 1] = T(even_solution_[at + level_.even_lines() - 1]);
     });
   }
 
-  WlsSolve& args_;
-  const int threads_;
+  const WlsSolve& args_;
+  const int64_t first_;
   const WlsPlan plan_;
   const WlsLevel& level_;
+  const int threads_, all_threads_;  // for level 0, and for those that are large enough
   const WlsMatrix matrix_;
   const WlsVectors cycle_;
   const Scratch<double> slots_;
-  WlsIterates v_;
-  double length_ = 0;  // the direction times its image
+  Progress progress_[Sources];
+  // Of the first source; those of the next one are WlsPlan::work floats further on.
+  double *even_solution_, *odd_solution_;
+  float *even_direction_, *odd_direction_, *even_image_, *odd_image_;
 };
 
 }  // namespace fastseg::FASTSEG_ISA

@@ -64,31 +64,23 @@ inline void clear_borders(float* arrays, const WlsLevel& level, int64_t count, i
   });
 }
 
-// Calls body(first line, std::integral_constant<int, vectors>) over all lines of one parity, several vectors at once so
-// that their recurrences run side by side. Vectors cover whole runs of `pad` lines; lanes beyond the last line hold
+// Calls body(first line, std::integral_constant<int, vectors>) over all lines of one parity. About four recurrences run
+// side by side, of vectors or of sources. Vectors cover whole runs of `pad` lines; lanes beyond the last line hold
 // zeros everywhere.
-template <class Body>
+template <int Sources, class Body>
 inline void for_line_blocks(const WlsLevel& level, int threads, const Body& body) {
+  constexpr int64_t wide = Sources == 1 ? 4 : 2;
   const int64_t runs = (level.even_lines() + WlsLevel::pad - 1) / WlsLevel::pad;
   const int64_t vectors = runs * (WlsLevel::pad / lanes<float>);
   threads = threads_for(level, threads);
-  const int64_t wide = vectors / 4;
-  if (wide >= threads) {
-    parallel_spans(threads, (vectors + 3) / 4, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        if (4 * i + 4 <= vectors)
-          body(4 * i * lanes<float>, std::integral_constant<int, 4>{});
-        else
-          for (int64_t v = 4 * i; v < vectors; ++v) body(v * lanes<float>, std::integral_constant<int, 1>{});
-      }
-    });
-  } else {
-    parallel_spans(threads, vectors, [&](int64_t begin, int64_t end) {
-      int64_t v = begin;
-      for (; v + 2 <= end; v += 2) body(v * lanes<float>, std::integral_constant<int, 2>{});
-      if (v < end) body(v * lanes<float>, std::integral_constant<int, 1>{});
-    });
-  }
+  const int64_t blocks = (vectors + wide - 1) / wide;
+  const bool narrow = blocks < threads;
+  parallel_spans(threads, narrow ? vectors : blocks, [&](int64_t begin, int64_t end) {
+    const int64_t last = narrow || end * wide > vectors ? (narrow ? end : vectors) : end * wide;
+    int64_t v = narrow ? begin : begin * wide;
+    for (; v + wide <= last; v += wide) body(v * lanes<float>, std::integral_constant<int, int(wide)>{});
+    for (; v < last; ++v) body(v * lanes<float>, std::integral_constant<int, 1>{});
+  });
 }
 
 // The links of odd line `at` times the values of its even neighbours.

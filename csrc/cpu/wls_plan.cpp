@@ -36,6 +36,8 @@ WlsPlan wls_plan(int64_t height, int64_t width) {
   // The solution in float64, direction and its image, each of two parities.
   plan.iterates = plan.work;
   plan.work += (2 * 2 + 4) * plan.level[0].size;
+  // Sources lie this far from each other; a multiple of 4 KB would make their vectors share sets of the caches.
+  plan.work = rounded_up(plan.work, 1024) + 17 * WlsLevel::pad;
   plan.scratch_of_odd = 4 * largest[0];
   plan.scratch_made = plan.scratch_of_odd + 4 * largest[1];
   plan.scratch = plan.scratch_made + 8 * larger(largest[0], largest[1]);

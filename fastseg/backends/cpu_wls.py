@@ -34,23 +34,23 @@ def wls_setup(guide: Tensor, lambda_: float, alpha: float, eps: float) -> Tensor
 def wls_solve(system: Tensor, src: Tensor, tol: float, max_iterations: int) -> tuple[Tensor, list[int], list[float]]:
     """Solutions for src (C, H, W), float32 or float64, with the steps and the relative residual of each."""
     src = src.contiguous()
-    channels, height, width = src.shape
-    work = memory.empty(_C.wls_plan(height, width)[2])
+    sources, height, width = src.shape
+    work = memory.empty(_C.wls_plan(height, width)[2] * min(sources, _C.wls_together))
     solution = memory.empty_like(src)
-    steps, residuals = [], []
-    for channel in range(channels):
-        count, residual = _C.wls_solve(
-            height,
-            width,
-            system.data_ptr(),
-            src[channel].data_ptr(),
-            solution[channel].data_ptr(),
-            ELEMENT[src.dtype],
-            work.data_ptr(),
-            tol,
-            max_iterations,
-            torch.get_num_threads(),
-        )
-        steps.append(count)
-        residuals.append(residual)
-    return solution, steps, residuals
+    steps, residuals = torch.zeros(sources, dtype=torch.int64), torch.zeros(sources, dtype=torch.float64)
+    _C.wls_solve(
+        sources,
+        height,
+        width,
+        system.data_ptr(),
+        src.data_ptr(),
+        solution.data_ptr(),
+        ELEMENT[src.dtype],
+        work.data_ptr(),
+        tol,
+        max_iterations,
+        steps.data_ptr(),
+        residuals.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return solution, steps.tolist(), residuals.tolist()

@@ -47,21 +47,24 @@ struct WlsSetup {
 };
 
 struct WlsSolve {
-  int64_t height, width;
+  // As many sources are solved side by side.
+  static constexpr int64_t together = 3;
+
+  int64_t sources, height, width;
   const float* system;
-  const void* source;  // [height, width], dense
-  void* solution;      // likewise, written; may be source
-  Element type;        // float32 or float64
-  float* work;         // uninitialised
-  double tolerance;    // of |g - A u| / |g|
-  int64_t max_iterations;
-  int64_t iterations;  // written
-  double residual;     // |g - A u| / |g| of the solution before it is rounded, written
+  const void* source;      // [sources, height, width], dense
+  void* solution;          // likewise, written
+  Element type;            // float32 or float64
+  float* work;             // uninitialised, WlsPlan::work for each of min(sources, together)
+  double tolerance;        // of |g - A u| / |g|
+  int64_t max_iterations;  // of each source
+  int64_t* iterations;     // [sources], written
+  double* residual;        // [sources], |g - A u| / |g| of the solution before it is rounded, written
 };
 
 namespace cpu {
 void wls_setup(const WlsSetup& args, int threads);
-void wls_solve(WlsSolve& args, int threads);
+void wls_solve(const WlsSolve& args, int threads);
 }  // namespace cpu
 
 }  // namespace fastseg
