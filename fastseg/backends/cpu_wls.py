@@ -14,8 +14,9 @@ def wls_setup(guide: Tensor, lambda_: float, alpha: float, eps: float) -> Tensor
     """The multigrid hierarchy of one guide (H, W), float32 or float64, as one opaque tensor."""
     height, width = guide.shape
     guide = guide.contiguous()
-    floats, scratch_floats, _ = _C.wls_plan(height, width)
-    system, scratch = memory.empty(floats), memory.empty(scratch_floats)
+    floats, scratch_floats, work_floats = _C.wls_plan(height, width)
+    # As large as the workspace of a solve, which then gets this very memory, page faults and all.
+    system, scratch = memory.empty(floats), memory.empty(max(scratch_floats, work_floats))
     _C.wls_setup(
         height,
         width,
