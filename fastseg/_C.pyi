@@ -1,4 +1,5 @@
 # The compiled module, as csrc/bindings.cpp defines it.
+from fastseg.backends.cpu_fast_global_smoother import Images
 from fastseg.backends.views import Vector, View
 
 compiler: str
@@ -126,6 +127,23 @@ def separable_conv_forward(
     pointwise_weight: int,
     pointwise_bias: Vector | None,
     y: View,
+    threads: int,
+    /,
+) -> None: ...
+def fast_global_smoother(
+    batch: int,
+    channels: int,
+    height: int,
+    width: int,
+    src: Images,
+    guide: Images,
+    guide_channels: int,
+    dst: Images,
+    lambda_: float,
+    sigma: float,
+    attenuation: float,
+    iterations: int,
+    adjoint: bool,
     threads: int,
     /,
 ) -> None: ...

@@ -5,6 +5,7 @@
 
 #include "fastseg/cpu/capability.h"
 #include "fastseg/depthwise.h"
+#include "fastseg/fast_global_smoother.h"
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
@@ -22,6 +23,7 @@ namespace fastseg {
   void pointwise_conv_gradient(const PointwiseConvGradient&, int threads, bool);      \
   void separable_conv_forward(const SeparableConvForward&, int threads, bool);        \
   bool separable_conv_pays(const SeparableConvForward&);                              \
+  void fast_global_smoother(const FastGlobalSmoother&, int threads, bool);            \
   }
 FASTSEG_DECLARE_BUILD(baseline)
 #ifdef FASTSEG_X86
@@ -164,6 +166,11 @@ void pointwise_conv(const PointwiseConv& args, int threads) {
 void pointwise_conv_gradient(const PointwiseConvGradient& args, int threads) {
   const int64_t work = args.batch * args.pixels * args.inputs * args.outputs / 16;
   FASTSEG_CALL_BUILD(pointwise_conv_gradient, args, work < serial_elements || threads < 1 ? 1 : threads, false);
+}
+
+void fast_global_smoother(const FastGlobalSmoother& args, int threads) {
+  const int64_t work = args.batch * args.channels * args.height * args.width * args.iterations;
+  FASTSEG_CALL_BUILD(fast_global_smoother, args, work < serial_elements || threads < 1 ? 1 : threads, false);
 }
 
 }  // namespace cpu

@@ -1,0 +1,61 @@
+// Elementary functions of vectors, for the vector extensions have none.
+#pragma once
+#include "fastseg/cpu/vec.h"
+
+namespace fastseg::FASTSEG_ISA {
+
+// exp by n * ln 2 + r, |r| <= ln 2 / 2: a polynomial of r (Cephes), and n added to the exponent's bits. At most two
+// units in the last place off; 0 where the result would be below the smallest normal number.
+inline Vec<float> exp(Vec<float> x) {
+  typedef int32_t Int __attribute__((vector_size(vector_bytes)));
+  const Vec<float> low = broadcast<Vec<float>>(-87.336543f), high = broadcast<Vec<float>>(88.722839f);
+  const Vec<float> inside = x < low ? low : x > high ? high : x;
+  const float shift = 12582912.0f;  // adding it rounds to an integer, which stands in the last bits then
+  const Vec<float> shifted = inside * 1.44269504f + shift, n = shifted - shift;
+  const Vec<float> r = inside - n * 0.693359375f + n * 2.12194440e-4f;
+  Vec<float> p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  const Vec<float> y = (Vec<float>)((Int)p + ((Int)shifted << 23));
+  const Vec<float> zero = {}, infinity = zero + __builtin_inff();
+  return x < low ? zero : x > high ? infinity : x == x ? y : x;
+}
+
+inline Vec<double> exp(Vec<double> x) {
+  typedef int64_t Int __attribute__((vector_size(vector_bytes)));
+  const Vec<double> low = broadcast<Vec<double>>(-708.39641853226408),
+                    high = broadcast<Vec<double>>(709.78271289338397);
+  const Vec<double> inside = x < low ? low : x > high ? high : x;
+  const double shift = 6755399441055744.0;
+  const Vec<double> shifted = inside * 1.4426950408889634 + shift, n = shifted - shift;
+  const Vec<double> r = inside - n * 6.93145751953125e-1 - n * 1.42860682030941723212e-6;
+  const Vec<double> rr = r * r;
+  const Vec<double> p =
+      r * ((rr * 1.26177193074810590878e-4 + 3.02994407707441961300e-2) * rr + 9.99999999999999999910e-1);
+  const Vec<double> q =
+      ((rr * 3.00198505138664455042e-6 + 2.52448340349684104192e-3) * rr + 2.27265548208155028766e-1) * rr + 2.0;
+  const Vec<double> e = p / (q - p) * 2.0 + 1.0;
+  const Vec<double> y = (Vec<double>)((Int)e + ((Int)shifted << 52));
+  const Vec<double> zero = {}, infinity = zero + __builtin_inf();
+  return x < low ? zero : x > high ? infinity : x == x ? y : x;
+}
+
+template <class V>
+inline V abs(V x) {
+  return x < 0 ? -x : x;
+}
+
+// Compilers make one instruction of the loop.
+inline Vec<float> sqrt(Vec<float> x) {
+  for (int i = 0; i < lanes<float>; ++i) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+}
+inline Vec<double> sqrt(Vec<double> x) {
+  for (int i = 0; i < lanes<double>; ++i) x[i] = __builtin_sqrt(x[i]);
+  return x;
+}
+
+}  // namespace fastseg::FASTSEG_ISA
