@@ -169,8 +169,8 @@ void pointwise_conv_gradient(const PointwiseConvGradient& args, int threads) {
 }
 
 void fast_global_smoother(const FastGlobalSmoother& args, int threads) {
-  const int64_t work = args.batch * args.channels * args.height * args.width * args.iterations;
-  FASTSEG_CALL_BUILD(fast_global_smoother, args, work < serial_elements || threads < 1 ? 1 : threads, false);
+  const int64_t pixels = args.batch * args.channels * args.height * args.width;
+  FASTSEG_CALL_BUILD(fast_global_smoother, args, pixels < serial_elements || threads < 1 ? 1 : threads, false);
 }
 
 }  // namespace cpu

@@ -63,7 +63,7 @@ class Smoother {
         thread_memory_(work_ + plan.channels * plan.image()) {}
 
   void smooth(int64_t n) {
-    weigh(n);
+    if (args_.adjoint) each_bundle(plan_.rows, [&](int64_t b, A* scratch) { weigh(n, b, scratch); });
     for (int64_t first = 0; first < args_.channels; first += plan_.channels)
       smooth_channels(n, first, first + plan_.channels < args_.channels ? first + plan_.channels : args_.channels);
   }
@@ -80,12 +80,10 @@ class Smoother {
     });
   }
 
-  void weigh(int64_t n) {
-    each_bundle(plan_.rows, [&](int64_t b, A* scratch) {
-      GuideLines<A> guide(args_.guide, n, args_.guide_channels, plan_.height, plan_.width, plan_.columns);
-      weigh_rows(guide, b * bundle<A>, plan_.height, plan_.width, A(args_.sigma), scratch,
-                 row_weights_ + b * plan_.columns * bundle<A>, column_weights_);
-    });
+  void weigh(int64_t n, int64_t b, A* scratch) {
+    GuideLines<A> guide(args_.guide, n, args_.guide_channels, plan_.height, plan_.width, plan_.columns);
+    weigh_rows(guide, b * bundle<A>, plan_.height, plan_.width, A(args_.sigma), scratch,
+               row_weights_ + b * plan_.columns * bundle<A>, column_weights_);
   }
 
   void smooth_channels(int64_t n, int64_t first, int64_t last) {
@@ -107,6 +105,7 @@ class Smoother {
     each_bundle(plan_.rows, [&](int64_t b, A* scratch) {
       A *lines = scratch, *gain = lines + plan_.line, *carry = gain + plan_.line;
       const int64_t row = b * bundle<A>;
+      if (reads && first == 0) weigh(n, b, scratch);
       factorise(row_weights_ + row * plan_.columns, plan_.width, lambda, gain, carry);
       for (int64_t c = first; c < last; ++c) {
         if (reads)
