@@ -91,6 +91,7 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
     ),
     "fast_global_smoother": (
         Candidate("cpu", "fastseg.backends.cpu_fast_global_smoother", _cpu_refusal),
+        Candidate("triton", "fastseg.backends.triton.fast_global_smoother", _triton_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
 }
