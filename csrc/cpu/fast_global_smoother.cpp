@@ -14,6 +14,7 @@
 
 #include "fast_global_smoother_weights.h"
 #include "fastseg/cpu/memory.h"
+#include "fastseg/cpu/phases.h"
 
 namespace fastseg::FASTSEG_ISA {
 namespace {
@@ -53,90 +54,89 @@ class Smoother {
  public:
   using A = compute_t<T>;
 
-  Smoother(const FastGlobalSmoother& args, const Plan<A>& plan, A* memory, int threads)
+  // Of the images from first_image on; memory for as many threads as run it.
+  Smoother(const FastGlobalSmoother& args, const Plan<A>& plan, A* memory, int64_t first_image)
       : args_(args),
         plan_(plan),
-        threads_(threads),
+        first_image_(first_image),
         row_weights_(memory),
         column_weights_{row_weights_ + plan.row_weights(), plan.pitch},
         work_(column_weights_.data + plan.image()),
         thread_memory_(work_ + plan.channels * plan.image()) {}
 
-  void smooth(int64_t n) {
-    if (args_.adjoint) each_bundle(plan_.rows, [&](int64_t b, A* scratch) { weigh(n, b, scratch); });
-    for (int64_t first = 0; first < args_.channels; first += plan_.channels)
-      smooth_channels(n, first, first + plan_.channels < args_.channels ? first + plan_.channels : args_.channels);
+  // Phases of one image after another: each is a pass over bundles of rows or of columns.
+  int64_t phases() const { return args_.batch * phases_of_image(); }
+  int64_t tasks(int64_t phase) const { return (along_rows(phase) ? plan_.rows : plan_.columns) / bundle<A>; }
+
+  void run(int64_t phase, int64_t b, int thread) const {
+    A* scratch = thread_memory_ + thread * plan_.thread();
+    const int64_t n = first_image_ + phase / phases_of_image(), pass = phase % phases_of_image() - args_.adjoint;
+    if (pass < 0) return weigh(n, b, scratch);
+    const int64_t first = pass / passes() * plan_.channels, number = pass % passes();
+    const int64_t last = first + plan_.channels < args_.channels ? first + plan_.channels : args_.channels;
+    if (pass == 0 && !args_.adjoint) weigh(n, b, scratch);
+    const bool reads = number == 0, writes = number == passes() - 1;
+    if (along_rows(phase))
+      smooth_rows(n, b, first, last, lambda(number / 2), reads, writes, scratch);
+    else
+      smooth_columns(n, b, first, last, lambda(number / 2), reads, writes, scratch);
   }
 
  private:
-  // body(bundle, scratch) for every bundle, with scratch of the thread's own.
-  template <class Body>
-  void each_bundle(int64_t lines, const Body& body) {
-    const int64_t bundles = lines / bundle<A>;
-    parallel_spans(threads_, threads_, [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; ++t)
-        for (int64_t b = bundles * t / threads_; b < bundles * (t + 1) / threads_; ++b)
-          body(b, thread_memory_ + t * plan_.thread());
-    });
+  int64_t passes() const { return 2 * args_.iterations; }
+  // The adjoint begins with columns, whose weights need a phase before: those of a bundle come from all rows.
+  int64_t phases_of_image() const {
+    return args_.adjoint + (args_.channels + plan_.channels - 1) / plan_.channels * passes();
+  }
+  bool along_rows(int64_t phase) const { return phase % phases_of_image() % 2 == 0; }
+
+  A lambda(int64_t iteration) const {
+    double lambda = args_.lambda;
+    if (args_.adjoint) iteration = args_.iterations - 1 - iteration;
+    for (int64_t i = 0; i < iteration; ++i) lambda *= args_.attenuation;
+    return A(lambda);
   }
 
-  void weigh(int64_t n, int64_t b, A* scratch) {
+  void weigh(int64_t n, int64_t b, A* scratch) const {
     GuideLines<A> guide(args_.guide, n, args_.guide_channels, plan_.height, plan_.width, plan_.columns);
     weigh_rows(guide, b * bundle<A>, plan_.height, plan_.width, A(args_.sigma), scratch,
                row_weights_ + b * plan_.columns * bundle<A>, column_weights_);
   }
 
-  void smooth_channels(int64_t n, int64_t first, int64_t last) {
-    const int64_t passes = 2 * args_.iterations;
-    for (int64_t pass = 0; pass < passes; ++pass) {
-      const int64_t iteration = args_.adjoint ? args_.iterations - 1 - pass / 2 : pass / 2;
-      double lambda = args_.lambda;
-      for (int64_t i = 0; i < iteration; ++i) lambda *= args_.attenuation;
-      const bool reads = pass == 0, writes = pass == passes - 1;
-      if ((pass % 2 == 0) != args_.adjoint)
-        along_rows(n, first, last, A(lambda), reads, writes);
+  // The first pass reads src, the last one writes dst.
+  void smooth_rows(int64_t n, int64_t b, int64_t first, int64_t last, A lambda, bool reads, bool writes,
+                   A* scratch) const {
+    A *lines = scratch, *gain = lines + plan_.line, *carry = gain + plan_.line;
+    const int64_t row = b * bundle<A>;
+    factorise(row_weights_ + row * plan_.columns, plan_.width, lambda, gain, carry);
+    for (int64_t c = first; c < last; ++c) {
+      if (reads)
+        rows_to_bundle(rows(args_.src, n, c), row, plan_.columns, lines);
       else
-        along_columns(n, first, last, A(lambda), reads, writes);
+        rows_to_bundle(work(c - first), row, plan_.columns, lines);
+      solve(lines, plan_.width, gain, carry);
+      if (writes)
+        bundle_to_rows(lines, row, plan_.columns, rows(args_.dst, n, c));
+      else
+        bundle_to_rows(lines, row, plan_.columns, work(c - first));
     }
   }
 
-  // The first pass reads src, the last one writes dst.
-  void along_rows(int64_t n, int64_t first, int64_t last, A lambda, bool reads, bool writes) {
-    each_bundle(plan_.rows, [&](int64_t b, A* scratch) {
-      A *lines = scratch, *gain = lines + plan_.line, *carry = gain + plan_.line;
-      const int64_t row = b * bundle<A>;
-      if (reads && first == 0) weigh(n, b, scratch);
-      factorise(row_weights_ + row * plan_.columns, plan_.width, lambda, gain, carry);
-      for (int64_t c = first; c < last; ++c) {
-        if (reads)
-          rows_to_bundle(rows(args_.src, n, c), row, plan_.columns, lines);
-        else
-          rows_to_bundle(work(c - first), row, plan_.columns, lines);
-        solve(lines, plan_.width, gain, carry);
-        if (writes)
-          bundle_to_rows(lines, row, plan_.columns, rows(args_.dst, n, c));
-        else
-          bundle_to_rows(lines, row, plan_.columns, work(c - first));
-      }
-    });
-  }
-
-  void along_columns(int64_t n, int64_t first, int64_t last, A lambda, bool reads, bool writes) {
-    each_bundle(plan_.columns, [&](int64_t b, A* scratch) {
-      A *gain = scratch, *carry = gain + plan_.line;
-      const int64_t column = b * bundle<A>;
-      factorise(column_weights_.at(0, column), plan_.height, lambda, gain, carry);
-      for (int64_t c = first; c < last; ++c) {
-        A* lines = work(c - first).at(0, column);
-        if (reads) copy(rows(args_.src, n, c), work(c - first), column);
-        solve(lines, plan_.height, gain, carry);
-        if (writes) copy(work(c - first), rows(args_.dst, n, c), column);
-      }
-    });
+  void smooth_columns(int64_t n, int64_t b, int64_t first, int64_t last, A lambda, bool reads, bool writes,
+                      A* scratch) const {
+    A *gain = scratch, *carry = gain + plan_.line;
+    const int64_t column = b * bundle<A>;
+    factorise(column_weights_.at(0, column), plan_.height, lambda, gain, carry);
+    for (int64_t c = first; c < last; ++c) {
+      A* lines = work(c - first).at(0, column);
+      if (reads) copy(rows(args_.src, n, c), work(c - first), column);
+      solve(lines, plan_.height, gain, carry);
+      if (writes) copy(work(c - first), rows(args_.dst, n, c), column);
+    }
   }
 
   template <class From, class To>
-  void copy(const From& from, const To& to, int64_t column) {
+  void copy(const From& from, const To& to, int64_t column) const {
     for (int64_t y = 0; y < plan_.height; ++y)
       for (int64_t x = column; x < column + bundle<A>; x += lanes<A>) to.write(y, x, from.read(y, x));
   }
@@ -149,7 +149,7 @@ class Smoother {
 
   const FastGlobalSmoother& args_;
   const Plan<A>& plan_;
-  int threads_;
+  int64_t first_image_;
   A* row_weights_;  // [row bundles][columns][bundle]
   ColumnBundles<A> column_weights_;
   A* work_;  // [channels in flight], column bundles
@@ -161,19 +161,30 @@ class Smoother {
 void fast_global_smoother(const FastGlobalSmoother& args, int threads, bool) {
   with_pixel(args.src.type, [&](auto pixel) {
     using T = decltype(pixel);
-    const Plan<compute_t<T>> plan(args);
-    // Small images have too few bundles for all threads: they go to threads whole.
+    using A = compute_t<T>;
+    const Plan<A> plan(args);
+    // Small images have too few bundles for all threads: they go to threads whole, as calls of their own.
     constexpr int64_t small = 256 * 256;
-    const int outer = args.batch > 1 && args.height * args.width <= small ? threads : 1;
-    const int inner = threads / outer;
-    const int64_t elements = rounded_up(plan.elements(inner), 64);
-    const cpu::Block memory(outer * elements * int64_t(sizeof(compute_t<T>)));
-    parallel_spans(outer, outer, [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; ++t) {
-        Smoother<T> smoother(args, plan, static_cast<compute_t<T>*>(memory.data()) + t * elements, inner);
-        for (int64_t n = args.batch * t / outer; n < args.batch * (t + 1) / outer; ++n) smoother.smooth(n);
-      }
-    });
+    if (threads > 1 && args.batch > 1 && args.height * args.width <= small) {
+      const int64_t elements = rounded_up(plan.elements(1), 64);
+      const cpu::Block memory(threads * elements * int64_t(sizeof(A)));
+      FastGlobalSmoother one = args;
+      one.batch = 1;
+      parallel_phases(
+          threads, 1, [&](int64_t) { return args.batch; },
+          [&](int64_t, int64_t n, int thread) {
+            const Smoother<T> smoother(one, plan, static_cast<A*>(memory.data()) + thread * elements, n);
+            parallel_phases(
+                1, smoother.phases(), [&](int64_t phase) { return smoother.tasks(phase); },
+                [&](int64_t phase, int64_t task, int) { smoother.run(phase, task, 0); });
+          });
+      return;
+    }
+    const cpu::Block memory(plan.elements(threads) * int64_t(sizeof(A)));
+    const Smoother<T> smoother(args, plan, static_cast<A*>(memory.data()), 0);
+    parallel_phases(
+        threads, smoother.phases(), [&](int64_t phase) { return smoother.tasks(phase); },
+        [&](int64_t phase, int64_t task, int thread) { smoother.run(phase, task, thread); });
   });
 }
 
