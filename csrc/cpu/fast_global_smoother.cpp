@@ -2,10 +2,10 @@
 // the processor has.
 //
 // Floor: src and the guide read once, dst written once. An iteration is two passes, along rows and along columns; each
-// reads an image and the weights and writes the image (12 bytes a pixel, from the outer caches while an image and its
-// weights fit there). A pass is 3 divisions and additions for the factors, and 6 additions and multiplications a
-// channel; transposing rows to lanes and back takes as many instructions again. So it is bound by the latency of the
-// recurrences first, and by the caches after: see fast_global_smoother_lines.h.
+// reads the image and the weights and writes the image (12 bytes a pixel, from the outer caches while an image and its
+// weights fit there). A pass has 2 divisions and 3 additions and multiplications for the factors, and 6 for each
+// channel; to transpose rows to lanes and back takes about as many instructions again. The latency of the recurrences
+// decides, and after it the caches: see fast_global_smoother_lines.h.
 //
 // Between passes the image lies in bundles of columns: a pass along columns works in place on one contiguous bundle,
 // and a pass along rows reads contiguous pieces of as many rows. No line's arithmetic depends on any other line, so
@@ -15,6 +15,7 @@
 #include "fast_global_smoother_weights.h"
 #include "fastseg/cpu/memory.h"
 #include "fastseg/cpu/phases.h"
+#include "fastseg/cpu/subnormals.h"
 
 namespace fastseg::FASTSEG_ISA {
 namespace {
@@ -69,6 +70,7 @@ class Smoother {
   int64_t tasks(int64_t phase) const { return (along_rows(phase) ? plan_.rows : plan_.columns) / bundle<A>; }
 
   void run(int64_t phase, int64_t b, int thread) const {
+    const SubnormalsAreZero mode;
     A* scratch = thread_memory_ + thread * plan_.thread();
     const int64_t n = first_image_ + phase / phases_of_image(), pass = phase % phases_of_image() - args_.adjoint;
     if (pass < 0) return weigh(n, b, scratch);
@@ -180,6 +182,8 @@ void fast_global_smoother(const FastGlobalSmoother& args, int threads, bool) {
           });
       return;
     }
+    const int64_t bundles = plan.line / (bundle<A> * bundle<A>);
+    if (threads > bundles) threads = int(bundles);
     const cpu::Block memory(plan.elements(threads) * int64_t(sizeof(A)));
     const Smoother<T> smoother(args, plan, static_cast<A*>(memory.data()), 0);
     parallel_phases(
