@@ -110,13 +110,13 @@ class Smoother {
                    A* scratch) const {
     A *lines = scratch, *gain = lines + plan_.line, *carry = gain + plan_.line;
     const int64_t row = b * bundle<A>;
-    factorise(row_weights_ + row * plan_.columns, plan_.width, lambda, gain, carry);
+    const Solver<A> solver(row_weights_ + row * plan_.columns, plan_.width, lambda, last - first > 1, gain, carry);
     for (int64_t c = first; c < last; ++c) {
       if (reads)
         rows_to_bundle(rows(args_.src, n, c), row, plan_.columns, lines);
       else
         rows_to_bundle(work(c - first), row, plan_.columns, lines);
-      solve(lines, plan_.width, gain, carry);
+      solver.solve(lines, c == first);
       if (writes)
         bundle_to_rows(lines, row, plan_.columns, rows(args_.dst, n, c));
       else
@@ -128,11 +128,11 @@ class Smoother {
                       A* scratch) const {
     A *gain = scratch, *carry = gain + plan_.line;
     const int64_t column = b * bundle<A>;
-    factorise(column_weights_.at(0, column), plan_.height, lambda, gain, carry);
+    const Solver<A> solver(column_weights_.at(0, column), plan_.height, lambda, last - first > 1, gain, carry);
     for (int64_t c = first; c < last; ++c) {
       A* lines = work(c - first).at(0, column);
       if (reads) copy(rows(args_.src, n, c), work(c - first), column);
-      solve(lines, plan_.height, gain, carry);
+      solver.solve(lines, c == first);
       if (writes) copy(work(c - first), rows(args_.dst, n, c), column);
     }
   }

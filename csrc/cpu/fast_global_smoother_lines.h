@@ -20,28 +20,30 @@ constexpr int bundle_vectors = 2;
 template <class A>
 constexpr int bundle = bundle_vectors * lanes<A>;
 
-// gain_i = 1 / e_i and carry_i = c_i of a bundle.
-template <class A>
-inline void factorise(const A* weights, int64_t count, A lambda, A* gain, A* carry) {
+// The forward sweep of a bundle in place, which finds the factors on its way: carry_i = c_i and, to be kept for other
+// channels, gain_i = 1 / e_i.
+template <bool Keep, class A>
+inline void first_forward(const A* weights, int64_t count, A lambda, A* lines, A* gain, A* carry) {
   constexpr int G = bundle_vectors, L = lanes<A>;
   const Vec<A> one = broadcast<Vec<A>>(A(1));
-  Vec<A> e[G];
+  Vec<A> e[G], z[G];
 #pragma GCC unroll 8
-  for (int g = 0; g < G; ++g) e[g] = one;
+  for (int g = 0; g < G; ++g) e[g] = one, z[g] = load(lines + g * L);
   for (int64_t i = 0; i < count * G * L; i += G * L) {
 #pragma GCC unroll 8
     for (int g = 0; g < G; ++g) {
-      const Vec<A> l = load(weights + i + g * L) * lambda, c = l / (e[g] + l);
-      store(gain + i + g * L, one / e[g]);
+      const Vec<A> l = load(weights + i + g * L) * lambda, c = l / (e[g] + l), k = one / e[g];
+      z[g] += k * (load(lines + i + g * L) - z[g]);
+      store(lines + i + g * L, z[g]);
       store(carry + i + g * L, c);
+      if constexpr (Keep) store(gain + i + g * L, k);
       e[g] = c * e[g] + one;
     }
   }
 }
 
-// Solves a bundle in place.
 template <class A>
-inline void solve(A* lines, int64_t count, const A* gain, const A* carry) {
+inline void forward(A* lines, int64_t count, const A* gain) {
   constexpr int G = bundle_vectors, L = lanes<A>;
   Vec<A> z[G];
 #pragma GCC unroll 8
@@ -53,15 +55,48 @@ inline void solve(A* lines, int64_t count, const A* gain, const A* carry) {
       store(lines + i + g * L, z[g]);
     }
   }
+}
+
+template <class A>
+inline void backward(A* lines, int64_t count, const A* carry) {
+  constexpr int G = bundle_vectors, L = lanes<A>;
+  Vec<A> u[G];
+#pragma GCC unroll 8
+  for (int g = 0; g < G; ++g) u[g] = load(lines + (count - 1) * G * L + g * L);
   for (int64_t i = (count - 2) * G * L; i >= 0; i -= G * L) {
 #pragma GCC unroll 8
     for (int g = 0; g < G; ++g) {
-      const Vec<A> v = load(lines + i + g * L);
-      z[g] = v + load(carry + i + g * L) * (z[g] - v);
-      store(lines + i + g * L, z[g]);
+      const Vec<A> z = load(lines + i + g * L);
+      u[g] = z + load(carry + i + g * L) * (u[g] - z);
+      store(lines + i + g * L, u[g]);
     }
   }
 }
+
+// Solves the bundles of several channels in place, one after another; those after the first find the factors there.
+template <class A>
+class Solver {
+ public:
+  Solver(const A* weights, int64_t count, A lambda, bool several, A* gain, A* carry)
+      : weights_(weights), count_(count), lambda_(lambda), several_(several), gain_(gain), carry_(carry) {}
+
+  void solve(A* lines, bool first) const {
+    if (!first)
+      forward(lines, count_, gain_);
+    else if (several_)
+      first_forward<true>(weights_, count_, lambda_, lines, gain_, carry_);
+    else
+      first_forward<false>(weights_, count_, lambda_, lines, gain_, carry_);
+    backward(lines, count_, carry_);
+  }
+
+ private:
+  const A* weights_;
+  int64_t count_;
+  A lambda_;
+  bool several_;
+  A *gain_, *carry_;
+};
 
 // An image as bundles of columns, [column bundles][rows][bundle], rows padded to whole bundles. What lies beyond the
 // image's edges is there and means nothing.

@@ -20,7 +20,7 @@ inline V interleave(V a, V b, std::integer_sequence<int, I...>) {
 // Each round interleaves the first half of the vectors with the second: one bit of an element's place goes from the
 // vector's number to the lane's.
 template <int Round = 1, class V, int L>
-inline void transpose(V (&v)[L]) {
+[[gnu::always_inline]] inline void transpose(V (&v)[L]) {
   if constexpr (Round < L) {
     using Lanes = std::make_integer_sequence<int, L>;
     V next[L];
