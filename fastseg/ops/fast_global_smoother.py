@@ -43,7 +43,7 @@ def fast_global_smoother(
 
     Returns:
         An array of src's kind, device, shape and dtype; for uint8 rounded to nearest. Computed in float32, in float64
-        for float64 src. No value is above the largest of its image or below the smallest.
+        for float64 src. Up to rounding, no value is above the largest of its image or below the smallest.
 
     Raises:
         ValueError: sizes that differ or are empty, a wrong number of guide channels, a number out of its range,
