@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +16,7 @@ from fastseg.ops import (
     depthwise_conv2d,
     depthwise_conv3d,
     depthwise_separable_conv3d,
+    fast_global_smoother,
     instance_norm_act,
 )
 
@@ -85,4 +87,27 @@ SEPARABLE_PEERS: dict[str, tuple[Function, Callable[[Tensor], Tensor]]] = {
     "fastseg channels-last": (fused_separable, channels_last),
     "eager": (eager_separable, same),
     "eager channels-last": (eager_separable, channels_last),
+}
+
+
+def fused_smoother(src: np.ndarray, guide: np.ndarray) -> np.ndarray:
+    """Channels first, as all functions of fastseg take images."""
+    return fast_global_smoother(src, guide, lambda_=100.0, sigma=10.0)
+
+
+def opencv_smoother(src: np.ndarray, guide: np.ndarray) -> np.ndarray:
+    """Channels last, as OpenCV takes images."""
+    import cv2
+
+    return cv2.ximgproc.fastGlobalSmootherFilter(guide, src, 100.0, 10.0, lambda_attenuation=0.25, num_iter=3)
+
+
+def channels_first_image(image: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(np.moveaxis(image, -1, 0)) if image.ndim == 3 else image
+
+
+#: name -> (function, how its inputs, made channels last, are laid out)
+SMOOTHER_PEERS: dict[str, tuple[Callable[..., np.ndarray], Callable[[np.ndarray], np.ndarray]]] = {
+    "fastseg": (fused_smoother, channels_first_image),
+    "OpenCV": (opencv_smoother, lambda image: image),
 }

@@ -7,6 +7,7 @@
 #include "fastseg/cpu/capability.h"
 #include "fastseg/cpu/memory.h"
 #include "fastseg/depthwise.h"
+#include "fastseg/fast_global_smoother.h"
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
@@ -62,6 +63,17 @@ struct type_caster<fastseg::DepthwiseShape> {
   }
 };
 
+template <>
+struct type_caster<fastseg::Images> {
+  PYBIND11_TYPE_CASTER(fastseg::Images, const_name("tuple[int, int, int, int]"));
+  bool load(handle from, bool) {
+    int64_t v[4];
+    if (!read_tuple(from, v, 4)) return false;
+    value = {reinterpret_cast<void*>(v[0]), static_cast<fastseg::Pixel>(v[1]), v[2], v[3]};
+    return true;
+  }
+};
+
 }  // namespace pybind11::detail
 
 namespace {
@@ -70,6 +82,8 @@ using fastseg::Activation;
 using fastseg::DepthwiseConvBackward;
 using fastseg::DepthwiseConvForward;
 using fastseg::DepthwiseShape;
+using fastseg::FastGlobalSmoother;
+using fastseg::Images;
 using fastseg::InstanceNormActBackward;
 using fastseg::InstanceNormActForward;
 using fastseg::PointwiseConv;
@@ -187,6 +201,13 @@ fastseg::WlsSolve wls_solve_args(int64_t sources, int64_t height, int64_t width,
           pointer<double>(residual)};
 }
 
+FastGlobalSmoother smoother_args(int64_t batch, int64_t channels, int64_t height, int64_t width, Images src,
+                                 Images guide, int64_t guide_channels, Images dst, double lambda, double sigma,
+                                 double attenuation, int64_t iterations, bool adjoint) {
+  return {batch, channels, height, width,       src,        guide,  guide_channels,
+          dst,   lambda,   sigma,  attenuation, iterations, adjoint};
+}
+
 // Exposes `run(args, extra...)` under `name`: Python passes the fields that `make` takes, then the extras.
 template <class... Fields, class Args, class... Extra>
 void define(py::module_& m, const char* name, Args (*make)(Fields...), void (*run)(const Args&, Extra...)) {
@@ -231,6 +252,7 @@ PYBIND11_MODULE(_C, m) {
   define(m, "wls_setup", wls_setup_args, fastseg::cpu::wls_setup);
   m.attr("wls_together") = fastseg::WlsSolve::together;
   define(m, "wls_solve", wls_solve_args, fastseg::cpu::wls_solve);
+  define(m, "fast_global_smoother", smoother_args, fastseg::cpu::fast_global_smoother);
 #ifdef FASTSEG_WITH_CUDA
   m.attr("cuda_architectures") = FASTSEG_CUDA_ARCHITECTURES;
   m.def("cuda_instance_norm_act_workspace", [](int64_t batch, int64_t channels, int64_t spatial, int type) {

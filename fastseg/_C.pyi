@@ -1,4 +1,5 @@
 # The compiled module, as csrc/bindings.cpp defines it.
+from fastseg.backends.cpu_fast_global_smoother import Images
 from fastseg.backends.views import Vector, View
 
 compiler: str
@@ -158,6 +159,20 @@ def wls_solve(
     max_iterations: int,
     iterations: int,
     residual: int,
+def fast_global_smoother(
+    batch: int,
+    channels: int,
+    height: int,
+    width: int,
+    src: Images,
+    guide: Images,
+    guide_channels: int,
+    dst: Images,
+    lambda_: float,
+    sigma: float,
+    attenuation: float,
+    iterations: int,
+    adjoint: bool,
     threads: int,
     /,
 ) -> None: ...

@@ -5,6 +5,7 @@
 
 #include "fastseg/cpu/capability.h"
 #include "fastseg/depthwise.h"
+#include "fastseg/fast_global_smoother.h"
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
@@ -25,6 +26,7 @@ namespace fastseg {
   bool separable_conv_pays(const SeparableConvForward&);                              \
   void wls_setup(const WlsSetup&, int threads);                                       \
   void wls_solve(const WlsSolve&, int threads);                                       \
+  void fast_global_smoother(const FastGlobalSmoother&, int threads, bool);            \
   }
 FASTSEG_DECLARE_BUILD(baseline)
 #ifdef FASTSEG_X86
@@ -172,6 +174,10 @@ void pointwise_conv_gradient(const PointwiseConvGradient& args, int threads) {
 void wls_setup(const WlsSetup& args, int threads) { FASTSEG_CALL_BUILD(wls_setup, args, threads < 1 ? 1 : threads); }
 
 void wls_solve(const WlsSolve& args, int threads) { FASTSEG_CALL_BUILD(wls_solve, args, threads < 1 ? 1 : threads); }
+void fast_global_smoother(const FastGlobalSmoother& args, int threads) {
+  const int64_t pixels = args.batch * args.channels * args.height * args.width;
+  FASTSEG_CALL_BUILD(fast_global_smoother, args, pixels < serial_elements || threads < 1 ? 1 : threads, false);
+}
 
 }  // namespace cpu
 }  // namespace fastseg

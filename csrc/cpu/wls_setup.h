@@ -23,10 +23,10 @@ void guide_weights(const T* a, const T* b, int64_t count, const WlsSetup& args, 
     to[i] = float((high - low) / (low + tiny));
   }
   const Vec<float> lambda = broadcast<Vec<float>>(float(args.lambda)), eps = broadcast<Vec<float>>(float(args.eps));
-  const float alpha = float(args.alpha) * 1.44269504f;
+  const float alpha = float(args.alpha);
   for (int64_t i = 0; i < count; i += lanes<float>) {  // `to` has room for whole vectors
     const Vec<float> difference = log1p(load(to + i));
-    const Vec<float> power = exp2(alpha * log(difference > 1e-36f ? difference : broadcast<Vec<float>>(1e-36f)));
+    const Vec<float> power = exp(alpha * log(difference > 1e-36f ? difference : broadcast<Vec<float>>(1e-36f)));
     store(to + i, lambda / ((difference > 1e-36f ? power : Vec<float>{}) + eps));
   }
 }

@@ -93,6 +93,11 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
         Candidate("cpu", "fastseg.backends.cpu", _cpu_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
+    "fast_global_smoother": (
+        Candidate("cpu", "fastseg.backends.cpu_fast_global_smoother", _cpu_refusal),
+        Candidate("triton", "fastseg.backends.triton.fast_global_smoother", _triton_refusal),
+        Candidate("reference", "fastseg.reference", _never),
+    ),
 }
 
 # Process-wide and not per thread: autograd runs backward on threads of its own.

@@ -9,6 +9,7 @@ from fastseg.ops.depthwise import (
     depthwise_separable_conv2d,
     depthwise_separable_conv3d,
 )
+from fastseg.ops.fast_global_smoother import fast_global_smoother
 from fastseg.ops.norm import instance_norm_act
 from fastseg.ops.pointwise import pointwise_conv
 from fastseg.ops.wls import wls_decompose, wls_filter, wls_solve
@@ -28,6 +29,7 @@ __all__ = [
     "depthwise_instance_norm_act",
     "depthwise_separable_conv2d",
     "depthwise_separable_conv3d",
+    "fast_global_smoother",
     "instance_norm_act",
     "pointwise_conv",
     "wls_decompose",

@@ -6,6 +6,7 @@ from fastseg.reference.depthwise import (
     depthwise_instance_norm_act,
     pointwise_conv,
 )
+from fastseg.reference.fast_global_smoother import fast_global_smoother
 from fastseg.reference.norm import instance_norm_act
 from fastseg.reference.wls import wls_filter
 
@@ -13,6 +14,7 @@ __all__ = [
     "depthwise_conv",
     "depthwise_conv_transpose",
     "depthwise_instance_norm_act",
+    "fast_global_smoother",
     "instance_norm_act",
     "pointwise_conv",
     "wls_filter",
