@@ -159,6 +159,9 @@ def wls_solve(
     max_iterations: int,
     iterations: int,
     residual: int,
+    threads: int,
+    /,
+) -> None: ...
 def fast_global_smoother(
     batch: int,
     channels: int,

@@ -57,118 +57,199 @@ inline void solve_lines(const WlsLevel& level, const float* factor, const float*
 
 enum class Neighbours { zero, known };
 
+// What a cycle does on a level, in pieces that threads take one by one.
 template <int Sources, bool Diagonal>
-void solve_even(const WlsLevel& level, const WlsMatrix& m, const WlsVectors& v, Neighbours odd, int threads) {
-  const auto solve = [&](int64_t first, auto vectors, const auto& rhs) {
-    solve_lines<Sources, vectors.value>(level, m.even_factor, m.even_inverse, v.even, v.apart, first, rhs);
-  };
-  for_line_blocks<Sources>(level, threads, [&](int64_t first, auto vectors) {
-    if (odd == Neighbours::zero)
-      solve(first, vectors, [&](int64_t i, int r) { return load(v.even_source + i + r * v.apart); });
-    else
-      solve(first, vectors, [&](int64_t i, int r) {
-        return load(v.even_source + i + r * v.apart) + from_odd<Diagonal>(m, v.odd + r * v.apart, i, level.pitch);
-      });
-  });
-}
+class WlsLevelWork {
+ public:
+  WlsLevelWork(const WlsPlan& plan, const float* system, float* work, int depth, int threads)
+      : level_(plan.level[depth]),
+        next_(plan.level[depth + 1 < plan.levels ? depth + 1 : depth]),
+        m_(matrix_of(system, level_, depth == 0)),
+        v_(vectors_of(work, plan, depth)),
+        coarse_(vectors_of(work, plan, depth + 1 < plan.levels ? depth + 1 : depth)),
+        blocks_(level_, Sources, threads) {}
 
-template <int Sources, bool Diagonal>
-void solve_odd(const WlsLevel& level, const WlsMatrix& m, const WlsVectors& v, int threads) {
-  for_line_blocks<Sources>(level, threads, [&](int64_t first, auto vectors) {
-    solve_lines<Sources, vectors.value>(
-        level, m.odd_factor, m.odd_inverse, v.odd, v.apart, first, [&](int64_t i, int r) {
-          return load(v.odd_source + i + r * v.apart) + from_even<Diagonal>(m, v.even + r * v.apart, i, level.pitch);
+  int64_t blocks() const { return blocks_.count(); }
+  int64_t strips() const { return (level_.even_lines() + WlsLevel::pad - 1) / WlsLevel::pad; }
+
+  void solve_even(int64_t block, Neighbours odd) const {
+    const auto solve = [&](int64_t first, auto vectors, const auto& rhs) {
+      solve_lines<Sources, vectors.value>(level_, m_.even_factor, m_.even_inverse, v_.even, v_.apart, first, rhs);
+    };
+    blocks_.walk(block, [&](int64_t first, auto vectors) {
+      if (odd == Neighbours::zero)
+        solve(first, vectors, [&](int64_t i, int r) { return load(v_.even_source + i + r * v_.apart); });
+      else
+        solve(first, vectors, [&](int64_t i, int r) {
+          return load(v_.even_source + i + r * v_.apart) +
+                 from_odd<Diagonal>(m_, v_.odd + r * v_.apart, i, level_.pitch);
         });
-  });
-}
+    });
+  }
 
-// Rows of a tile that is transposed through the first-level cache; a tile has `pad` lines.
-constexpr int64_t wls_tile_rows = 32;
+  void solve_odd(int64_t block) const {
+    blocks_.walk(block, [&](int64_t first, auto vectors) {
+      solve_lines<Sources, vectors.value>(level_, m_.odd_factor, m_.odd_inverse, v_.odd, v_.apart, first,
+                                          [&](int64_t i, int r) {
+                                            return load(v_.odd_source + i + r * v_.apart) +
+                                                   from_even<Diagonal>(m_, v_.even + r * v_.apart, i, level_.pitch);
+                                          });
+    });
+  }
 
-// Calls body(first line, first row, rows) for each tile of even lines.
-template <class Body>
-inline void for_tiles(const WlsLevel& level, int threads, const Body& body) {
-  const int64_t across = (level.even_lines() + WlsLevel::pad - 1) / WlsLevel::pad;
-  const int64_t down = (level.rows + wls_tile_rows - 1) / wls_tile_rows;
-  parallel_spans(threads_for(level, threads), across * down, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t row = i % down * wls_tile_rows, left = level.rows - row;
-      body(i / down * WlsLevel::pad, row, left < wls_tile_rows ? left : wls_tile_rows);
-    }
-  });
-}
-
-// The residual on even lines, transposed, is the next level's right-hand side. Odd lines have none.
-template <int Sources, bool Diagonal>
-void restrict_residual(const WlsLevel& level, const WlsMatrix& m, const WlsVectors& v, const WlsLevel& next,
-                       const WlsVectors& coarse, int threads) {
-  for_tiles(level, threads, [&](int64_t first, int64_t row, int64_t rows) {
-    alignas(64) float tile[Sources][wls_tile_rows + 1][WlsLevel::pad];
-    for (int64_t y = 0; y < rows; ++y)
-      for (int64_t k = 0; k < WlsLevel::pad; k += lanes<float>) {
-        const int64_t at = (row + y) * level.pitch + first + k;
-        for (int r = 0; r < Sources; ++r)
-          store(tile[r][y] + k, from_odd<Diagonal>(m, v.odd + r * v.apart, at, level.pitch));
-      }
-    const int64_t count = level.even_lines() - first < WlsLevel::pad ? level.even_lines() - first : WlsLevel::pad;
-    for (int r = 0; r < Sources; ++r) {
-      if (rows % 2) std::memset(tile[r][rows], 0, sizeof tile[r][rows]);
-      for (int64_t k = 0; k < count; ++k) {
-        const int64_t to = r * v.apart + (first + k) * next.pitch + row / 2;
-        float *even = coarse.even_source + to, *odd = coarse.odd_source + to;
-        for (int64_t j = 0; 2 * j < rows; ++j) even[j] = tile[r][2 * j][k], odd[j] = tile[r][2 * j + 1][k];
-      }
-    }
-  });
-}
-
-// The next level's solution corrects the even lines.
-template <int Sources>
-inline void add_correction(const WlsLevel& level, const WlsVectors& v, const WlsLevel& next, const WlsVectors& coarse,
-                           int threads) {
-  for_tiles(level, threads, [&](int64_t first, int64_t row, int64_t rows) {
-    const int64_t count = level.even_lines() - first < WlsLevel::pad ? level.even_lines() - first : WlsLevel::pad;
-    for (int r = 0; r < Sources; ++r) {
-      alignas(64) float tile[wls_tile_rows + 1][WlsLevel::pad] = {};
-      for (int64_t k = 0; k < count; ++k) {
-        const int64_t from = r * v.apart + (first + k) * next.pitch + row / 2;
-        const float *even = coarse.even + from, *odd = coarse.odd + from;
-        for (int64_t j = 0; 2 * j < rows; ++j) tile[2 * j][k] = even[j], tile[2 * j + 1][k] = odd[j];
-      }
+  // The residual on even lines, transposed, is the next level's right-hand side. Odd lines have none. A strip is `pad`
+  // lines.
+  void restrict_residual(int64_t strip) const {
+    for_tiles(strip, [&](int64_t first, int64_t count, int64_t row, int64_t rows) {
+      alignas(64) float tile[Sources][tile_rows + 1][WlsLevel::pad];
       for (int64_t y = 0; y < rows; ++y)
         for (int64_t k = 0; k < WlsLevel::pad; k += lanes<float>) {
-          float* x = v.even + r * v.apart + (row + y) * level.pitch + first + k;
-          store(x, load(x) + load(tile[y] + k));
+          const int64_t at = (row + y) * level_.pitch + first + k;
+          for (int r = 0; r < Sources; ++r)
+            store(tile[r][y] + k, from_odd<Diagonal>(m_, v_.odd + r * v_.apart, at, level_.pitch));
         }
-    }
-  });
-}
+      for (int r = 0; r < Sources; ++r) {
+        if (rows % 2) std::memset(tile[r][rows], 0, sizeof tile[r][rows]);
+        for (int64_t k = 0; k < count; ++k) {
+          const int64_t to = r * v_.apart + (first + k) * next_.pitch + row / 2;
+          float *even = coarse_.even_source + to, *odd = coarse_.odd_source + to;
+          for (int64_t j = 0; 2 * j < rows; ++j) even[j] = tile[r][2 * j][k], odd[j] = tile[r][2 * j + 1][k];
+        }
+      }
+    });
+  }
 
-template <int Sources, bool Diagonal>
-void cycle_level(const WlsPlan& plan, const float* system, float* work, int depth, int threads);
+  // The next level's solution corrects the even lines.
+  void add_correction(int64_t strip) const {
+    for_tiles(strip, [&](int64_t first, int64_t count, int64_t row, int64_t rows) {
+      for (int r = 0; r < Sources; ++r) {
+        alignas(64) float tile[tile_rows + 1][WlsLevel::pad] = {};
+        for (int64_t k = 0; k < count; ++k) {
+          const int64_t from = r * v_.apart + (first + k) * next_.pitch + row / 2;
+          const float *even = coarse_.even + from, *odd = coarse_.odd + from;
+          for (int64_t j = 0; 2 * j < rows; ++j) tile[2 * j][k] = even[j], tile[2 * j + 1][k] = odd[j];
+        }
+        for (int64_t y = 0; y < rows; ++y)
+          for (int64_t k = 0; k < WlsLevel::pad; k += lanes<float>) {
+            float* x = v_.even + r * v_.apart + (row + y) * level_.pitch + first + k;
+            store(x, load(x) + load(tile[y] + k));
+          }
+      }
+    });
+  }
 
-// Vectors of level `depth`: solution = cycle(source).
+ private:
+  // Rows of a tile that is transposed through the first-level cache.
+  static constexpr int64_t tile_rows = 32;
+
+  template <class Body>
+  void for_tiles(int64_t strip, const Body& body) const {
+    const int64_t first = strip * WlsLevel::pad, left = level_.even_lines() - first;
+    for (int64_t row = 0; row < level_.rows; row += tile_rows)
+      body(first, left < WlsLevel::pad ? left : WlsLevel::pad, row,
+           level_.rows - row < tile_rows ? level_.rows - row : tile_rows);
+  }
+
+  const WlsLevel &level_, &next_;
+  const WlsMatrix m_;
+  const WlsVectors v_, coarse_;
+  const WlsBlocks blocks_;
+};
+
+// A cycle as phases for parallel_phases: solution = cycle(source) on level 0. Levels too small for several threads are
+// one task together.
 template <int Sources>
-inline void cycle(const WlsPlan& plan, const float* system, float* work, int depth, int threads) {
-  depth == 0 ? cycle_level<Sources, false>(plan, system, work, depth, threads)
-             : cycle_level<Sources, true>(plan, system, work, depth, threads);
-}
+class WlsCycle {
+ public:
+  WlsCycle(const WlsPlan& plan, const float* system, float* work, int threads)
+      : plan_(plan), system_(system), work_(work), threads_(threads) {
+    while (shared_ < plan.levels - 1 && threads_for(plan.level[shared_], threads) > 1) ++shared_;
+  }
 
-template <int Sources, bool Diagonal>
-void cycle_level(const WlsPlan& plan, const float* system, float* work, int depth, int threads) {
-  const WlsLevel& level = plan.level[depth];
-  const WlsMatrix m = matrix_of(system, level, depth == 0);
-  const WlsVectors v = vectors_of(work, plan, depth);
-  solve_even<Sources, Diagonal>(level, m, v, Neighbours::zero, threads);
-  if (depth + 1 == plan.levels) return;  // one line: solved
-  solve_odd<Sources, Diagonal>(level, m, v, threads);
-  const WlsLevel& next = plan.level[depth + 1];
-  const WlsVectors coarse = vectors_of(work, plan, depth + 1);
-  restrict_residual<Sources, Diagonal>(level, m, v, next, coarse, threads);
-  cycle<Sources>(plan, system, work, depth + 1, threads);
-  add_correction<Sources>(level, v, next, coarse, threads);
-  solve_odd<Sources, Diagonal>(level, m, v, threads);
-  solve_even<Sources, Diagonal>(level, m, v, Neighbours::known, threads);
-}
+  // Down the shared levels, the rest, and up again.
+  int64_t phases() const { return 3 * shared_ + 1 + 3 * shared_; }
+
+  int64_t tasks(int64_t phase) const {
+    const Step step = step_of(phase);
+    if (step.piece == Piece::rest) return 1;
+    return with_level(step.depth, [&](const auto& level) {
+      return step.piece == Piece::restrict_residual || step.piece == Piece::add_correction ? level.strips()
+                                                                                           : level.blocks();
+    });
+  }
+
+  void run(int64_t phase, int64_t task) const {
+    const Step step = step_of(phase);
+    if (step.piece == Piece::rest) return run_alone(shared_);
+    with_level(step.depth, [&](const auto& level) {
+      run_piece(level, step.piece, task);
+      return int64_t(0);
+    });
+  }
+
+ private:
+  enum class Piece { even_alone, odd_first, restrict_residual, rest, add_correction, odd_again, even_last };
+  struct Step {
+    Piece piece;
+    int depth;
+  };
+
+  Step step_of(int64_t phase) const {
+    const int64_t down = 3 * shared_;
+    if (phase < down) return {Piece(phase % 3), int(phase / 3)};
+    if (phase == down) return {Piece::rest, shared_};
+    const int64_t up = phase - down - 1;
+    return {Piece(int64_t(Piece::add_correction) + up % 3), int(shared_ - 1 - up / 3)};
+  }
+
+  template <class Level>
+  static void run_piece(const Level& level, Piece piece, int64_t task) {
+    switch (piece) {
+      case Piece::even_alone:
+        return level.solve_even(task, Neighbours::zero);
+      case Piece::odd_first:
+      case Piece::odd_again:
+        return level.solve_odd(task);
+      case Piece::restrict_residual:
+        return level.restrict_residual(task);
+      case Piece::add_correction:
+        return level.add_correction(task);
+      case Piece::even_last:
+        return level.solve_even(task, Neighbours::known);
+      case Piece::rest:
+        return;
+    }
+  }
+
+  template <class Body>
+  int64_t with_level(int depth, const Body& body) const {
+    if (depth == 0) return body(WlsLevelWork<Sources, false>(plan_, system_, work_, depth, threads_));
+    return body(WlsLevelWork<Sources, true>(plan_, system_, work_, depth, threads_));
+  }
+
+  // This level and those below it.
+  void run_alone(int depth) const {
+    with_level(depth, [&](const auto& level) {
+      const auto all = [&](Piece piece, int64_t count) {
+        for (int64_t task = 0; task < count; ++task) run_piece(level, piece, task);
+      };
+      all(Piece::even_alone, level.blocks());
+      if (depth + 1 == plan_.levels) return int64_t(0);  // one line: solved
+      all(Piece::odd_first, level.blocks());
+      all(Piece::restrict_residual, level.strips());
+      run_alone(depth + 1);
+      all(Piece::add_correction, level.strips());
+      all(Piece::odd_again, level.blocks());
+      all(Piece::even_last, level.blocks());
+      return int64_t(0);
+    });
+  }
+
+  const WlsPlan& plan_;
+  const float* system_;
+  float* work_;
+  const int threads_;
+  int shared_ = 0;  // levels that several threads walk
+};
 
 }  // namespace fastseg::FASTSEG_ISA

@@ -4,6 +4,7 @@
 //
 // Floor, bytes a pixel and step: product 8, direction 12, its image 24, solution and residual 32.
 #pragma once
+#include "fastseg/cpu/phases.h"
 #include "wls_cycle.h"
 
 namespace fastseg::FASTSEG_ISA {
@@ -47,10 +48,10 @@ class ConjugateGradients {
         plan_(wls_plan(args.height, args.width)),
         level_(plan_.level[0]),
         threads_(threads_for(level_, threads)),
-        all_threads_(threads),
         matrix_(matrix_of(args.system, level_, true)),
         cycle_(vectors_of(args.work, plan_, 0)),
-        slots_(2 * Sources * slots()) {
+        whole_cycle_(plan_, args.system, args.work, threads),
+        slots_(4 * Sources * slots()) {
     for (int r = 0; r < Sources; ++r) {
       float* work = args.work + r * plan_.work;
       for (int i = 0; i < plan_.levels; ++i) clear_borders(work + plan_.level[i].work, plan_.level[i], 4, threads);
@@ -77,10 +78,7 @@ class ConjugateGradients {
       p.wanted = tolerance * p.size;
     }
     while (any_going()) {
-      cycle<Sources>(plan_, args_.system, args_.work, 0, all_threads_);
-      turn();
-      image();
-      advance();
+      take_step();
       for (int r = 0; r < Sources; ++r)
         if (progress_[r].going) judge(r);
     }
@@ -109,13 +107,12 @@ class ConjugateGradients {
     double size = 0, wanted = 0;   // of the source, and what the residual may have
     double reached = 0, best = 0;  // the true residual, now and ever
     double carried = 0;            // the residual that steps carry along
-    double length = 0, along = 0;  // the direction times its image and times the residual
+    double length = 0;             // the direction times its image
     int stalled = 0;               // true residuals since the best one
   };
 
-  struct Sums {
-    double first[Sources] = {}, second[Sources] = {};
-  };
+  // Sums over all pixels that a step takes, each from slots of its own.
+  enum Sum { overlap, with_image, with_residual, squares };
 
   int64_t slots() const { return (level_.rows + rows_a_slot - 1) / rows_a_slot; }
   int64_t columns() const { return (level_.even_lines() + step - 1) / step * step; }
@@ -146,28 +143,38 @@ class ConjugateGradients {
     });
   }
 
-  // Calls body(row, first sums, second sums) for all rows; sums are vectors, one for each source.
+  double* slot(Sum sum, int64_t i) const { return slots_.get() + (sum * slots() + i) * Sources; }
+
+  double total(Sum sum, int r) const {
+    double result = 0;
+    for (int64_t i = 0; i < slots(); ++i) result += slot(sum, i)[r];
+    return result;
+  }
+
   template <class Body>
-  Sums sum_rows(const Body& body) {
-    parallel_spans(threads_, slots(), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        Vec<double> first[Sources], second[Sources];
-        for (int r = 0; r < Sources; ++r) first[r] = second[r] = Vec<double>{};
-        const int64_t last = (i + 1) * rows_a_slot < level_.rows ? (i + 1) * rows_a_slot : level_.rows;
-        for (int64_t y = i * rows_a_slot; y < last; ++y) body(y, first, second);
-        for (int r = 0; r < Sources; ++r) {
-          slots_[2 * (i * Sources + r)] = add_lanes(first[r]);
-          slots_[2 * (i * Sources + r) + 1] = add_lanes(second[r]);
-        }
-      }
-    });
-    Sums total;
-    for (int64_t i = 0; i < slots(); ++i)
-      for (int r = 0; r < Sources; ++r) {
-        total.first[r] += slots_[2 * (i * Sources + r)];
-        total.second[r] += slots_[2 * (i * Sources + r) + 1];
-      }
-    return total;
+  void for_rows_of(int64_t task, const Body& body) const {
+    const int64_t last = (task + 1) * rows_a_slot < level_.rows ? (task + 1) * rows_a_slot : level_.rows;
+    for (int64_t y = task * rows_a_slot; y < last; ++y) body(y * level_.pitch);
+  }
+
+  // A cycle and what follows from it, as one parallel region.
+  void take_step() {
+    const int64_t phases = whole_cycle_.phases();
+    parallel_phases(
+        threads_, phases + 4, [&](int64_t phase) { return phase < phases ? whole_cycle_.tasks(phase) : slots(); },
+        [&](int64_t phase, int64_t task, int) {
+          if (phase < phases) return whole_cycle_.run(phase, task);
+          if (phase == phases) return multiply(task);
+          if (phase == phases + 1) return turn(task);
+          if (phase == phases + 2) return image(task);
+          return advance(task);
+        });
+    for (int r = 0; r < Sources; ++r) {
+      Progress& p = progress_[r];
+      p.length = total(with_image, r);
+      p.carried = total(squares, r);
+      if (p.going && p.length > 0) ++p.steps;
+    }
   }
 
   // Arrays of float64 are twice as long and have twice the border.
@@ -191,37 +198,45 @@ class ConjugateGradients {
     });
   }
 
+  // The cycle's solution times the direction's image.
+  void multiply(int64_t task) {
+    for (int r = 0; r < Sources; ++r) {
+      Vec<double> sum{};
+      if (progress_[r].steps > 0)  // there is an image
+        for_rows_of(task, [&](int64_t at) {
+          for (int64_t k = 0, i = at + r * plan_.work; k < columns(); k += step, i += step)
+            sum += load_wide(cycle_.even + i) * load_wide(even_image_ + i) +
+                   load_wide(cycle_.odd + i) * load_wide(odd_image_ + i);
+        });
+      slot(overlap, task)[r] = add_lanes(sum);
+    }
+  }
+
   // Direction = the cycle's solution, made conjugate to the last direction. That holds whatever the cycle's rounding
   // does to its symmetry, and whether or not the residual has been brought back to the true one since.
-  void turn() {
-    const Sums overlap = sum_rows([&](int64_t y, Vec<double>* sum, Vec<double>*) {
-      for (int r = 0; r < Sources; ++r) {
-        if (progress_[r].steps == 0) continue;  // no image yet
-        for (int64_t k = 0, i = y * level_.pitch + r * plan_.work; k < columns(); k += step, i += step)
-          sum[r] += load_wide(cycle_.even + i) * load_wide(even_image_ + i) +
-                    load_wide(cycle_.odd + i) * load_wide(odd_image_ + i);
-      }
-    });
+  void turn(int64_t task) {
     const int64_t width = (level_.even_lines() + lanes<float> - 1) / lanes<float> * lanes<float>;
-    for_rows([&](int64_t y) {
-      for (int r = 0; r < Sources; ++r) {
-        const Progress& p = progress_[r];
-        const bool alone = p.steps == 0 || !(p.length > 0);  // the direction may hold anything then
-        const Vec<float> keep = broadcast<Vec<float>>(alone ? 0.0f : float(-overlap.first[r] / p.length));
-        for (int64_t k = 0, i = y * level_.pitch + r * plan_.work; k < width; k += lanes<float>, i += lanes<float>) {
+    for (int r = 0; r < Sources; ++r) {
+      const Progress& p = progress_[r];
+      const bool alone = p.steps == 0 || !(p.length > 0);  // the direction may hold anything then
+      const Vec<float> keep = broadcast<Vec<float>>(alone ? 0.0f : float(-total(overlap, r) / p.length));
+      for_rows_of(task, [&](int64_t at) {
+        for (int64_t k = 0, i = at + r * plan_.work; k < width; k += lanes<float>, i += lanes<float>) {
           const Vec<float> even = load(cycle_.even + i), odd = load(cycle_.odd + i);
           store(even_direction_ + i, alone ? even : even + keep * load(even_direction_ + i));
           store(odd_direction_ + i, alone ? odd : odd + keep * load(odd_direction_ + i));
         }
-      }
-    });
+      });
+    }
   }
 
   // The direction with the residual is not taken from the cycle's solution, to which it would be equal without
   // rounding: with what is left at the end it is not, and steps would lead astray.
-  void image() {
-    const Sums sums = sum_rows([&](int64_t y, Vec<double>* with_image, Vec<double>* with_residual) {
-      for (int64_t k = 0, i = y * level_.pitch; k < columns(); k += step, i += step) {
+  void image(int64_t task) {
+    Vec<double> length[Sources], along[Sources];
+    for (int r = 0; r < Sources; ++r) length[r] = along[r] = Vec<double>{};
+    for_rows_of(task, [&](int64_t row) {
+      for (int64_t k = 0, i = row; k < columns(); k += step, i += step) {
         Vec<double> of_even[Sources], of_odd[Sources];
         for (int r = 0; r < Sources; ++r) {
           const float *even = even_direction_ + r * plan_.work, *odd = odd_direction_ + r * plan_.work;
@@ -233,36 +248,39 @@ class ConjugateGradients {
           const Vec<double> even = load_wide(even_direction_ + at), odd = load_wide(odd_direction_ + at);
           store_narrow(even_image_ + at, of_even[r]);
           store_narrow(odd_image_ + at, of_odd[r]);
-          with_image[r] += even * of_even[r] + odd * of_odd[r];
-          with_residual[r] += even * load_wide(cycle_.even_source + at) + odd * load_wide(cycle_.odd_source + at);
+          length[r] += even * of_even[r] + odd * of_odd[r];
+          along[r] += even * load_wide(cycle_.even_source + at) + odd * load_wide(cycle_.odd_source + at);
         }
       }
     });
-    for (int r = 0; r < Sources; ++r) progress_[r].length = sums.first[r], progress_[r].along = sums.second[r];
+    for (int r = 0; r < Sources; ++r) {
+      slot(with_image, task)[r] = add_lanes(length[r]);
+      slot(with_residual, task)[r] = add_lanes(along[r]);
+    }
   }
 
-  void advance() {
-    const Sums squares = sum_rows([&](int64_t y, Vec<double>* sum, Vec<double>*) {
-      for (int r = 0; r < Sources; ++r) {
-        const Progress& p = progress_[r];
-        if (!p.going || !(p.length > 0)) continue;
-        const Vec<double> by = broadcast<Vec<double>>(p.along / p.length);
-        const auto move = [&](int64_t k, const float* direction, const float* image, double* solution, float* source) {
-          const int64_t narrow = y * level_.pitch + r * plan_.work + k,
-                        wide = y * level_.pitch + r * plan_.work / 2 + k;
+  void advance(int64_t task) {
+    for (int r = 0; r < Sources; ++r) {
+      Vec<double> sum{};
+      const double length = total(with_image, r);
+      if (progress_[r].going && length > 0) {
+        const Vec<double> by = broadcast<Vec<double>>(total(with_residual, r) / length);
+        const auto move = [&](int64_t narrow, int64_t wide, const float* direction, const float* image,
+                              double* solution, float* source) {
           store(solution + wide, load(solution + wide) + by * load_wide(direction + narrow));
           const Vec<double> left = load_wide(source + narrow) - by * load_wide(image + narrow);
           store_narrow(source + narrow, left);
           return left * left;
         };
-        for (int64_t k = 0; k < columns(); k += step)
-          sum[r] += move(k, even_direction_, even_image_, even_solution_, cycle_.even_source) +
-                    move(k, odd_direction_, odd_image_, odd_solution_, cycle_.odd_source);
+        for_rows_of(task, [&](int64_t row) {
+          for (int64_t k = 0; k < columns(); k += step) {
+            const int64_t narrow = row + k + r * plan_.work, wide = row + k + r * plan_.work / 2;
+            sum += move(narrow, wide, even_direction_, even_image_, even_solution_, cycle_.even_source) +
+                   move(narrow, wide, odd_direction_, odd_image_, odd_solution_, cycle_.odd_source);
+          }
+        });
       }
-    });
-    for (int r = 0; r < Sources; ++r) {
-      progress_[r].carried = squares.first[r];
-      if (progress_[r].going && progress_[r].length > 0) ++progress_[r].steps;
+      slot(squares, task)[r] = add_lanes(sum);
     }
   }
 
@@ -270,28 +288,34 @@ class ConjugateGradients {
   double true_residual(int r) {
     const T* source = static_cast<const T*>(args_.source) + (first_ + r) * args_.height * args_.width;
     const double *u = even_solution_ + r * plan_.work / 2, *v = odd_solution_ + r * plan_.work / 2;
-    return sum_rows([&](int64_t y, Vec<double>* squares, Vec<double>*) {
-             constexpr int64_t chunk = 64;
-             const T* row = source + y * args_.width;
-             for (int64_t first = 0; first < columns(); first += chunk) {
-               double even[chunk], odd[chunk];  // of the source
-               const int64_t count = columns() - first < chunk ? columns() - first : chunk;
-               for (int64_t k = 0; k < count; ++k) {
-                 const int64_t x = 2 * (first + k);
-                 even[k] = x < args_.width ? double(row[x]) : 0.0;
-                 odd[k] = x + 1 < args_.width ? double(row[x + 1]) : 0.0;
-               }
-               for (int64_t k = 0; k < count; k += step) {
-                 const int64_t i = y * level_.pitch + first + k, to = i + r * plan_.work;
-                 const Vec<double> of_even = load(even + k) - image_of_even(matrix_, u, v, i, level_.pitch);
-                 const Vec<double> of_odd = load(odd + k) - image_of_odd(matrix_, u, v, i, level_.pitch);
-                 store_narrow(cycle_.even_source + to, of_even);
-                 store_narrow(cycle_.odd_source + to, of_odd);
-                 squares[0] += of_even * of_even + of_odd * of_odd;
-               }
-             }
-           })
-        .first[0];
+    parallel_phases(
+        threads_, 1, [&](int64_t) { return slots(); },
+        [&](int64_t, int64_t task, int) {
+          Vec<double> sum{};
+          for_rows_of(task, [&](int64_t at) {
+            constexpr int64_t chunk = 64;
+            const T* row = source + at / level_.pitch * args_.width;
+            for (int64_t first = 0; first < columns(); first += chunk) {
+              double even[chunk], odd[chunk];  // of the source
+              const int64_t count = columns() - first < chunk ? columns() - first : chunk;
+              for (int64_t k = 0; k < count; ++k) {
+                const int64_t x = 2 * (first + k);
+                even[k] = x < args_.width ? double(row[x]) : 0.0;
+                odd[k] = x + 1 < args_.width ? double(row[x + 1]) : 0.0;
+              }
+              for (int64_t k = 0; k < count; k += step) {
+                const int64_t i = at + first + k, to = i + r * plan_.work;
+                const Vec<double> of_even = load(even + k) - image_of_even(matrix_, u, v, i, level_.pitch);
+                const Vec<double> of_odd = load(odd + k) - image_of_odd(matrix_, u, v, i, level_.pitch);
+                store_narrow(cycle_.even_source + to, of_even);
+                store_narrow(cycle_.odd_source + to, of_odd);
+                sum += of_even * of_even + of_odd * of_odd;
+              }
+            }
+          });
+          slot(squares, task)[r] = add_lanes(sum);
+        });
+    return total(squares, r);
   }
 
   void write_solution(int r) {
@@ -311,10 +335,11 @@ class ConjugateGradients {
   const int64_t first_;
   const WlsPlan plan_;
   const WlsLevel& level_;
-  const int threads_, all_threads_;  // for level 0, and for those that are large enough
+  const int threads_;
   const WlsMatrix matrix_;
   const WlsVectors cycle_;
-  const Scratch<double> slots_;
+  const WlsCycle<Sources> whole_cycle_;
+  const Scratch<double> slots_;  // [sums of a step][slots][Sources]
   Progress progress_[Sources];
   // Of the first source; those of the next one are WlsPlan::work floats further on.
   double *even_solution_, *odd_solution_;

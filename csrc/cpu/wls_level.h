@@ -64,22 +64,40 @@ inline void clear_borders(float* arrays, const WlsLevel& level, int64_t count, i
   });
 }
 
-// Calls body(first line, std::integral_constant<int, vectors>) over all lines of one parity. About four recurrences run
-// side by side, of vectors or of sources. Vectors cover whole runs of `pad` lines; lanes beyond the last line hold
-// zeros everywhere.
-template <int Sources, class Body>
-inline void for_line_blocks(const WlsLevel& level, int threads, const Body& body) {
-  constexpr int64_t wide = Sources == 1 ? 4 : 2;
+inline int64_t vectors_of_lines(const WlsLevel& level) {
   const int64_t runs = (level.even_lines() + WlsLevel::pad - 1) / WlsLevel::pad;
-  const int64_t vectors = runs * (WlsLevel::pad / lanes<float>);
-  threads = threads_for(level, threads);
-  const int64_t blocks = (vectors + wide - 1) / wide;
-  const bool narrow = blocks < threads;
-  parallel_spans(threads, narrow ? vectors : blocks, [&](int64_t begin, int64_t end) {
-    const int64_t last = narrow || end * wide > vectors ? (narrow ? end : vectors) : end * wide;
-    int64_t v = narrow ? begin : begin * wide;
-    for (; v + wide <= last; v += wide) body(v * lanes<float>, std::integral_constant<int, int(wide)>{});
+  return runs * (WlsLevel::pad / lanes<float>);
+}
+
+// How the lines of a parity are shared out: in blocks of some vectors, so that about four recurrences, of vectors or of
+// sources, run side by side, but in no fewer blocks than there is work for. Vectors cover whole runs of `pad` lines;
+// lanes beyond the last line hold zeros everywhere.
+struct WlsBlocks {
+  int64_t vectors, wide;
+
+  WlsBlocks(const WlsLevel& level, int sources, int threads) : vectors(vectors_of_lines(level)) {
+    wide = sources == 1 ? 4 : 2;
+    while (wide > 1 && vectors < 2 * wide * threads) wide /= 2;
+  }
+  int64_t count() const { return (vectors + wide - 1) / wide; }
+
+  // Calls body(first line, std::integral_constant<int, vectors>) for the lines of a block.
+  template <class Body>
+  void walk(int64_t block, const Body& body) const {
+    int64_t v = block * wide;
+    const int64_t last = v + wide < vectors ? v + wide : vectors;
+    for (; v + 4 <= last; v += 4) body(v * lanes<float>, std::integral_constant<int, 4>{});
+    for (; v + 2 <= last; v += 2) body(v * lanes<float>, std::integral_constant<int, 2>{});
     for (; v < last; ++v) body(v * lanes<float>, std::integral_constant<int, 1>{});
+  }
+};
+
+template <class Body>
+inline void for_line_blocks(const WlsLevel& level, int threads, const Body& body) {
+  threads = threads_for(level, threads);
+  const WlsBlocks blocks(level, 1, threads);
+  parallel_spans(threads, blocks.count(), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) blocks.walk(i, body);
   });
 }
 

@@ -91,7 +91,7 @@ inline void factor_lines(const WlsLevel& level, const float* next, float* factor
 
 template <bool Diagonal>
 void factor_level(const WlsLevel& level, const WlsMatrix& m, const WlsScratch& s, int threads) {
-  for_line_blocks<1>(level, threads, [&](int64_t first, auto vectors) {
+  for_line_blocks(level, threads, [&](int64_t first, auto vectors) {
     constexpr int count = vectors.value;
     factor_lines<count>(level, s.even_next, m.even_factor, m.even_inverse, first, [&](int64_t i) {
       Vec<float> sum = load(s.even_sum + i) + load(m.left + i) + load(m.right + i - 1);
@@ -126,7 +126,7 @@ inline Vec<float> links_to_right(const WlsMatrix& m, int64_t i) {
 // links. Either one alone needs up to a third more steps (docs/wls.md).
 template <bool Diagonal>
 void interpolation(const WlsLevel& level, const WlsMatrix& m, const WlsScratch& s, int threads) {
-  for_line_blocks<1>(level, threads, [&](int64_t first, auto vectors) {
+  for_line_blocks(level, threads, [&](int64_t first, auto vectors) {
     constexpr int count = vectors.value;
     const auto solve = [&](float* to, const auto& rhs) {
       solve_lines<1, count>(level, m.odd_factor, m.odd_inverse, to, 0, first, rhs);
