@@ -144,6 +144,7 @@ def wls_setup(
     threads: int,
     /,
 ) -> None: ...
+
 wls_together: int
 
 def wls_solve(

@@ -4,6 +4,7 @@
 //
 // Floor, bytes a pixel and step: product 8, direction 12, its image 24, solution and residual 32.
 #pragma once
+#include "fastseg/cpu/parallel.h"
 #include "fastseg/cpu/phases.h"
 #include "wls_cycle.h"
 
@@ -52,15 +53,11 @@ class ConjugateGradients {
         cycle_(vectors_of(args.work, plan_, 0)),
         whole_cycle_(plan_, args.system, args.work, threads),
         slots_(4 * Sources * slots()) {
-    for (int r = 0; r < Sources; ++r) {
-      float* work = args.work + r * plan_.work;
-      for (int i = 0; i < plan_.levels; ++i) clear_borders(work + plan_.level[i].work, plan_.level[i], 4, threads);
-      if (level_.lines == 1)  // no odd line, and so nothing that would write its lane
-        for (int64_t y = 0; y < level_.rows; ++y) cycle_.odd[r * plan_.work + y * level_.pitch] = 0;
-      float* iterates = work + plan_.iterates;
-      clear_wide_borders(reinterpret_cast<double*>(iterates));
-      clear_borders(iterates + 4 * level_.size, level_, 4, threads);
-    }
+    // By task: four vectors of each level, then those of conjugate gradients.
+    const int64_t arrays = 4 * plan_.levels + 6;
+    parallel_phases(
+        threads_, 1, [&](int64_t) { return arrays * Sources; },
+        [&](int64_t, int64_t task, int) { clear_vector(args.work + task / arrays * plan_.work, task % arrays); });
     double* wide = origin(reinterpret_cast<double*>(args.work + plan_.iterates), level_);
     float* narrow = origin(args.work + plan_.iterates + 4 * level_.size, level_);
     even_solution_ = wide, odd_solution_ = wide + level_.size;
@@ -124,12 +121,12 @@ class ConjugateGradients {
   }
 
   // Whether a source goes on. Rounding parts the residual that is carried along from the solution; from the true one it
-  // goes on, as long as that helps.
+  // goes on, as long as that helps. Where nothing is conjugate to the last direction, the next one begins anew.
   void judge(int r) {
     Progress& p = progress_[r];
-    const bool out = !(p.length > 0) || p.steps >= args_.max_iterations;
+    const bool out = p.steps >= args_.max_iterations;
     const double lowest = 0.81 * p.wanted;  // a margin for what rounding has lost
-    if (!out && p.carried > lowest && p.carried > reliable * p.reached) return;
+    if (!out && p.length > 0 && p.carried > lowest && p.carried > reliable * p.reached) return;
     p.reached = true_residual(r);
     p.stalled = p.reached < 0.25 * p.best ? 0 : p.stalled + 1;
     if (p.reached < p.best) p.best = p.reached;
@@ -138,9 +135,9 @@ class ConjugateGradients {
 
   template <class Body>
   void for_rows(const Body& body) const {
-    parallel_spans(threads_, level_.rows, [&](int64_t begin, int64_t end) {
-      for (int64_t y = begin; y < end; ++y) body(y);
-    });
+    parallel_phases(
+        threads_, 1, [&](int64_t) { return slots(); },
+        [&](int64_t, int64_t task, int) { for_rows_of(task, [&](int64_t at) { body(at / level_.pitch); }); });
   }
 
   double* slot(Sum sum, int64_t i) const { return slots_.get() + (sum * slots() + i) * Sources; }
@@ -177,17 +174,21 @@ class ConjugateGradients {
     }
   }
 
-  // Arrays of float64 are twice as long and have twice the border.
-  void clear_wide_borders(double* arrays) {
-    parallel_spans(threads_, 2 * (level_.rows + 2), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t row = i % (level_.rows + 2);
-        const bool border = row == 0 || row == level_.rows + 1;
-        double* to = arrays + i * level_.pitch;
-        for (int64_t x = 0; x < (border ? level_.pitch : WlsLevel::pad); ++x) to[x] = 0;
-        for (int64_t x = WlsLevel::pad + level_.even_lines(); x < level_.pitch; ++x) to[x] = 0;
-      }
-    });
+  void clear_vector(float* work, int64_t i) const {
+    const int64_t of_levels = 4 * plan_.levels;
+    if (i < of_levels) {
+      const WlsLevel& level = plan_.level[i / 4];
+      float* vector = origin(work + level.work, level) + i % 4 * level.size;
+      clear_border(vector, level);
+      // With one line there is no odd one, and nothing that would write its lane.
+      for (int64_t y = 0; level.lines == 1 && y < level.rows; ++y) vector[y * level.pitch] = 0;
+      return;
+    }
+    float* iterates = work + plan_.iterates;
+    if (i < of_levels + 2)
+      clear_border(origin(reinterpret_cast<double*>(iterates), level_) + (i - of_levels) * level_.size, level_);
+    else
+      clear_border(origin(iterates + 4 * level_.size, level_) + (i - of_levels - 2) * level_.size, level_);
   }
 
   void clear_solution(int r) {
@@ -218,7 +219,7 @@ class ConjugateGradients {
     const int64_t width = (level_.even_lines() + lanes<float> - 1) / lanes<float> * lanes<float>;
     for (int r = 0; r < Sources; ++r) {
       const Progress& p = progress_[r];
-      const bool alone = p.steps == 0 || !(p.length > 0);  // the direction may hold anything then
+      const bool alone = p.steps == 0 || !(p.length > 0);  // then it may hold anything
       const Vec<float> keep = broadcast<Vec<float>>(alone ? 0.0f : float(-total(overlap, r) / p.length));
       for_rows_of(task, [&](int64_t at) {
         for (int64_t k = 0, i = at + r * plan_.work; k < width; k += lanes<float>, i += lanes<float>) {

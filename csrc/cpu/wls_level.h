@@ -1,6 +1,5 @@
 // A level's arrays, and walks down its lines.
 #pragma once
-#include "fastseg/cpu/parallel.h"
 #include "fastseg/cpu/vec.h"
 #include "fastseg/wls.h"
 
@@ -47,21 +46,16 @@ inline WlsMatrix matrix_of(const float* system, const WlsLevel& level, bool fine
   return m;
 }
 
-// Zeros around `count` arrays that lie one after the other, also in the lanes of vectors beyond the last line.
-inline void clear_borders(float* arrays, const WlsLevel& level, int64_t count, int threads) {
-  parallel_spans(threads_for(level, threads), count * (level.rows + 2), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t row = i % (level.rows + 2);
-      float* to = arrays + i * level.pitch;  // arrays have (rows + 2) rows
-      if (row == 0 || row == level.rows + 1) {
-        std::memset(to, 0, size_t(level.pitch) * sizeof(float));
-      } else {
-        const int64_t used = level.even_lines();
-        std::memset(to, 0, WlsLevel::pad * sizeof(float));
-        std::memset(to + WlsLevel::pad + used, 0, size_t(level.pitch - WlsLevel::pad - used) * sizeof(float));
-      }
-    }
-  });
+// Zeros around an array, given its origin, and in the lanes of vectors beyond the last line.
+template <class A>
+inline void clear_border(A* array, const WlsLevel& level) {
+  for (int64_t y = -1; y <= level.rows; ++y) {
+    A* row = array + y * level.pitch;
+    const bool inside = y >= 0 && y < level.rows;
+    const int64_t lines = inside ? level.even_lines() : 0;
+    std::memset(row - WlsLevel::pad, 0, WlsLevel::pad * sizeof(A));
+    std::memset(row + lines, 0, size_t(level.pitch - WlsLevel::pad - lines) * sizeof(A));
+  }
 }
 
 inline int64_t vectors_of_lines(const WlsLevel& level) {
@@ -91,15 +85,6 @@ struct WlsBlocks {
     for (; v < last; ++v) body(v * lanes<float>, std::integral_constant<int, 1>{});
   }
 };
-
-template <class Body>
-inline void for_line_blocks(const WlsLevel& level, int threads, const Body& body) {
-  threads = threads_for(level, threads);
-  const WlsBlocks blocks(level, 1, threads);
-  parallel_spans(threads, blocks.count(), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) blocks.walk(i, body);
-  });
-}
 
 // The links of odd line `at` times the values of its even neighbours.
 template <bool Diagonal>

@@ -201,6 +201,13 @@ def test_a_system_serves_several_sources():
         assert result.residual <= 1e-8
 
 
+def test_single_pixels():
+    """One unknown: nothing is conjugate to the first direction, and rounding its source leaves something to do."""
+    src = np.random.default_rng(0).random((60, 1, 1))
+    np.testing.assert_allclose(wls_filter(src, np.ones((1, 1)), tol=1e-13), src, rtol=1e-13)
+    np.testing.assert_allclose(wls_filter(src, src, tol=1e-13), src, rtol=1e-13)
+
+
 def test_what_leaves_an_image_as_it_is():
     src = image((20, 30))
     np.testing.assert_allclose(wls_filter(src, lambda_=0.0, tol=1e-14), src, rtol=1e-14)
