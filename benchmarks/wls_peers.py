@@ -39,6 +39,12 @@ def fastseg_second(src: np.ndarray, lambda_: float, alpha: float, tol: float) ->
     return lambda: system.solve(other, tol=tol).solution
 
 
+def fastseg_three(src: np.ndarray, lambda_: float, alpha: float, tol: float) -> Callable[[], np.ndarray]:
+    """Three sources side by side, such as the channels of a colour image; the first one's solution."""
+    sources = np.stack([src, src[::-1], src[:, ::-1]])
+    return lambda: wls_filter(sources, src, lambda_=lambda_, alpha=alpha, tol=tol)[0]
+
+
 def spsolve(src: np.ndarray, lambda_: float, alpha: float, tol: float) -> Callable[[], np.ndarray]:
     system, source = matrix(src, lambda_, alpha).tocsc(), src.astype(np.float64).ravel()
     return lambda: scipy.sparse.linalg.spsolve(system, source)
@@ -59,6 +65,7 @@ def diagonal_gradients(src: np.ndarray, lambda_: float, alpha: float, tol: float
 WLS_PEERS = {
     "fastseg": (fastseg_first, 11),
     "fastseg, second source": (fastseg_second, 11),
+    "fastseg, three sources": (fastseg_three, 11),
     "PyAMG Ruge-Stueben CG": (ruge_stueben, 3),
     "SciPy CG, diagonal": (diagonal_gradients, 1),
     "SciPy spsolve": (spsolve, 1),
