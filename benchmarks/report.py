@@ -16,6 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script
+
+from benchmarks import wls_picture
+
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "fastseg"
 
@@ -52,7 +56,9 @@ def main(paths: list[str]) -> int:
     draw(rows, machine, picture)
     page = ROOT / "docs" / "benchmarks.md"
     write(page, markdown(rows, machine))
-    for path in (results, page, picture):
+    of_wls = picture.with_name("wls.png")
+    drawn = wls_picture.draw(rows, subtitle(machine), of_wls)
+    for path in (results, page, picture, *([of_wls] if drawn else [])):
         print(path.relative_to(ROOT))
     return 0
 
@@ -156,6 +162,14 @@ def duration(milliseconds: float) -> str:
     return f"{1e3 * milliseconds:.1f} us" if milliseconds < 0.1 else f"{milliseconds:.2f} ms"
 
 
+def subtitle(machine: dict[str, Any]) -> str:
+    """What a picture says of where its numbers come from."""
+    return (
+        f"{machine['processor'] if machine['device'] == 'cpu' else machine['device']}, {machine['threads']} threads, "
+        f"torch {machine['torch']}, fastseg {machine['commit']}, {machine['date']}"
+    )
+
+
 def draw(rows: list[Row], machine: dict[str, Any], path: Path) -> None:
     """Bars: time over the floor, a panel for each case that has one."""
     import matplotlib
@@ -187,11 +201,7 @@ def draw(rows: list[Row], machine: dict[str, Any], path: Path) -> None:
         axis.tick_params(labelsize=8)
         axis.margins(x=0.12)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(
-        f"{machine['processor'] if machine['device'] == 'cpu' else machine['device']}, {machine['threads']} threads, "
-        f"torch {machine['torch']}, fastseg {machine['commit']}, {machine['date']}",
-        fontsize=9,
-    )
+    figure.suptitle(subtitle(machine), fontsize=9)
     temporary = path.with_suffix(".tmp.png")
     figure.savefig(temporary, dpi=110)
     temporary.replace(path)
