@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import pytest
 
 from benchmarks.images import grey_photograph
@@ -22,12 +19,8 @@ def run(benchmark, peer: str, size: tuple[int, int], lambda_: float, alpha: floa
     name, picture = grey_photograph(*size)
     function = make(picture, lambda_, alpha, TOL)
     benchmark.group = case
-    solution = benchmark.pedantic(function, rounds=rounds, warmup_rounds=2 if rounds > 3 else 0)
+    benchmark.pedantic(function, rounds=rounds, warmup_rounds=2 if rounds > 3 else 0)
     benchmark.extra_info.update(case=case, shape=f"{size[0]}x{size[1]} ({name})", peer=peer, family="wls")
-    source = picture[::-1] if "second" in peer else picture
-    residual = peers.matrix(picture, lambda_, alpha) @ np.asarray(solution, dtype=np.float64).ravel() - source.ravel()
-    benchmark.extra_info["residual"] = float(np.linalg.norm(residual) / np.linalg.norm(source))
-    assert math.isfinite(benchmark.extra_info["residual"])
 
 
 @pytest.mark.parametrize("peer", peers.WLS_PEERS)
