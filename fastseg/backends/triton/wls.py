@@ -5,7 +5,7 @@ program a line, or a few short ones.
 
 Bytes a pixel and step, in float32 unless said otherwise:
 
-    level 0             four solves over half of the pixels: 16 without neighbours, 28 with; to the next level and back 12
+    level 0             four solves over half of the pixels, 16 to 28 each; to the next level and back 12
     further levels      the same with six links instead of two: about 130, over as many pixels together as level 0
     conjugate gradients overlap 8, direction 12, image 20, solution (float64) and residual 32
 
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fastseg.backends.triton import wls_solve_kernels as kernels
 from fastseg.backends.triton.tensors import launch
-from fastseg.backends.triton.wls_setup import SQUARE, Level, System, line_tile, squares, wls_setup
+from fastseg.backends.triton.wls_setup import SQUARE, Hierarchy, Level, System, line_tile, squares, wls_setup
 
 CHECK_STEPS = 2
 PIXELS_A_THREAD = 4  # of a line
@@ -42,15 +42,16 @@ _loaded: set[tuple[torch.device, int, int]] = set()
 class Workspace:
     """The vectors of a solve, and one step captured as a graph that works on them."""
 
-    def __init__(self, system: System) -> None:
-        self.system = system
-        self.count = system.height * system.width
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        self.hierarchy = hierarchy
+        self.count = hierarchy.height * hierarchy.width
         self.chunk = triton.cdiv(triton.cdiv(self.count, BLOCK), MAX_SLOTS) * BLOCK
         self.programs = triton.cdiv(self.count, self.chunk)
-        new_empty = system.next.new_empty
+        new_empty = hierarchy.next.new_empty
         # Right-hand side and solution of every level; on level 0, the residual and what the cycle makes of it.
         self.vectors = [
-            (new_empty((level.lines, level.pixels)), new_empty((level.lines, level.pixels))) for level in system.levels
+            (new_empty((level.lines, level.pixels)), new_empty((level.lines, level.pixels)))
+            for level in hierarchy.levels
         ]
         self.residual, self.preconditioned = self.vectors[0]
         self.direction, self.image = torch.empty_like(self.residual), torch.empty_like(self.residual)
@@ -83,11 +84,11 @@ class Workspace:
         return float(self.squares.sum().item())
 
     def renew_residual(self, source: Tensor) -> None:
-        system = self.system
+        of_image = self.hierarchy.next, self.hierarchy.levels[0].links.across
         launch(
             kernels.true_residual, self.programs, 4,
-            system.next, system.levels[0].links.across, source, self.solution, self.residual, self.squares,
-            self.count, system.width, self.chunk, BLOCK=BLOCK,
+            *of_image, source, self.solution, self.residual, self.squares,
+            self.count, self.hierarchy.width, self.chunk, BLOCK=BLOCK,
         )  # fmt: skip
 
     def descend(self, wanted: float, max_steps: int) -> int:
@@ -103,7 +104,7 @@ class Workspace:
         return steps
 
     def run_step(self) -> None:
-        key = (self.residual.device, self.system.height, self.system.width)
+        key = (self.residual.device, self.hierarchy.height, self.hierarchy.width)
         if self.residual.device.type == "cuda" and key in _loaded:
             if self.graph is None:
                 self.graph = self.captured_step()
@@ -125,7 +126,8 @@ class Workspace:
 
     def step(self) -> None:
         self.cycle(0)
-        system, slots = self.system, {"SLOTS": self.programs, "BLOCK_S": triton.next_power_of_2(self.programs)}
+        of_image = self.hierarchy.next, self.hierarchy.levels[0].links.across
+        slots = {"SLOTS": self.programs, "BLOCK_S": triton.next_power_of_2(self.programs)}
         span = self.count, self.chunk
         launch(kernels.overlap, self.programs, 4, self.preconditioned, self.image, self.overlaps, *span, BLOCK=BLOCK)
         launch(
@@ -134,8 +136,8 @@ class Workspace:
         )  # fmt: skip
         launch(
             kernels.image_of_direction, self.programs, 4,
-            system.next, system.levels[0].links.across, self.direction, self.residual, self.image,
-            self.lengths, self.products, self.count, system.width, self.chunk, BLOCK=BLOCK,
+            *of_image, self.direction, self.residual, self.image,
+            self.lengths, self.products, self.count, self.hierarchy.width, self.chunk, BLOCK=BLOCK,
         )  # fmt: skip
         launch(
             kernels.advance, self.programs, 4,
@@ -145,12 +147,12 @@ class Workspace:
 
     def cycle(self, depth: int) -> None:
         """Solution of level ``depth`` from its right-hand side: even lines, odd lines, the next level, and back."""
-        level, (source, x) = self.system.levels[depth], self.vectors[depth]
-        if depth + 1 == len(self.system.levels):
-            if self.system.last is None:
+        level, (source, x) = self.hierarchy.levels[depth], self.vectors[depth]
+        if depth + 1 == len(self.hierarchy.levels):
+            if self.hierarchy.last is None:
                 solve_lines(level, source, x, 0, beside=False)
             else:
-                multiply_dense(self.system.last, source, x)
+                multiply_dense(self.hierarchy.last, source, x)
             return
         solve_lines(level, source, x, 0, beside=False)
         solve_lines(level, source, x, 1)
@@ -184,16 +186,15 @@ def multiply_dense(matrix: Tensor, source: Tensor, x: Tensor) -> None:
 def workspace_of(system: System) -> Iterator[Workspace]:
     """One that no other solve uses: threads may share a system. It stays with its stream, whose order keeps what the
     last solve has still to read from what the next one writes."""
-    device = system.next.device
+    device = system.hierarchy.next.device
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    with system.lock:
-        idle = system.idle.setdefault(stream, [])
-        workspace = idle.pop() if idle else None
-    if workspace is None:
-        workspace = Workspace(system)
+    idle = system.idle.setdefault(stream, [])  # setdefault, pop and append: each is one step for other threads
+    try:
+        workspace = idle.pop()
+    except IndexError:
+        workspace = Workspace(system.hierarchy)
     yield workspace
-    with system.lock:
-        idle.append(workspace)
+    idle.append(workspace)
 
 
 def wls_solve(system: System, src: Tensor, tol: float, max_iterations: int) -> tuple[Tensor, list[int], list[float]]:

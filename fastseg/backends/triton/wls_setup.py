@@ -11,7 +11,6 @@ Floor, bytes a pixel in float32: level 0 reads 24 and writes 16, interpolation 3
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -50,16 +49,22 @@ class Level:
 
 
 @dataclass
-class System:
-    """What wls_solve needs of a guide, and the workspaces that solves have left, by stream."""
+class Hierarchy:
+    """The levels of a guide (height, width)."""
 
     height: int
     width: int
     next: Tensor  # links along rows, of level 0
     levels: list[Level]
     last: Tensor | None  # inverse of the last level's matrix, in the place of its factors
+
+
+@dataclass
+class System:
+    """What wls_solve needs of a guide, and the workspaces that solves have left, by stream."""
+
+    hierarchy: Hierarchy
     idle: dict[int, list[Any]] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def line_tile(count: int, pixels: int, pixels_a_thread: int) -> tuple[int, int, int]:
@@ -77,7 +82,7 @@ def squares(lines: int, pixels: int) -> int:
 def wls_setup(guide: Tensor, lambda_: float, alpha: float, eps: float) -> System:
     """The multigrid hierarchy of one guide (H, W), float32 or float64."""
     guide = guide.contiguous()
-    lines, pixels = guide.shape
+    height, width = lines, pixels = guide.shape
     total = torch.ones_like(guide, dtype=torch.float32)
     next, across = (guide.new_empty(guide.shape, dtype=torch.float32) for _ in range(2))
     links = Links(across, None, None)
@@ -92,14 +97,14 @@ def wls_setup(guide: Tensor, lambda_: float, alpha: float, eps: float) -> System
             factor, inverse = torch.empty_like(total), torch.empty_like(total)
             levels.append(Level(lines, pixels, links, factor, inverse))
             if lines * pixels <= DENSE_PIXELS:
-                return System(*guide.shape, of_first, levels, _dense_inverse(total, next, links))
+                return System(Hierarchy(height, width, of_first, levels, _dense_inverse(total, next, links)))
             block, length, warps = line_tile(lines, pixels, SETUP_PIXELS_A_THREAD)
             launch(
                 kernels.factor_lines, triton.cdiv(lines, block), warps,
                 total, next, *links, factor, inverse, lines, pixels, BLOCK_L=block, BLOCK_P=length,
             )  # fmt: skip
             if lines == 1:
-                return System(*guide.shape, of_first, levels, None)
+                return System(Hierarchy(height, width, of_first, levels, None))
             total, next, links = _coarser(total, next, levels[-1])
             lines, pixels = pixels, (lines + 1) // 2
 

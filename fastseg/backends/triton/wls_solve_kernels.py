@@ -1,7 +1,7 @@
 """Kernels of a multigrid cycle and of conjugate gradients around it; wls.py launches them.
 
-Vectors of level 0 are images. Sums go to slots, one of every program, and who needs a sum adds the slots up itself: that
-is cheaper than one more launch, and always in the same order.
+Vectors of level 0 are images. Sums go to slots, one of every program, and who needs a sum adds the slots up itself:
+that is cheaper than one more launch, and always in the same order.
 """
 
 # Device functions are written in Triton's language, which has no types for mypy to check.
