@@ -5,11 +5,11 @@ program a line, or a few short ones.
 
 Bytes a pixel and step, in float32 unless said otherwise:
 
-    level 0             four solves over half of the pixels, 16 to 28 each; to the next level and back 12
-    further levels      the same with six links instead of two: about 130, over as many pixels together as level 0
-    conjugate gradients overlap 8, direction 12, image 20, solution (float64) and residual 32
+    level 0             50 for four solves over half of the pixels each, 14 to the next level and back
+    further levels      74 and 22, with six links instead of two, over as many pixels together
+    conjugate gradients overlap 8, direction 12, its image 20, solution (float64) and residual 32
 
-About 240 in all. A level takes six launches and a step four more, some 70 at a megapixel, so that a step is captured in
+About 230 in all. A level takes six launches and a step four more, some 70 at a megapixel, so that a step is captured in
 a CUDA graph once and replayed. Solution and true residual are in float64, as are all sums; alpha and beta never leave
 the device. The host waits once in CHECK_STEPS steps, to read how far the residual has come.
 """
