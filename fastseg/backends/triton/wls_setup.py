@@ -5,8 +5,8 @@ Each level's even lines stay on the next one, transposed, and odd lines are elim
 one of at most DENSE_PIXELS pixels: it keeps the inverse of its matrix, and one multiplication by it replaces the
 launches of nine more levels. An image of one row is solved by its line alone.
 
-Floor, bytes a pixel in float32: weights 16, factors 20, interpolation 18, the next matrix 28; further levels 90, over as
-many pixels together. Two logarithms and a power a link.
+Floor, bytes a pixel in float32: weights 16, factors 20, interpolation 18, the next matrix 28; further levels 90, over
+as many pixels together. Two logarithms and a power a link.
 """
 
 from __future__ import annotations
