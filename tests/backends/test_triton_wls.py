@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +156,24 @@ def test_a_system_serves_several_sources(dtype):
         assert torch.equal(system.solve(src[1], tol=1e-6).solution, together[1])
     exact = direct(src[0].cpu().numpy(), guide.cpu().numpy(), 1.0, 1.2, 1e-4)
     assert np.abs(together[0].cpu().numpy() - exact).max() <= largest_error(src[0].cpu().numpy(), 1e-6)
+
+
+@runs_kernels
+def test_memory_goes_with_the_last_reference():
+    """Not when the garbage collector comes: a system holds 70 bytes a pixel."""
+    guide = tensor((4, 7))
+    gc.disable()
+    try:
+        with fastseg.backend("triton"):
+            system = WLSSystem(guide)
+            system.solve(guide)
+        (made,) = system._systems
+        ((workspace,),) = made.idle.values()
+        gone = weakref.ref(made), weakref.ref(workspace), weakref.ref(made.hierarchy)
+        del system, made, workspace
+        assert [reference() for reference in gone] == [None] * 3
+    finally:
+        gc.enable()
 
 
 @runs_kernels
