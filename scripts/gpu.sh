@@ -34,7 +34,8 @@ EOF
 echo "== tests"
 "$python" -m pytest -q -m gpu tests
 # Not marked: it takes the GPU where there is one.
-"$python" -m pytest -q tests/backends/test_triton_norm.py tests/backends/test_triton_depthwise.py
+"$python" -m pytest -q tests/backends/test_triton_norm.py tests/backends/test_triton_depthwise.py \
+  tests/backends/test_triton_wls.py
 
 echo "== compute-sanitizer"
 # One size for each variant: rows in registers, in shared memory, in a cluster's shared memory, streamed; and odd sizes,

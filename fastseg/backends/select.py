@@ -87,6 +87,8 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
     "depthwise_separable_conv3d": _DEPTHWISE,
     "wls_filter": (
         Candidate("cpu", "fastseg.backends.cpu_wls", _cpu_refusal),
+        # Not run on a card yet, but the reference, preconditioned by the diagonal alone, takes thousands of steps.
+        Candidate("triton", "fastseg.backends.triton.wls", _triton_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
     "pointwise_conv": (

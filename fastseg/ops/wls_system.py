@@ -49,7 +49,7 @@ class WLSSystem:
     """``I + lambda L`` of a guide, ready to be solved for one source after the other.
 
     The set-up, about a tenth of a first solve, is done once. A system keeps 40 bytes a pixel (of 1 Mpx and more) and a
-    solve needs another 36 while it runs. It may be shared by threads.
+    solve needs another 36 while it runs, which on a GPU stay with the system. It may be shared by threads.
 
     Args:
         guide: (..., H, W), NumPy, CuPy or torch array, values >= 0: luminance, in any unit since only ratios matter.
