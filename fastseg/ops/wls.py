@@ -52,7 +52,7 @@ def wls_filter(
 
     Raises:
         ValueError: NaN or infinity, a negative guide, shapes that do not fit, a parameter out of its range, a guide
-            that requires a gradient.
+            that requires a gradient (the reference backend differentiates it).
         TypeError: no array of real numbers.
         fastseg.ops.WLSConvergenceError: ``tol`` was not reached.
     """
@@ -148,9 +148,10 @@ def _solve(
     arguments.check_solve(op, tol, max_iterations, on_failure)
     if guide is None:
         guide = as_tensor(op, "src", src).detach()
-    of_guide = arguments.guide_tensor(op, guide)
+    runs_reference = select.runs_reference(NAME, as_tensor(op, "src", src))
+    of_guide = arguments.guide_tensor(op, guide, differentiable=runs_reference)
     source = arguments.source_tensor(op, src, of_guide)
-    if select.runs_reference(NAME, source):
+    if runs_reference:
         arguments.check_guide(op, of_guide)
         check_numbers(op, "src", source)
         # The diagonal alone preconditions it: it takes as many steps as it needs.

@@ -26,10 +26,10 @@ class WLSConvergenceWarning(UserWarning):
     """A solve has not reached its tolerance, and its result is returned all the same."""
 
 
-def guide_tensor(op: str, guide: Array) -> Tensor:
+def guide_tensor(op: str, guide: Array, differentiable: bool = False) -> Tensor:
     """The guide in float32, or float64 if it is that."""
     tensor = as_tensor(op, "guide", guide)
-    if tensor.requires_grad:
+    if tensor.requires_grad and not differentiable:
         raise ValueError(
             f"{op}: guide requires a gradient, which is not computed; expected guide.detach(), or "
             'fastseg.backend("reference") around the call, where torch differentiates it'
