@@ -67,11 +67,14 @@ inline int64_t vectors_of_lines(const WlsLevel& level) {
 // sources, run side by side, but in no fewer blocks than there is work for. Vectors cover whole runs of `pad` lines;
 // lanes beyond the last line hold zeros everywhere.
 struct WlsBlocks {
+  // What the walk up a block finds again of the walk down, two arrays, should still be in a core's second-level cache.
+  static constexpr int64_t kept_bytes = int64_t(1) << 19;
+
   int64_t vectors, wide;
 
   WlsBlocks(const WlsLevel& level, int sources, int threads) : vectors(vectors_of_lines(level)) {
     wide = sources == 1 ? 4 : 2;
-    while (wide > 1 && vectors < 2 * wide * threads) wide /= 2;
+    while (wide > 1 && (vectors < 2 * wide * threads || 2 * level.rows * wide * vector_bytes > kept_bytes)) wide /= 2;
   }
   int64_t count() const { return (vectors + wide - 1) / wide; }
 
