@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,21 @@ def poison(monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> None:
         return allocate(*args, **kwargs).fill_(float("nan"))
 
     monkeypatch.setattr(module, name, poisoned)
+
+
+def rerun(file: str, *options: str, **environment: str) -> None:
+    """The tests of a file in a process of their own, whose environment is another: some choices are made at import."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, *options]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, env={**os.environ, **environment}, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+
+
+def rerun_with_capability(file: str, capability: str, selected: str) -> None:
+    """:func:`rerun` of the tests that ``-k`` selects, with the CPU kernels of a lesser processor."""
+    code = "import fastseg._C as c; print(c.cpu_capability())"
+    environment = {**os.environ, "FASTSEG_CPU_CAPABILITY": capability}
+    name = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    if name.stdout.strip() != capability:
+        pytest.skip(f"this build or processor has no {capability}")
+    rerun(file, "-k", selected, FASTSEG_CPU_CAPABILITY=capability)

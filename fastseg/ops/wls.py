@@ -158,7 +158,7 @@ def _solve(
         solution, steps, residuals = reference.wls_filter(source, of_guide, lambda_, alpha, eps, tol)
         arguments.judge(op, steps, residuals, tol, on_failure)
         return solution, steps, residuals
-    rest = (float(lambda_), float(alpha), float(eps), float(tol), int(max_iterations), on_failure)
+    rest = (float(lambda_), float(alpha), float(eps), float(tol), int(max_iterations), on_failure, "src")
     if torch.is_grad_enabled() and source.requires_grad:
         return _Filter.apply(source, of_guide, *rest)
     return _filter_op(source, of_guide, *rest)
@@ -178,7 +178,7 @@ class _Filter(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         (guide,) = ctx.saved_tensors
-        gradient = _Filter.apply(grad, guide, *ctx.rest)[0]
+        gradient = _Filter.apply(grad, guide, *ctx.rest[:-1], "the gradient")[0]
         return gradient, None, *(None for _ in ctx.rest)
 
 
@@ -191,11 +191,12 @@ def _forward(
     tol: float,
     max_iterations: int,
     on_failure: str,
+    name: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     # Numbers are looked at here and not before, where torch.compile would have to break its graph.
-    check_numbers(NAME, "src", source)
+    check_numbers(NAME, name, source)
     if source.numel() == 0:
-        return _forward_fake(source, guide, lambda_, alpha, eps, tol, max_iterations, on_failure)
+        return _forward_fake(source, guide, lambda_, alpha, eps, tol, max_iterations, on_failure, name)
     made = WLSSystem(guide, lambda_, alpha, eps)
     solution, steps, residuals = made.run(source, tol, max_iterations)
     arguments.judge(NAME, steps, residuals, tol, on_failure)
@@ -211,6 +212,7 @@ def _forward_fake(
     tol: float,
     max_iterations: int,
     on_failure: str,
+    name: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     lead = source.shape[:-2]
     return (
@@ -222,7 +224,7 @@ def _forward_fake(
 
 _filter_op = register(
     "wls_filter(Tensor src, Tensor guide, float lambda_, float alpha, float eps, float tol, int max_iterations, "
-    "str on_failure) -> (Tensor solution, Tensor iterations, Tensor residual)",
+    "str on_failure, str name) -> (Tensor solution, Tensor iterations, Tensor residual)",
     _forward,
     _forward_fake,
 )

@@ -2,10 +2,7 @@
 
 import itertools
 import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -25,7 +22,7 @@ from tests.ops.depthwise_cases import (
     square,
     torch_conv,
 )
-from tests.support import assert_within_budget, in_layout, poison
+from tests.support import assert_within_budget, in_layout, poison, rerun
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -39,11 +36,7 @@ both_layouts = pytest.mark.parametrize("layout", ("contiguous", "channels_last")
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that run")
 def test_everything_here_in_the_interpreter() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    root = Path(__file__).parents[2]
-    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    rerun(__file__, TRITON_INTERPRET="1")
 
 
 @pytest.fixture(autouse=True)

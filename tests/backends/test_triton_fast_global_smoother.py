@@ -1,9 +1,6 @@
 """The Triton kernel of the fast global smoother against float64; in the interpreter, see test_triton_norm.py."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +12,7 @@ import fastseg
 from fastseg import reference
 from fastseg.backends.triton import fast_global_smoother as smoother
 from fastseg.ops import fast_global_smoother
-from tests.support import DTYPES, assert_within_budget
+from tests.support import DTYPES, assert_within_budget, rerun
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -28,11 +25,7 @@ runs_kernels = pytest.mark.skipif(
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that run")
 def test_everything_here_in_the_interpreter() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    root = Path(__file__).parents[2]
-    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    rerun(__file__, TRITON_INTERPRET="1")
 
 
 @pytest.fixture(params=("one tile", "several tiles"))

@@ -5,9 +5,6 @@ that is decided when triton is imported, so the module runs itself again in a pr
 """
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +16,7 @@ pytest.importorskip("triton")
 from fastseg.backends.triton import norm
 from fastseg.backends.triton.tensors import compute_dtype
 from fastseg.backends.views import layout_of
-from tests.support import assert_within_budget
+from tests.support import assert_within_budget, rerun
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -32,11 +29,7 @@ Gradients = dict[str, Tensor]
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that run")
 def test_everything_here_in_the_interpreter() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    root = Path(__file__).parents[2]
-    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    rerun(__file__, TRITON_INTERPRET="1")
 
 
 @pytest.fixture

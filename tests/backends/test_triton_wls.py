@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-import subprocess
-import sys
 import weakref
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +19,7 @@ from fastseg.backends.triton import wls, wls_setup
 from fastseg.ops import WLSConvergenceError, WLSSystem, wls_filter, wls_solve
 from tests.backends.interpreter import scan_by_doubling
 from tests.ops.test_wls import direct, image, largest_error
+from tests.support import rerun
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -33,11 +31,7 @@ runs_kernels = pytest.mark.skipif(
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that run")
 def test_everything_here_in_the_interpreter() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    root = Path(__file__).parents[2]
-    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    rerun(__file__, TRITON_INTERPRET="1")
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,7 +23,7 @@ from tests.ops.depthwise_cases import (
     square,
     torch_conv,
 )
-from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, poison
+from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, poison, rerun_with_capability
 
 
 @pytest.fixture(autouse=True)
@@ -477,10 +473,6 @@ def test_errors_of_the_other_ops():
 
 
 @pytest.mark.parametrize("capability", ("baseline", "avx2"))
-@pytest.mark.skipif("FASTSEG_CPU_CAPABILITY" in os.environ, reason="runs inside itself")
 def test_other_instruction_sets(capability):
-    environment = {**os.environ, "FASTSEG_CPU_CAPABILITY": capability}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
-    chosen = ["-k", "wider or layouts_and_dtypes or transposed or epilogue or threads"]
-    done = subprocess.run([*command, *chosen], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:]
+    """The builds for lesser processors, in a process of their own: the choice is made once."""
+    rerun_with_capability(__file__, capability, "wider or layouts_and_dtypes or transposed or epilogue or threads")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -17,7 +13,7 @@ import fastseg
 from fastseg import reference
 from fastseg.backends import cpu_fast_global_smoother as cpu
 from fastseg.ops import fast_global_smoother
-from tests.support import DTYPES, assert_within_budget, data_file
+from tests.support import DTYPES, assert_within_budget, data_file, rerun_with_capability
 
 OP = torch.ops.fastseg.fast_global_smoother.default
 SETTINGS = {"lambda_": 30.0, "sigma": 0.2}
@@ -363,16 +359,6 @@ def test_same_as_opencv_on_a_real_disparity_map():
 @pytest.mark.parametrize("capability", ("baseline", "avx2"))
 def test_other_instruction_sets(capability):
     """The builds for lesser processors, in a process of their own: the choice is made once."""
-    environment = {**os.environ, "FASTSEG_CPU_CAPABILITY": capability}
-    code = "import fastseg._C as c; print(c.cpu_capability())"
-    name = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    if name.stdout.strip() != capability:
-        pytest.skip(f"this build or processor has no {capability}")
-    selected = "float64 or dtype or strong or shape or layouts or constants or gradcheck or opencv"
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", selected],
-        env=environment,
-        capture_output=True,
-        text=True,
+    rerun_with_capability(
+        __file__, capability, "float64 or dtype or strong or shape or layouts or constants or gradcheck or opencv"
     )
-    assert run.returncode == 0, run.stdout[-3000:]

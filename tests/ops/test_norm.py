@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -20,7 +17,7 @@ import fastseg
 from fastseg import reference
 from fastseg.backends import cpu
 from fastseg.ops import instance_norm_act
-from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, poison
+from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, poison, rerun_with_capability
 
 SHAPES = (
     (2, 3, 7),  # rank 3
@@ -385,16 +382,4 @@ def test_errors_name_the_argument(error, message, arguments):
 @pytest.mark.parametrize("capability", ("baseline", "avx2"))
 def test_other_instruction_sets(capability):
     """The builds for lesser processors, in a process of their own: the choice is made once."""
-    environment = {**os.environ, "FASTSEG_CPU_CAPABILITY": capability}
-    code = "import fastseg._C as c; print(c.cpu_capability())"
-    name = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    if name.stdout.strip() != capability:
-        pytest.skip(f"this build or processor has no {capability}")
-    selected = "match_float64 or rounding or cancel or nan_passes"
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", selected],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout[-3000:]
+    rerun_with_capability(__file__, capability, "match_float64 or rounding or cancel or nan_passes")
