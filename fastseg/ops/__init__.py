@@ -10,6 +10,7 @@ from fastseg.ops.depthwise import (
     depthwise_separable_conv3d,
 )
 from fastseg.ops.fast_global_smoother import fast_global_smoother
+from fastseg.ops.guided_filter import guided_filter
 from fastseg.ops.norm import instance_norm_act
 from fastseg.ops.pointwise import pointwise_conv
 from fastseg.ops.wls import wls_decompose, wls_filter, wls_solve
@@ -30,6 +31,7 @@ __all__ = [
     "depthwise_separable_conv2d",
     "depthwise_separable_conv3d",
     "fast_global_smoother",
+    "guided_filter",
     "instance_norm_act",
     "pointwise_conv",
     "wls_decompose",

@@ -11,10 +11,10 @@ from torch import Tensor
 from fastseg import reference
 from fastseg.backends import select
 from fastseg.ops.arrays import Array, ArrayT, as_kind_of, as_tensor, check_numbers
+from fastseg.ops.guided_images import check_guided_images, in_batches
 from fastseg.ops.registry import register
 
 _NAME = "fast_global_smoother"
-_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8)
 # What is left after squaring and adding up in float32.
 _LARGEST_LAMBDA = 1e20
 _SIGMAS = (1e-20, 1e20)
@@ -51,7 +51,11 @@ def fast_global_smoother(
         TypeError: another dtype, or no array.
     """
     image, other = as_tensor(_NAME, "src", src), as_tensor(_NAME, "guide", guide)
-    _check_images(image, other)
+    check_guided_images(_NAME, image, other)
+    if other.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            f"{_NAME}: guide requires grad, expected one that does not: only src is differentiable. Pass guide.detach()"
+        )
     _check_parameters(lambda_, sigma, iterations, attenuation)
     if not torch.compiler.is_compiling():  # reading numbers would break the graph
         check_numbers(_NAME, "src", image)
@@ -64,44 +68,13 @@ def _smooth(src: Tensor, guide: Tensor, lambda_: float, sigma: float, iterations
         return reference.fast_global_smoother(
             src, guide, lambda_=lambda_, sigma=sigma, iterations=int(iterations), attenuation=attenuation
         )
-    # One guide for all images: they are channels of one. The op takes (B, C, H, W) and (B, 1 or 3, H, W).
-    size = src.shape[-2:]
-    images = src if guide.ndim == 4 else src.reshape(1, src.shape[:-2].numel(), *size)
-    guides = guide if guide.ndim == 4 else guide.reshape(1, -1, *size)
+    images, guides = in_batches(src, guide)
     parameters = float(lambda_), float(sigma), int(iterations), float(attenuation), False
     if torch.is_grad_enabled() and images.requires_grad:
         result: Tensor = _FastGlobalSmoother.apply(images, guides, *parameters)
     else:
         result = _op(images, guides, *parameters)
     return result.view(src.shape)
-
-
-def _check_images(src: Tensor, guide: Tensor) -> None:
-    for name, image in (("src", src), ("guide", guide)):
-        if image.dtype not in _DTYPES:
-            raise TypeError(f"{_NAME}: {name} is {image.dtype}, expected float32, float64, float16, bfloat16 or uint8")
-    if src.ndim < 2 or 0 in src.shape[-2:]:
-        raise ValueError(f"{_NAME}: src has shape {tuple(src.shape)}, expected (..., H, W) with at least one pixel")
-    if not 2 <= guide.ndim <= 4 or (guide.ndim > 2 and guide.shape[-3] not in (1, 3)):
-        raise ValueError(
-            f"{_NAME}: guide has shape {tuple(guide.shape)}, expected (H, W), or (1, H, W), (3, H, W), (B, 1, H, W) or "
-            "(B, 3, H, W) with the channels before the image"
-        )
-    if guide.shape[-2:] != src.shape[-2:]:
-        raise ValueError(
-            f"{_NAME}: guide has shape {tuple(guide.shape)}, expected src's image size {tuple(src.shape[-2:])}"
-        )
-    if guide.ndim == 4 and (src.ndim != 4 or src.shape[0] != guide.shape[0]):
-        raise ValueError(
-            f"{_NAME}: src has shape {tuple(src.shape)}, expected ({guide.shape[0]}, C, H, W) beside a guide of shape "
-            f"{tuple(guide.shape)}"
-        )
-    if guide.device != src.device:
-        raise ValueError(f"{_NAME}: guide is on {guide.device}, expected src's device {src.device}")
-    if guide.requires_grad and torch.is_grad_enabled():
-        raise ValueError(
-            f"{_NAME}: guide requires grad, expected one that does not: only src is differentiable. Pass guide.detach()"
-        )
 
 
 def _check_parameters(lambda_: float, sigma: float, iterations: int, attenuation: float) -> None:

@@ -7,6 +7,7 @@ from fastseg.reference.depthwise import (
     pointwise_conv,
 )
 from fastseg.reference.fast_global_smoother import fast_global_smoother
+from fastseg.reference.guided_filter import guided_filter
 from fastseg.reference.norm import instance_norm_act
 from fastseg.reference.wls import wls_filter
 
@@ -15,6 +16,7 @@ __all__ = [
     "depthwise_conv_transpose",
     "depthwise_instance_norm_act",
     "fast_global_smoother",
+    "guided_filter",
     "instance_norm_act",
     "pointwise_conv",
     "wls_filter",
