@@ -8,6 +8,7 @@
 #include "fastseg/cpu/memory.h"
 #include "fastseg/depthwise.h"
 #include "fastseg/fast_global_smoother.h"
+#include "fastseg/guided_filter.h"
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
@@ -208,6 +209,19 @@ FastGlobalSmoother smoother_args(int64_t batch, int64_t channels, int64_t height
           dst,   lambda,   sigma,  attenuation, iterations, adjoint};
 }
 
+fastseg::GuidedFilter guided_filter_args(int64_t batch, int64_t channels, int64_t height, int64_t width, Images guide,
+                                         int64_t guide_channels, Images src, Images dst, int64_t radius, double eps,
+                                         int border, bool coefficients) {
+  return {batch, channels, height, width, guide, guide_channels, src, dst, radius, eps,
+          static_cast<fastseg::Border>(border), coefficients};
+}
+
+fastseg::GuidedFilterInterpolate guided_filter_interpolate_args(int64_t batch, int64_t channels, int64_t height,
+                                                                int64_t width, Images guide, int64_t guide_channels,
+                                                                Images coefficients, Images dst, int64_t subsample) {
+  return {batch, channels, height, width, guide, guide_channels, coefficients, dst, subsample};
+}
+
 // Exposes `run(args, extra...)` under `name`: Python passes the fields that `make` takes, then the extras.
 template <class... Fields, class Args, class... Extra>
 void define(py::module_& m, const char* name, Args (*make)(Fields...), void (*run)(const Args&, Extra...)) {
@@ -253,6 +267,8 @@ PYBIND11_MODULE(_C, m) {
   m.attr("wls_together") = fastseg::WlsSolve::together;
   define(m, "wls_solve", wls_solve_args, fastseg::cpu::wls_solve);
   define(m, "fast_global_smoother", smoother_args, fastseg::cpu::fast_global_smoother);
+  define(m, "guided_filter", guided_filter_args, fastseg::cpu::guided_filter);
+  define(m, "guided_filter_interpolate", guided_filter_interpolate_args, fastseg::cpu::guided_filter_interpolate);
 #ifdef FASTSEG_WITH_CUDA
   m.attr("cuda_architectures") = FASTSEG_CUDA_ARCHITECTURES;
   m.def("cuda_instance_norm_act_workspace", [](int64_t batch, int64_t channels, int64_t spatial, int type) {
