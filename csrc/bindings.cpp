@@ -212,8 +212,18 @@ FastGlobalSmoother smoother_args(int64_t batch, int64_t channels, int64_t height
 fastseg::GuidedFilter guided_filter_args(int64_t batch, int64_t channels, int64_t height, int64_t width, Images guide,
                                          int64_t guide_channels, Images src, Images dst, int64_t radius, double eps,
                                          int border, bool coefficients) {
-  return {batch, channels, height, width, guide, guide_channels, src, dst, radius, eps,
-          static_cast<fastseg::Border>(border), coefficients};
+  return {batch,
+          channels,
+          height,
+          width,
+          guide,
+          guide_channels,
+          src,
+          dst,
+          radius,
+          eps,
+          static_cast<fastseg::Border>(border),
+          coefficients};
 }
 
 fastseg::GuidedFilterInterpolate guided_filter_interpolate_args(int64_t batch, int64_t channels, int64_t height,

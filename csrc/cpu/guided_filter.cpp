@@ -36,7 +36,7 @@ class Filter {
         side_by_side_(args.channels > lanes<A> / 4 && Slices::suits(rows_, columns_)),
         groups_((args.channels + Slices::group - 1) / Slices::group),
         slice_bands_(bands_of(args.height, 16 * args.radius + 16, (least_tasks + groups_ - 1) / groups_)),
-        row_bands_(bands_of(args.height, 2 * args.radius + 32, 64)) {}
+        row_bands_(bands_of(args.height, 2 * args.radius + 32, most_row_bands)) {}
 
   void run(int threads) {
     const Planes<A> plane{nullptr, args_.height, Planes<A>::pitch_of(args_.width)};
@@ -64,6 +64,7 @@ class Filter {
                         reinterpret_cast<A*>(static_cast<char*>(memory.data()) + rounded_up(numbers, 64)));
     const Image image(args_, rows_, columns_, guide, side_by_side_ ? Planes<A>{} : take(Image::values));
     char* scratch = at;
+    bool finite[most_row_bands];  // of the channel in hand
     const int64_t filters = side_by_side_ ? 2 : 2 * args_.channels, of_image = Guide::phases + filters;
     parallel_phases(
         threads, args_.batch * of_image, [&](int64_t phase) { return tasks(phase % of_image - Guide::phases); },
@@ -75,9 +76,10 @@ class Filter {
           const int64_t first = args_.height * band / bands, last = args_.height * (band + 1) / bands;
           if (filter < 0)
             statistics.run(filter + Guide::phases, n, first, last, wide);
+          else if (!side_by_side_ && filter % 2 == 0)
+            finite[band] = image.fit(n, filter / 2, first, last, wide);
           else if (!side_by_side_)
-            filter % 2 == 0 ? image.fit(n, filter / 2, first, last, wide)
-                            : image.apply(n, filter / 2, first, last, wide);
+            image.apply(n, filter / 2, first, last, all(finite), wide);
           else if (filter == 0)
             slices.find_scale(n, task);
           else
@@ -93,6 +95,13 @@ class Filter {
 
  private:
   static constexpr int64_t least_tasks = 8;  // if bands are not too short for it
+  static constexpr int64_t most_row_bands = 64;
+
+  bool all(const bool* bands) const {
+    bool every = true;
+    for (int64_t i = 0; i < row_bands_; ++i) every = every && bands[i];
+    return every;
+  }
 
   const GuidedFilter& args_;
   Axis rows_, columns_;

@@ -16,7 +16,8 @@ inline Vec<double> solve_row(const GuidePlanes<G, A>& guide, const Vec<double> (
   return a;
 }
 
-// Two phases for each channel: a and b of all windows; the result.
+// Two phases for each channel: a and b of all windows; the result. As in guided_filter_slices.h, a channel with a
+// number that is not finite comes out as NaN everywhere.
 template <class T, int G>
 class ImageFilter {
  public:
@@ -31,7 +32,8 @@ class ImageFilter {
     return WindowMeans<values>::doubles(width, radius) + 2 * Planes<A>::pitch_of(width);
   }
 
-  void fit(int64_t n, int64_t c, int64_t first, int64_t last, double* scratch) const {
+  // Whether all numbers that went in were finite.
+  bool fit(int64_t n, int64_t c, int64_t first, int64_t last, double* scratch) const {
     const int64_t pitch = windows_.pitch;
     A* staging = reinterpret_cast<A*>(scratch);
     const ImageRows<T> src = image<T>(args_.src, n, c);
@@ -62,9 +64,11 @@ class ImageFilter {
         store_wide(windows_.row(G, y) + x, b);
       }
     }
+    return means.finite();
   }
 
-  void apply(int64_t n, int64_t c, int64_t first, int64_t last, double* scratch) const {
+  void apply(int64_t n, int64_t c, int64_t first, int64_t last, bool finite, double* scratch) const {
+    const double one = finite ? 1.0 : __builtin_nan("");
     const auto planes = [this](int64_t y, int) {
       return [this, y](int64_t x, Vec<double>(&v)[values]) {
         for (int i = 0; i < values; ++i) v[i] = load_wide(windows_.row(i, y) + x);
@@ -78,7 +82,7 @@ class ImageFilter {
         for (int64_t x = 0; x < columns_.size; x += lanes<double>) {
           Vec<double> m[values];
           means.means(x, m);
-          store_wide(line + x, value(x, m));
+          store_wide(line + x, value(x, m) * one);
         }
         for (int64_t x = 0; x < columns_.size; x += lanes<A>) to.write(y, x, load(line + x));
       };

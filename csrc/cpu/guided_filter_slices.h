@@ -48,7 +48,7 @@ class SliceFilter {
   // Scratch of a thread: the members of Band.
   static int64_t elements(const Axis& rows, const Axis& columns) {
     const int64_t width = columns.size + 1, padded = rounded_up(columns.size, L);
-    return (ring_rows(rows) + 1 + K) * padded * L + 3 * width * K * L + 3 * width;
+    return (ring_rows(rows) + 1 + K) * padded * L + 4 * width * K * L + 3 * width;
   }
 
   // The power of two that channel c is multiplied by on its way in, and what it is multiplied by on its way out. A
@@ -126,7 +126,8 @@ class SliceFilter<T, G>::Band {
         lead_(reinterpret_cast<Number*>(line_ + K * padded_ * L)),
         trail_(lead_ + (width_ + 1) * K * L),
         couple_(reinterpret_cast<A*>(trail_ + (width_ + 1) * K * L)),
-        share_(couple_ + (width_ + 1) * K * L),
+        excess_(couple_ + (width_ + 1) * K * L),
+        share_(excess_ + (width_ + 1) * K * L),
         enter_(reinterpret_cast<int32_t*>(share_ + width_ + 1)),
         leave_(enter_ + width_ + 1) {
     const Axis& columns = f_.columns_;
@@ -135,7 +136,7 @@ class SliceFilter<T, G>::Band {
     for (int64_t i = 0; i < K * padded_ * L; ++i) line_[i] = 0;
     for (int64_t i = 0; i < (width_ + 1) * K * L; ++i) {
       lead_[i] = trail_[i] = Fixed::half(f_.lost_bits_);
-      couple_[i] = 0;
+      couple_[i] = excess_[i] = 0;
     }
     scale_ = load(f_.scales_ + 2 * channel);
     unscale_ = load(f_.scales_ + 2 * channel + L);
@@ -320,9 +321,13 @@ class SliceFilter<T, G>::Band {
       Vec<A> in[K] = {}, out[K] = {};
       if constexpr (Come) lead.step(x), fit(coming, x, lead, in);
       if constexpr (Go) trail.step(x), fit(going, x, trail, out);
-      A* to = couple_ + x * K * L;
+      A *to = couple_ + x * K * L, *excess = excess_ + x * K * L;
 #pragma GCC unroll 4
-      for (int k = 0; k < K; ++k) store(to + k * L, load(to + k * L) + (in[k] - out[k]));
+      for (int k = 0; k < K; ++k) {
+        const Vec<A> before = load(to + k * L), step = in[k] - out[k] - load(excess + k * L), after = before + step;
+        store(to + k * L, after);
+        store(excess + k * L, (after - before) - step);
+      }
     }
   }
 
@@ -335,10 +340,10 @@ class SliceFilter<T, G>::Band {
       const A scale = A(*f_.guide_.scale);
       for (int64_t x = 0; x < width_; ++x) {
         windows.step(x);
-        const Vec<A> unit = unscale_ * (share * share_[x]);
-        Vec<A> offset = windows.sum(G) * unit;
+        const A unit = share * share_[x];
+        Vec<A> offset = windows.sum(G) * unit * unscale_;
         for (int g = 0; g < G; ++g) {
-          const Vec<A> slope = windows.sum(g) * unit * scale;
+          const Vec<A> slope = windows.sum(g) * unit * unscale_ * scale;
           offset -= slope * A(f_.guide_.centre[g]);
           store(line_ + (g * padded_ + x) * L, slope);
         }
@@ -351,7 +356,7 @@ class SliceFilter<T, G>::Band {
         Vec<A> q = windows.sum(G);
 #pragma GCC unroll 4
         for (int g = 0; g < G; ++g) q += windows.sum(g) * colours[g][x];
-        store(line_ + x * L, q * (unscale_ * (share * share_[x])));
+        store(line_ + x * L, q * (share * share_[x]) * unscale_);
       }
       lane_rows<T>(f_.args_.dst, channel_, 1, y).write(line_);
     }
@@ -367,6 +372,7 @@ class SliceFilter<T, G>::Band {
   A* line_;                  // [K][padded][lanes], a row of results
   Number *lead_, *trail_;    // [width + 1][K][lanes], the last column is zero
   A* couple_;                // the same
+  A* excess_;                // what rounding has added to couple_, to be taken off (Kahan)
   A* share_;                 // [width], one over the pixels of a window along the row
   int32_t *enter_, *leave_;  // [width], the columns that come in and go
   Vec<A> scale_, unscale_;

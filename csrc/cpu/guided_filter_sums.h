@@ -77,6 +77,15 @@ class WindowMeans {
     for (int n = 0; n < N; ++n) values[n] = load(sums_ + n * padded_ + x) * share;
   }
 
+  // Whether all rows that were ever in the sums had finite numbers: a running sum never gets rid of others.
+  bool finite() const {
+    bool all = true;
+    for (int n = 0; n < N; ++n)
+      for (int64_t x = 0; x < columns_.size; ++x)
+        all = all && column_sums_[n * line_ + x] - column_sums_[n * line_ + x] == 0;
+    return all;
+  }
+
  private:
   static constexpr int L = lanes<double>;
   static int64_t padded(int64_t width) { return rounded_up(width, L); }

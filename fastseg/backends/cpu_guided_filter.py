@@ -22,7 +22,9 @@ def guided_filter(guide: Tensor, src: Tensor, radius: int, eps: float, border: s
 def guided_filter_coefficients(guide: Tensor, src: Tensor, radius: int, eps: float, border: str) -> Tensor:
     """(B, C * (guide channels + 1), H, W): slopes mean(a) and the offset mean(b), in the type that is computed with."""
     coefficients = src.shape[1] * (guide.shape[1] + 1)
-    dst = src.new_empty((src.shape[0], coefficients, *src.shape[2:]), dtype=torch.promote_types(src.dtype, torch.float32))
+    dst = src.new_empty(
+        (src.shape[0], coefficients, *src.shape[2:]), dtype=torch.promote_types(src.dtype, torch.float32)
+    )
     _launch(guide, src, dst, radius, eps, border, True)
     return dst
 
@@ -31,18 +33,30 @@ def guided_filter_interpolate(guide: Tensor, coefficients: Tensor, subsample: in
     """The result, of src's shape and dtype, from coefficients of every ``subsample``-th pixel."""
     guide = dense_rows(guide)
     dst = new_output(src, src.shape[1], src.shape[2:], "rows")
+    batch, channels, height, width = src.shape
     _C.guided_filter_interpolate(
-        *src.shape, images(guide), guide.shape[1], images(coefficients), images(dst), subsample, torch.get_num_threads()
+        batch,
+        channels,
+        height,
+        width,
+        images(guide),
+        guide.shape[1],
+        images(coefficients),
+        images(dst),
+        subsample,
+        torch.get_num_threads(),
     )
     return dst
 
 
-def _launch(
-    guide: Tensor, src: Tensor, dst: Tensor, radius: int, eps: float, border: str, coefficients: bool
-) -> None:
+def _launch(guide: Tensor, src: Tensor, dst: Tensor, radius: int, eps: float, border: str, coefficients: bool) -> None:
     guide, src = dense_rows(guide), dense_rows(src)
+    batch, channels, height, width = src.shape
     _C.guided_filter(
-        *src.shape,
+        batch,
+        channels,
+        height,
+        width,
         images(guide),
         guide.shape[1],
         images(src),

@@ -58,10 +58,19 @@ def guided_filter(
     other, image = as_tensor(_NAME, "guide", guide), as_tensor(_NAME, "src", src)
     check_guided_images(_NAME, image, other)
     check_guided_filter(_NAME, radius, eps, border, subsample)
-    if not torch.compiler.is_compiling():  # reading numbers would break the graph
-        check_numbers(_NAME, "guide", other)
+    parameters = int(radius), float(eps), border, int(subsample)
+    if torch.compiler.is_compiling():  # reading numbers would break the graph
+        return as_kind_of(src, _filter(other, image, *parameters))
+    check_numbers(_NAME, "guide", other)
+    # On CPUs, NaN and infinity spread over their whole image, so that one pixel of each result tells: looking for them
+    # in a cost volume would take a good part of the time of filtering it. Pixels between samples go nowhere.
+    spread = image.device.type == "cpu" and subsample == 1 and radius > 0
+    if not spread:
         check_numbers(_NAME, "src", image)
-    return as_kind_of(src, _filter(other, image, int(radius), float(eps), border, int(subsample)))
+    result = _filter(other, image, *parameters)
+    if spread and not bool(torch.isfinite(result[..., 0, 0]).all()):
+        check_numbers(_NAME, "src", image)
+    return as_kind_of(src, result)
 
 
 def check_guided_filter(op: str, radius: int, eps: float, border: str, subsample: int = 1) -> None:
@@ -124,7 +133,7 @@ def _symmetric_scale(size: torch.Size, radius: int, border: str) -> Tensor:
         pixels = torch.arange(n)
         if border == "truncate":
             count = (pixels + radius).clamp(max=n - 1) - (pixels - radius).clamp(min=0) + 1
-            scales.append(min(2 * radius + 1, n) / count)
+            scales.append(min(2 * radius + 1, n) / count.double())
         else:
             edge = (pixels == 0) | (pixels == n - 1)
             scales.append(torch.where(edge & (n > 1), 2.0, 1.0))
@@ -134,6 +143,8 @@ def _symmetric_scale(size: torch.Size, radius: int, border: str) -> Tensor:
 def _forward(guide: Tensor, src: Tensor, radius: int, eps: float, border: str, subsample: int) -> Tensor:
     if src.numel() == 0:
         return src.new_empty(src.shape)
+    if radius == 0:  # windows of one pixel: a is 0 and b the pixel
+        return src.clone(memory_format=torch.contiguous_format)
     kernel = select.kernel(_NAME, src)
     if subsample == 1:
         return kernel.guided_filter(guide, src, radius, eps, border)
