@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "fastseg/cpu/capability.h"
+#include "fastseg/cross_scale.h"
 #include "fastseg/depthwise.h"
 #include "fastseg/fast_global_smoother.h"
 #include "fastseg/norm.h"
@@ -27,6 +28,8 @@ namespace fastseg {
   void wls_setup(const WlsSetup&, int threads);                                       \
   void wls_solve(const WlsSolve&, int threads);                                       \
   void fast_global_smoother(const FastGlobalSmoother&, int threads, bool);            \
+  void cross_scale_aggregate(const CrossScale&, int threads, bool);                   \
+  void cross_scale_aggregate_backward(const CrossScale&, int threads, bool);          \
   }
 FASTSEG_DECLARE_BUILD(baseline)
 #ifdef FASTSEG_X86
@@ -177,6 +180,24 @@ void wls_solve(const WlsSolve& args, int threads) { FASTSEG_CALL_BUILD(wls_solve
 void fast_global_smoother(const FastGlobalSmoother& args, int threads) {
   const int64_t pixels = args.batch * args.channels * args.height * args.width;
   FASTSEG_CALL_BUILD(fast_global_smoother, args, pixels < serial_elements || threads < 1 ? 1 : threads, false);
+}
+
+namespace {
+
+Launch launch_for(const CrossScale& args, int threads) {
+  return launch_for(args.batch * args.levels.level[0].disparities * args.height * args.width, args.type, threads);
+}
+
+}  // namespace
+
+void cross_scale_aggregate(const CrossScale& args, int threads) {
+  const Launch launch = launch_for(args, threads);
+  FASTSEG_CALL_BUILD(cross_scale_aggregate, args, launch.threads, launch.stream);
+}
+
+void cross_scale_aggregate_backward(const CrossScale& args, int threads) {
+  const Launch launch = launch_for(args, threads);
+  FASTSEG_CALL_BUILD(cross_scale_aggregate_backward, args, launch.threads, launch.stream);
 }
 
 }  // namespace cpu
