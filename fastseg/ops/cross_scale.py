@@ -76,24 +76,32 @@ def cross_scale_aggregate(
         check_guided_filter(_NAME, radius, eps, border)
         for s in range(len(guides) if reads else 0):
             check_numbers(_NAME, "guide" if shared else f"guide[{s}]", guides[s])
-    parameters = {"radius": int(radius), "eps": float(eps), "border": border}
-    coupling = float(lambda_), int(min_disparity)
-    if select.runs_reference(_NAME, levels[0]) or (guides and not shared):
+
+    def filtered(image: Tensor, level: Tensor) -> Tensor:
+        return guided_filter(image, level, radius=int(radius), eps=float(eps), border=border)
+
+    if select.runs_reference(_NAME, levels[0]):
         if reads:
             check_levels_numbers(_NAME, levels)
-    if select.runs_reference(_NAME, levels[0]):
         result = reference.cross_scale_aggregate(
-            levels, lambda_=coupling[0], min_disparity=coupling[1], guide=guides or None, **parameters
+            levels,
+            lambda_=float(lambda_),
+            min_disparity=int(min_disparity),
+            guide=guides or None,
+            radius=int(radius),
+            eps=float(eps),
+            border=border,
         )
         return as_kind_of(costs[0], result)
     if guides and not shared:
-        levels = [guided_filter(image, level, **parameters) for image, level in zip(guides, levels, strict=True)]
-    result, finite = _combine(levels, *coupling)
-    if reads and not bool(finite):  # looked for while combining, for a pass of its own would take a third of the time
+        if reads:
+            check_levels_numbers(_NAME, levels)
+        levels = [filtered(image, level) for image, level in zip(guides, levels, strict=True)]
+    result, finite = _combine(levels, float(lambda_), int(min_disparity))
+    # The kernel looks for NaN on its way; a pass of its own over all levels would take nearly as long again.
+    if reads and not bool(finite):
         check_levels_numbers(_NAME, levels)
-    if shared:
-        result = guided_filter(guides[0], result, **parameters)
-    return as_kind_of(costs[0], result)
+    return as_kind_of(costs[0], filtered(guides[0], result) if shared else result)
 
 
 def _combine(levels: Sequence[Tensor], lambda_: float, min_disparity: int) -> tuple[Tensor, Tensor]:
@@ -110,9 +118,7 @@ class _CrossScale(torch.autograd.Function):
     """A linear map of all levels: its gradient is the transposed map, whose gradient is the map again."""
 
     @staticmethod
-    def forward(
-        ctx: Any, lambda_: float, min_disparity: int, pyramid: bool, *costs: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, lambda_: float, min_disparity: int, pyramid: bool, *costs: Tensor) -> tuple[Tensor, Tensor]:
         ctx.parameters = lambda_, min_disparity, pyramid
         ctx.shapes = [cost.shape for cost in costs]
         result, finite = _op(costs, lambda_, min_disparity, pyramid)
@@ -145,9 +151,7 @@ class _CrossScaleTransposed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         given = dict(zip(ctx.wanted, grads, strict=True))
-        costs = [
-            given[s] if s in given else grads[0].new_zeros(()).expand(shape) for s, shape in enumerate(ctx.shapes)
-        ]
+        costs = [given[s] if s in given else grads[0].new_zeros(()).expand(shape) for s, shape in enumerate(ctx.shapes)]
         return _CrossScale.apply(*ctx.parameters, *costs)[0], None, None, None, None, None
 
 

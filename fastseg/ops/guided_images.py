@@ -25,17 +25,18 @@ def check_guided_images(op: str, src: Tensor, guide: Tensor, names: tuple[str, s
         raise ValueError(f"{op}: {src_name} has shape {tuple(src.shape)}, expected (..., H, W) with at least one pixel")
     if not 2 <= guide.ndim <= 4 or (guide.ndim > 2 and guide.shape[-3] not in (1, 3)):
         raise ValueError(
-            f"{op}: {guide_name} has shape {tuple(guide.shape)}, expected (H, W), or (1, H, W), (3, H, W), (B, 1, H, W) or "
-            "(B, 3, H, W) with the channels before the image"
+            f"{op}: {guide_name} has shape {tuple(guide.shape)}, expected (H, W), or (1, H, W), (3, H, W), "
+            "(B, 1, H, W) or (B, 3, H, W) with the channels before the image"
         )
     if guide.shape[-2:] != src.shape[-2:]:
         raise ValueError(
-            f"{op}: {guide_name} has shape {tuple(guide.shape)}, expected {src_name}'s image size {tuple(src.shape[-2:])}"
+            f"{op}: {guide_name} has shape {tuple(guide.shape)}, expected {src_name}'s image size "
+            f"{tuple(src.shape[-2:])}"
         )
     if guide.ndim == 4 and (src.ndim != 4 or src.shape[0] != guide.shape[0]):
         raise ValueError(
-            f"{op}: {src_name} has shape {tuple(src.shape)}, expected ({guide.shape[0]}, C, H, W) beside a guide of shape "
-            f"{tuple(guide.shape)}"
+            f"{op}: {src_name} has shape {tuple(src.shape)}, expected ({guide.shape[0]}, C, H, W) beside a guide of "
+            f"shape {tuple(guide.shape)}"
         )
     if guide.device != src.device:
         raise ValueError(f"{op}: {guide_name} is on {guide.device}, expected {src_name}'s device {src.device}")

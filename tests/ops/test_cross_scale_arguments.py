@@ -115,8 +115,8 @@ def test_numpy(dtype, levels):
     assert isinstance(result, np.ndarray) and result.dtype == dtype
     expected = cross_scale_aggregate([torch.from_numpy(cost) for cost in costs])
     assert np.array_equal(result, expected.numpy())
-    reversed_costs = [cost[..., ::-1] for cost in costs]
-    assert np.array_equal(cross_scale_aggregate(reversed_costs), cross_scale_aggregate([c.copy() for c in reversed_costs]))
+    mirrored = [cost[..., ::-1] for cost in costs]
+    assert np.array_equal(cross_scale_aggregate(mirrored), cross_scale_aggregate([cost.copy() for cost in mirrored]))
 
 
 def test_numpy_with_a_guide():
@@ -148,7 +148,7 @@ def message_cases():
         (TypeError, {"costs": [[1.0]]}, r"costs\[0\] is a list, expected a NumPy, CuPy or torch array"),
         (ValueError, {"costs": []}, "costs has 0 levels, expected 1 to 16"),
         (ValueError, {"costs": levels * 5}, "costs has 20 levels, expected 1 to 16"),
-        (TypeError, {"costs": [*levels, levels[0].numpy()]}, r"costs\[4\] is a ndarray, expected a Tensor as costs\[0\]"),
+        (TypeError, {"costs": [*levels, levels[0].numpy()]}, r"costs\[4\] is a ndarray, expected a Tensor"),
         (TypeError, {"costs": [levels[0].byte()]}, r"costs\[0\] is torch.uint8, expected float32"),
         (TypeError, {"costs": [levels[0], levels[1].float()]}, r"costs\[1\] is torch.float32, expected costs\[0\]'s"),
         (ValueError, {"costs": [levels[0], levels[1].to("meta")]}, r"costs\[1\] is on meta, expected costs\[0\]'s"),
@@ -161,18 +161,13 @@ def message_cases():
             r"a pyramid over costs\[0\] of shape \(5, 12, 17\) .*, or costs\[0\]'s shape for every level",
         ),
         (ValueError, {"costs": [levels[0], random(2, 6, 9)]}, r"costs\[1\] has shape \(2, 6, 9\), expected .* D >= 3"),
-        (
-            ValueError,
-            {"costs": [levels[0], random(3, 6, 9)], "min_disparity": 1},
-            r"costs\[1\] has shape .* D >= 3",
-        )[:0]
-        or (ValueError, {"costs": [random(1, 6, 2, 2), random(1, 3, 1, 1)]}, r"costs\[1\] .* \(1, D, 1, 1\) with D >= 4"),
+        (ValueError, {"costs": [random(1, 6, 2, 2), random(1, 3, 1, 1)]}, r"costs\[1\] .* \(1, D, 1, 1\) with D >= 4"),
         (ValueError, {"costs": [random(2, *SIZE), random(3, 6, 9)]}, r"costs\[1\] .* expected \(2, D, 6, 9\)"),
-        (ValueError, {"costs": pyramid()[:3] + [random(9, 9, 9)]}, r"costs\[3\] .* expected \(D, 2, 3\) with D >= 2"),
+        (ValueError, {"costs": [*pyramid()[:3], random(9, 9, 9)]}, r"costs\[3\] .* expected \(D, 2, 3\) with D >= 2"),
         (ValueError, {"costs": spoiled(full_size(), 2)}, r"costs\[2\] has 1 values .* the first at \(1, 1, 2\)"),
         (ValueError, {"costs": spoiled(pyramid(), 1, float("inf"))}, r"costs\[1\] has 1 values that are NaN or infi"),
         (ValueError, {"costs": spoiled(full_size(), 0), "guide": image}, r"costs\[0\] has 1 values that are NaN"),
-        (ValueError, {"costs": spoiled(full_size(), 3), "guide": [image + s for s in range(4)]}, r"costs\[3\] has 1 val"),
+        (ValueError, {"costs": spoiled(full_size(), 3), "guide": [image + s for s in range(4)]}, r"costs\[3\] has 1"),
         (ValueError, {"lambda_": -0.1}, "lambda_ is -0.1, expected a number from 0 to 1e"),
         (ValueError, {"lambda_": float("nan")}, "lambda_ is nan"),
         (ValueError, {"min_disparity": 0.5}, "min_disparity is 0.5, expected a whole number"),
@@ -180,11 +175,11 @@ def message_cases():
         (ValueError, {"guide": [image] * 3}, "guide has 3 images, expected 4, one for each level of costs"),
         (ValueError, {"costs": pyramid(), "guide": image}, "guide is one array, expected a sequence of 4"),
         (ValueError, {"guide": random(12, 18)}, r"guide has shape \(12, 18\), expected costs\[0\]'s image size"),
-        (ValueError, {"guide": [image, image, image.mT, image]}, r"guide\[2\] has shape \(17, 12\), expected costs\[2\]'s"),
+        (ValueError, {"guide": [image, image, image.mT, image]}, r"guide\[2\] has shape \(17, 12\), expected"),
         (TypeError, {"guide": image.long()}, "guide is torch.int64, expected float32"),
         (TypeError, {"guide": "left"}, "guide is a str, expected a NumPy, CuPy or torch array"),
         (ValueError, {"guide": image / 0}, "guide has 204 values that are NaN or infinite"),
-        (ValueError, {"guide": [image, image, image, image / 0]}, r"guide\[3\] has 204 values that are NaN or infinite"),
+        (ValueError, {"guide": [image, image, image, image / 0]}, r"guide\[3\] has 204 values that are NaN"),
         (ValueError, {"guide": image, "radius": -1}, "radius is -1, expected a whole number"),
         (ValueError, {"guide": image, "eps": 0.0}, "eps is 0.0, expected a finite number > 0"),
         (ValueError, {"guide": image, "border": "wrap"}, "border is 'wrap', expected one of 'truncate'"),
