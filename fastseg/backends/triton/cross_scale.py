@@ -36,9 +36,8 @@ def block_of(dtype: torch.dtype) -> int:
     return BLOCK_BYTES // compute_dtype(dtype).itemsize
 
 
-def tile_of(rows: int, width: int, dtype: torch.dtype, pixels: int = 1) -> tuple[int, int]:
-    """(rows, columns of ``pixels`` each) of a tile, powers of two."""
-    elements = block_of(dtype) // pixels
+def tile_of(rows: int, width: int, elements: int) -> tuple[int, int]:
+    """(rows, columns) of a tile of so many elements at most, powers of two."""
     columns = min(triton.next_power_of_2(width), elements)
     return min(elements // columns, triton.next_power_of_2(rows)), columns
 
@@ -64,7 +63,7 @@ def cross_scale_aggregate(
             return result, finite
         height, width = result.shape[2:]
         rows = result.numel() // width
-        block, columns = tile_of(rows, width, result.dtype)
+        block, columns = tile_of(rows, width, block_of(result.dtype))
         launch(
             combine_pyramid, triton.cdiv(rows, block) * triton.cdiv(width, columns), WARPS,
             levels, tuple(level.shape[1] for level in levels), result, finite.view(torch.uint8), rows, height, width,
@@ -117,7 +116,8 @@ def _spread_pyramid(
             size = (batch, next_used, halved(height), halved(width))
             next_sums = grad.new_empty(size, dtype=compute_dtype(grad.dtype))
         rows = batch * next_used * halved(height)
-        block, columns = tile_of(rows, halved(width), grad.dtype, pixels=2)
+        # Four tiles of pairs are in flight: a half of a block each keeps their addresses in registers.
+        block, columns = tile_of(rows, halved(width), block_of(grad.dtype) // 4)
         launch(
             spread_pyramid, triton.cdiv(rows, block) * triton.cdiv(halved(width), columns), WARPS,
             sums, gradient, next_sums, rows, disparities, used, height, width, first, lambda_,

@@ -36,9 +36,9 @@ def combine_full_size(
     lambda_ = tl.full([], lambda_, tl.float64)
     q = tl.full([], 1.0, tl.float64)
     u = tl.load(costs[LEVELS - 1] + offset, mask, 0.0).to(ACC)
-    for i in tl.static_range(1, LEVELS):
+    for s in tl.static_range(LEVELS - 2, -1, -1):
         q = _next_pivot(q, lambda_)
-        u += (tl.load(costs[LEVELS - 1 - i] + offset, mask, 0.0).to(ACC) - u) * (1.0 / q).to(ACC)
+        u += (tl.load(costs[s] + offset, mask, 0.0).to(ACC) - u) * (1.0 / q).to(ACC)
     _store_checked(result, offset, u, mask, finite)
 
 
@@ -64,12 +64,11 @@ def combine_pyramid(
     lambda_ = tl.full([], lambda_, tl.float64)
     q = tl.full([], 1.0, tl.float64)
     u = tl.zeros([BLOCK_R, BLOCK_X], ACC)
-    for i in tl.static_range(LEVELS):
-        s: tl.constexpr = LEVELS - 1 - i
+    for s in tl.static_range(LEVELS - 1, -1, -1):
         place = _halved(disparity, s) - _halved(min_disparity, s)
         line = (volume * disparities[s] + place) * _halved(height, s) + (y >> s)
         cost = tl.load(costs[s] + line[:, None] * _halved(width, s) + (x >> s)[None, :], mask, 0.0).to(ACC)
-        if i == 0:
+        if s == LEVELS - 1:
             u = cost
         else:
             q = _next_pivot(q, lambda_)
@@ -98,8 +97,8 @@ def _weight(lambda_, LEVEL: tl.constexpr, LEVELS: tl.constexpr):
     lambda_ = tl.full([], lambda_, tl.float64)
     q = tl.full([], 1.0, tl.float64)
     weight = tl.full([], 1.0, tl.float64)
-    for i in tl.static_range(1, LEVELS):
-        if LEVELS - i <= LEVEL:  # q is that of level LEVELS - i
+    for s in tl.static_range(LEVELS - 1, 0, -1):  # q is that of level s
+        if s <= LEVEL:
             weight *= lambda_ / (lambda_ + q)
         q = _next_pivot(q, lambda_)
     return weight / q
