@@ -9,6 +9,7 @@
 #include "fastseg/cross_scale.h"
 #include "fastseg/depthwise.h"
 #include "fastseg/fast_global_smoother.h"
+#include "fastseg/guided_filter.h"
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
@@ -224,6 +225,19 @@ FastGlobalSmoother smoother_args(int64_t batch, int64_t channels, int64_t height
           dst,   lambda,   sigma,  attenuation, iterations, adjoint};
 }
 
+fastseg::GuidedFilter guided_filter_args(int64_t batch, int64_t channels, int64_t height, int64_t width, Images guide,
+                                         int64_t guide_channels, Images src, Images dst, int64_t radius, double eps,
+                                         int border, bool coefficients) {
+  return {batch, channels, height, width, guide, guide_channels, src, dst, radius, eps,
+          static_cast<fastseg::Border>(border), coefficients};
+}
+
+fastseg::GuidedFilterInterpolate guided_filter_interpolate_args(int64_t batch, int64_t channels, int64_t height,
+                                                                int64_t width, Images guide, int64_t guide_channels,
+                                                                Images coefficients, Images dst, int64_t subsample) {
+  return {batch, channels, height, width, guide, guide_channels, coefficients, dst, subsample};
+}
+
 fastseg::CrossScale cross_scale_args(int64_t batch, int64_t height, int64_t width, int type,
                                      fastseg::CrossScaleLevels levels, uint64_t result, uint64_t finite, double lambda,
                                      int64_t min_disparity, bool pyramid) {
@@ -284,6 +298,8 @@ PYBIND11_MODULE(_C, m) {
   m.attr("wls_together") = fastseg::WlsSolve::together;
   define(m, "wls_solve", wls_solve_args, fastseg::cpu::wls_solve);
   define(m, "fast_global_smoother", smoother_args, fastseg::cpu::fast_global_smoother);
+  define(m, "guided_filter", guided_filter_args, fastseg::cpu::guided_filter);
+  define(m, "guided_filter_interpolate", guided_filter_interpolate_args, fastseg::cpu::guided_filter_interpolate);
   define(m, "cross_scale_aggregate", cross_scale_args, fastseg::cpu::cross_scale_aggregate);
   define(m, "cross_scale_aggregate_backward", cross_scale_args, fastseg::cpu::cross_scale_aggregate_backward);
 #ifdef FASTSEG_WITH_CUDA

@@ -1,5 +1,5 @@
 # The compiled module, as csrc/bindings.cpp defines it.
-from fastseg.backends.cpu_fast_global_smoother import Images
+from fastseg.backends.images import Images
 from fastseg.backends.views import Vector, View
 
 compiler: str
@@ -177,6 +177,35 @@ def fast_global_smoother(
     attenuation: float,
     iterations: int,
     adjoint: bool,
+    threads: int,
+    /,
+) -> None: ...
+def guided_filter(
+    batch: int,
+    channels: int,
+    height: int,
+    width: int,
+    guide: Images,
+    guide_channels: int,
+    src: Images,
+    dst: Images,
+    radius: int,
+    eps: float,
+    border: int,
+    coefficients: bool,
+    threads: int,
+    /,
+) -> None: ...
+def guided_filter_interpolate(
+    batch: int,
+    channels: int,
+    height: int,
+    width: int,
+    guide: Images,
+    guide_channels: int,
+    coefficients: Images,
+    dst: Images,
+    subsample: int,
     threads: int,
     /,
 ) -> None: ...

@@ -7,6 +7,7 @@
 #include "fastseg/cross_scale.h"
 #include "fastseg/depthwise.h"
 #include "fastseg/fast_global_smoother.h"
+#include "fastseg/guided_filter.h"
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
@@ -28,6 +29,8 @@ namespace fastseg {
   void wls_setup(const WlsSetup&, int threads);                                       \
   void wls_solve(const WlsSolve&, int threads);                                       \
   void fast_global_smoother(const FastGlobalSmoother&, int threads, bool);            \
+  void guided_filter(const GuidedFilter&, int threads, bool);                         \
+  void guided_filter_interpolate(const GuidedFilterInterpolate&, int threads, bool);  \
   void cross_scale_aggregate(const CrossScale&, int threads, bool);                   \
   void cross_scale_aggregate_backward(const CrossScale&, int threads, bool);          \
   }
@@ -180,6 +183,16 @@ void wls_solve(const WlsSolve& args, int threads) { FASTSEG_CALL_BUILD(wls_solve
 void fast_global_smoother(const FastGlobalSmoother& args, int threads) {
   const int64_t pixels = args.batch * args.channels * args.height * args.width;
   FASTSEG_CALL_BUILD(fast_global_smoother, args, pixels < serial_elements || threads < 1 ? 1 : threads, false);
+}
+
+void guided_filter(const GuidedFilter& args, int threads) {
+  const int64_t pixels = args.batch * args.channels * args.height * args.width;
+  FASTSEG_CALL_BUILD(guided_filter, args, pixels < serial_elements || threads < 1 ? 1 : threads, false);
+}
+
+void guided_filter_interpolate(const GuidedFilterInterpolate& args, int threads) {
+  const int64_t pixels = args.batch * args.channels * args.height * args.width;
+  FASTSEG_CALL_BUILD(guided_filter_interpolate, args, pixels < serial_elements || threads < 1 ? 1 : threads, false);
 }
 
 namespace {

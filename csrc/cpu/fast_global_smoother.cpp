@@ -23,8 +23,6 @@ namespace {
 // Channels whose images are in flight at a time share the factors; more would only leave the caches.
 constexpr int64_t work_bytes = int64_t(16) << 20;
 
-int64_t rounded_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
-
 // Sizes of the scratch memory of one image, in elements.
 template <class A>
 struct Plan {

@@ -100,12 +100,15 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
         Candidate("triton", "fastseg.backends.triton.fast_global_smoother", _triton_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
+    "guided_filter": (
+        Candidate("cpu", "fastseg.backends.cpu_guided_filter", _cpu_refusal),
+        Candidate("reference", "fastseg.reference", _never),
+    ),
     "cross_scale_aggregate": (
         Candidate("cpu", "fastseg.backends.cpu_cross_scale", _cpu_refusal),
         Candidate("triton", "fastseg.backends.triton.cross_scale", _triton_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
-    "guided_filter": (Candidate("reference", "fastseg.reference", _never),),
 }
 
 # Process-wide and not per thread: autograd runs backward on threads of its own.

@@ -6,6 +6,8 @@
 
 namespace fastseg::FASTSEG_ISA {
 
+inline int64_t rounded_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
+
 // Calls body(first, last) with one contiguous span of [0, count) per thread. Contiguous spans keep two threads from
 // faulting in the same huge page of a fresh output.
 template <class Body>

@@ -1,0 +1,39 @@
+// The guided filter (He et al. 2013): windowed linear regressions of images on a guide, averaged.
+#pragma once
+#include "fastseg/images.h"
+
+namespace fastseg {
+
+// What windows see beyond an image: nothing, or the image mirrored with its edge pixels twice or once.
+enum class Border : int { truncate = 0, reflect = 1, reflect_101 = 2 };
+
+struct GuidedFilter {
+  int64_t batch, channels, height, width;
+  Images guide;            // [batch, guide_channels, height, width], any type
+  int64_t guide_channels;  // 1 or 3
+  Images src;              // [batch, channels, height, width]
+  Images dst;              // written: as src, of its type; or the coefficients
+  int64_t radius;
+  double eps;
+  Border border;
+  // dst is [batch, channels * (guide_channels + 1), height, width] of the type computed in: the slopes mean(a) for each
+  // channel of the guide, and the offset mean(b), of every pixel.
+  bool coefficients;
+};
+
+// dst = slopes . guide + offset, with coefficients of every `subsample`-th pixel interpolated linearly.
+struct GuidedFilterInterpolate {
+  int64_t batch, channels, height, width;
+  Images guide;  // [batch, guide_channels, height, width], any type
+  int64_t guide_channels;
+  Images coefficients;  // [batch, channels * (guide_channels + 1), coarse height, coarse width], computed in dst's way
+  Images dst;           // [batch, channels, height, width], written
+  int64_t subsample;
+};
+
+namespace cpu {
+void guided_filter(const GuidedFilter& args, int threads);
+void guided_filter_interpolate(const GuidedFilterInterpolate& args, int threads);
+}  // namespace cpu
+
+}  // namespace fastseg
