@@ -49,7 +49,7 @@ def cross_scale_aggregate(
             at the same place. Otherwise they are a pyramid: level s + 1 has (H + 1) // 2 rows and (W + 1) // 2 columns
             of level s, whose pixel (y, x) and disparity d is there at (y // 2, x // 2) and (d + 1) // 2.
             :func:`~fastseg.ops.cross_scale_shapes` gives the shapes. A level may have more disparities than are looked
-            up; of these the gradient is zero, and nobody looks for NaN there.
+            up; of these the gradient is zero, and without guides NaN there passes.
         lambda_: 0 (the finest level alone) to 1e20 (the average of all levels).
         min_disparity: the disparity of the finest level's first slice; tells the pyramid's disparities. Level s starts
             at ``(m + 1) // 2`` of the level before.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from fastseg.backends.views import ELEMENT
@@ -100,7 +101,8 @@ def levels_as_tensors(op: str, costs: Sequence[Array]) -> list[Tensor]:
 
 
 def _kind(array: Array) -> Any:
-    return Tensor if isinstance(array, Tensor) else type(array)  # a Parameter is a tensor
+    """A Parameter is a tensor, and a memmap a NumPy array."""
+    return next((kind for kind in (Tensor, np.ndarray) if isinstance(array, kind)), type(array))
 
 
 def check_levels(op: str, levels: Sequence[Tensor], min_disparity: int) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 import fastseg
 from fastseg import reference
 from fastseg.ops import cross_scale, cross_scale_aggregate, cross_scale_shapes, guided_filter
+from tests.support import DTYPES, assert_within_budget
 
 SIZE = (5, 12, 17)
 FILTER = {"radius": 2, "eps": 1e-2}
@@ -56,6 +57,19 @@ def test_one_guide_filters_once_and_gives_the_same(shape, guide_shape, border, f
     torch.testing.assert_close(short, cross_scale_aggregate(levels), rtol=0, atol=1e-12)
     long = reference.cross_scale_aggregate(costs, guide=guide, border=border, **FILTER)
     torch.testing.assert_close(short, long, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("levels", (full_size, pyramid))
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_guides_beside_every_dtype(dtype, levels):
+    costs = [cost.to(dtype) for cost in levels()]
+    guides = random(3, *SIZE[1:], seed=9)
+    if levels is pyramid:
+        guides = [random(3, *cost.shape[1:], seed=9) for cost in costs]
+    actual = cross_scale_aggregate(costs, guide=guides, **FILTER)
+    assert actual.dtype == dtype
+    exact = reference.cross_scale_aggregate([cost.double() for cost in costs], guide=guides, **FILTER)
+    assert_within_budget(actual, exact, reference.cross_scale_aggregate(costs, guide=guides, **FILTER))
 
 
 def test_the_same_guide_several_times_is_one(filtered):
@@ -125,6 +139,13 @@ def test_numpy_with_a_guide():
     assert isinstance(result, np.ndarray)
     expected = cross_scale_aggregate(full_size(), guide=torch.from_numpy(guide), **FILTER)
     assert np.array_equal(result, expected.numpy())
+
+
+def test_files_beside_arrays(tmp_path):
+    costs = [cost.numpy() for cost in full_size()]
+    np.save(tmp_path / "cost.npy", costs[0])
+    mapped = [np.load(tmp_path / "cost.npy", mmap_mode="r"), *costs[1:]]
+    assert np.array_equal(cross_scale_aggregate(mapped), cross_scale_aggregate(costs))
 
 
 def test_parameters_beside_tensors():
