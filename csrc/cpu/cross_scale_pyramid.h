@@ -18,6 +18,7 @@ template <class A>
 class FiniteCheck {
  public:
   void add(Vec<A> v) { sum_ += v * A(0); }
+  void add(const FiniteCheck& other) { sum_ += other.sum_; }
   void report(bool* finite) const {
     if (!(add_lanes(sum_) == 0)) __atomic_store_n(finite, false, __ATOMIC_RELAXED);
   }
@@ -84,6 +85,24 @@ class CoarserRows {
   int64_t held_[CrossScaleLevels::most];  // the row of its level that lies in rows_
 };
 
+// The finest level with what is queued, in whole vectors; returns how many elements those are.
+template <bool Stream, class T, class A>
+inline int64_t combine_vectors(const A* queue, const T* costs, T* result, int64_t count, A gain,
+                               FiniteCheck<A>& check) {
+  constexpr int L = lanes<A>;
+  const Vec<A> gains = broadcast<Vec<A>>(gain);
+  FiniteCheck<A> sum;  // in a register, as the other one's address is known to others
+  int64_t i = 0;
+  for (; i + L <= count; i += L) {
+    Vec<A> u = load(queue + i);
+    u += gains * (load(costs + i) - u);
+    sum.add(u);
+    store<Stream>(result + i, u);
+  }
+  check.add(sum);
+  return i;
+}
+
 template <class T, bool Stream>
 void combine_pyramid(const CrossScale& args, int threads) {
   using A = compute_t<T>;
@@ -119,13 +138,7 @@ void combine_pyramid(const CrossScale& args, int threads) {
         if (head > 0) pop(head);
         aligned = true;
       }
-      int64_t i = 0;
-      for (; i + L <= queued; i += L) {
-        Vec<A> u = load(queue.get() + i);
-        u += gain * (load(costs + i) - u);
-        check.add(u);
-        store<Stream>(result + i, u);
-      }
+      const int64_t i = combine_vectors<Stream>(queue.get(), costs, result, queued, gain, check);
       costs += i, result += i, queued -= i;
       store(queue.get(), load(queue.get() + i));
     }
