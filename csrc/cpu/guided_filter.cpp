@@ -33,52 +33,62 @@ class Filter {
       : args_(args),
         rows_{args.height, args.radius, args.border},
         columns_{args.width, args.radius, args.border},
-        side_by_side_(args.channels > lanes<A> / 4),
+        side_by_side_(args.channels > lanes<A> / 4 && Slices::suits(rows_, columns_)),
         groups_((args.channels + Slices::group - 1) / Slices::group),
         slice_bands_(bands_of(args.height, 16 * args.radius + 16, (least_tasks + groups_ - 1) / groups_)),
         row_bands_(bands_of(args.height, 2 * args.radius + 32, 64)) {}
 
   void run(int threads) {
     const Planes<A> plane{nullptr, args_.height, Planes<A>::pitch_of(args_.width)};
-    const int64_t pixels = plane.elements(1), planes = (side_by_side_ ? Guide::values : Guide::values + Image::values) + G;
+    const int64_t pixels = plane.elements(1),
+                  planes = (side_by_side_ ? Guide::values : Guide::values + Image::values) + G;
     int64_t thread = Guide::doubles(args_.width, args_.radius) * int64_t(sizeof(double));
     const int64_t filtering = side_by_side_ ? Slices::elements(rows_, columns_) * int64_t(sizeof(A))
                                             : Image::doubles(args_.width, args_.radius) * int64_t(sizeof(double));
     thread = rounded_up(thread > filtering ? thread : filtering, 4096);
-    const int64_t sums = rounded_up(G * (args_.height + 1) * int64_t(sizeof(double)), 4096);
-    const cpu::Block memory(sums + planes * pixels * int64_t(sizeof(A)) + threads * thread);
+    const int64_t numbers = (3 * G * args_.height + G + 1) * int64_t(sizeof(double));
+    const int64_t scales = 2 * groups_ * Slices::group * int64_t(sizeof(A));
+    const int64_t before = rounded_up(numbers, 64) + rounded_up(scales, 64);
+    const cpu::Block memory(before + planes * pixels * int64_t(sizeof(A)) + threads * thread);
     double* row_sums = static_cast<double*>(memory.data());
-    char* at = static_cast<char*>(memory.data()) + sums;
+    char* at = static_cast<char*>(memory.data()) + before;
     const auto take = [&](int64_t count) {
       const Planes<A> taken{reinterpret_cast<A*>(at), plane.height, plane.pitch};
       at += count * pixels * int64_t(sizeof(A));
       return taken;
     };
-    GuidePlanes<G, A> guide{take(G), take(G), take(Guide::values - G), row_sums, row_sums + G * args_.height};
+    double* centre = row_sums + 3 * G * args_.height;
+    const GuidePlanes<G, A> guide{take(G), take(G), take(Guide::values - G), row_sums, centre, centre + G};
     const Guide statistics(args_.guide, rows_, columns_, args_.eps, guide);
-    const Slices slices(args_, rows_, columns_, guide);
+    const Slices slices(args_, rows_, columns_, guide,
+                        reinterpret_cast<A*>(static_cast<char*>(memory.data()) + rounded_up(numbers, 64)));
     const Image image(args_, rows_, columns_, guide, side_by_side_ ? Planes<A>{} : take(Image::values));
     char* scratch = at;
-    const int64_t filters = side_by_side_ ? 1 : 2 * args_.channels, of_image = Guide::phases + filters;
+    const int64_t filters = side_by_side_ ? 2 : 2 * args_.channels, of_image = Guide::phases + filters;
     parallel_phases(
-        threads, args_.batch * of_image,
-        [&](int64_t phase) {
-          return side_by_side_ && phase % of_image >= Guide::phases ? groups_ * slice_bands_ : row_bands_;
-        },
+        threads, args_.batch * of_image, [&](int64_t phase) { return tasks(phase % of_image - Guide::phases); },
         [&](int64_t phase, int64_t task, int number) {
           char* own = scratch + number * thread;
-          const int64_t n = phase / of_image, step = phase % of_image, filter = step - Guide::phases;
+          double* wide = reinterpret_cast<double*>(own);
+          const int64_t n = phase / of_image, filter = phase % of_image - Guide::phases;
           const int64_t bands = side_by_side_ && filter >= 0 ? slice_bands_ : row_bands_, band = task % bands;
           const int64_t first = args_.height * band / bands, last = args_.height * (band + 1) / bands;
           if (filter < 0)
-            statistics.run(step, n, first, last, reinterpret_cast<double*>(own));
-          else if (side_by_side_)
-            slices.run(n, task / bands, first, last, reinterpret_cast<A*>(own));
-          else if (filter % 2 == 0)
-            image.fit(n, filter / 2, first, last, reinterpret_cast<double*>(own));
+            statistics.run(filter + Guide::phases, n, first, last, wide);
+          else if (!side_by_side_)
+            filter % 2 == 0 ? image.fit(n, filter / 2, first, last, wide)
+                            : image.apply(n, filter / 2, first, last, wide);
+          else if (filter == 0)
+            slices.find_scale(n, task);
           else
-            image.apply(n, filter / 2, first, last, reinterpret_cast<double*>(own));
+            slices.run(n, task / bands, first, last, reinterpret_cast<A*>(own));
         });
+  }
+
+  // Of a phase after the guide's (below zero), of one image.
+  int64_t tasks(int64_t filter) const {
+    if (filter < 0 || !side_by_side_) return row_bands_;
+    return filter == 0 ? groups_ * Slices::group : groups_ * slice_bands_;
   }
 
  private:

@@ -1,5 +1,6 @@
-// What the guided filter needs of a guide, once for all channels of src: the centred guide, windowed means and the
-// inverse of the windowed covariance. Sums are in float64: with eps 1e-4, rounding of a float32 covariance would show.
+// What the guided filter needs of a guide, once for all channels of src: the centred and scaled guide, windowed means
+// and the inverse of the windowed covariance. Sums are in float64: with eps 1e-4, rounding of a float32 covariance
+// would show.
 #pragma once
 #include "guided_filter_sums.h"
 
@@ -8,11 +9,12 @@ namespace fastseg::FASTSEG_ISA {
 template <int G, class A>
 struct GuidePlanes {
   static constexpr int inverses = G * (G + 1) / 2;
-  Planes<A> colours;  // [G], less the mean of the image
+  Planes<A> colours;  // [G], less the mean of the image, times `scale`: no number is above 1
   Planes<A> means;    // [G]
   Planes<A> inverse;  // [inverses]: 00, 01, 02, 11, 12, 22
-  double* row_sums;   // [G, height]
+  double* row_sums;   // [3, G, height]: sum, smallest, largest
   double* centre;     // [G]
+  double* scale;      // a power of two
 };
 
 // Inverse of a symmetric matrix of which no eigenvalue is below eps, by elimination (L D L^T): inverting by cofactors
@@ -69,28 +71,53 @@ class GuideStatistics {
       for (int64_t y = first; y < last; ++y) {
         const auto* from = rows(g, y);
         constexpr int chains = 8;
-        double sums[chains] = {};
-        for (int64_t x = 0; x < columns_.size; ++x) sums[x % chains] += double(load_one(from + x));
-        double total = 0;
-        for (double sum : sums) total += sum;
-        to_.row_sums[g * rows_.size + y] = total;
+        double sums[chains] = {}, low[chains], high[chains];
+        for (int i = 0; i < chains; ++i) low[i] = high[i] = double(load_one(from));
+        for (int64_t x = 0; x < columns_.size; ++x) {
+          const double value = double(load_one(from + x));
+          double &smallest = low[x % chains], &largest = high[x % chains];
+          sums[x % chains] += value;
+          smallest = value < smallest ? value : smallest;
+          largest = value > largest ? value : largest;
+        }
+        for (int i = 1; i < chains; ++i) {
+          sums[0] += sums[i];
+          low[0] = low[i] < low[0] ? low[i] : low[0];
+          high[0] = high[i] > high[0] ? high[i] : high[0];
+        }
+        *of_row(0, g, y) = sums[0];
+        *of_row(1, g, y) = low[0];
+        *of_row(2, g, y) = high[0];
       }
   }
+  double* of_row(int what, int g, int64_t y) const { return to_.row_sums + (what * G + g) * rows_.size + y; }
 
   template <class Rows>
   void centre_rows(const Rows& rows, int64_t first, int64_t last) const {
+    double centre[G], span = 0;
     for (int g = 0; g < G; ++g) {
-      double total = 0;
-      for (int64_t y = 0; y < rows_.size; ++y) total += to_.row_sums[g * rows_.size + y];
-      const A centre = A(total / (double(rows_.size) * double(columns_.size)));
-      if (first == 0) to_.centre[g] = double(centre);
+      double total = 0, low = *of_row(1, g, 0), high = *of_row(2, g, 0);
+      for (int64_t y = 0; y < rows_.size; ++y) {
+        total += *of_row(0, g, y);
+        low = *of_row(1, g, y) < low ? *of_row(1, g, y) : low;
+        high = *of_row(2, g, y) > high ? *of_row(2, g, y) : high;
+      }
+      centre[g] = double(A(total / (double(rows_.size) * double(columns_.size))));
+      const double farther = high - centre[g] > centre[g] - low ? high - centre[g] : centre[g] - low;
+      span = farther > span ? farther : span;
+    }
+    const double scale = span > 0 ? __builtin_ldexp(1.0, -1 - __builtin_ilogb(span)) : 1.0;
+    if (first == 0) {
+      *to_.scale = scale;
+      for (int g = 0; g < G; ++g) to_.centre[g] = centre[g];
+    }
+    for (int g = 0; g < G; ++g)
       for (int64_t y = first; y < last; ++y) {
         const auto* from = rows(g, y);
         A* to = to_.colours.row(g, y);
-        for (int64_t x = 0; x < columns_.size; ++x) to[x] = A(load_one(from + x)) - centre;
+        for (int64_t x = 0; x < columns_.size; ++x) to[x] = (A(load_one(from + x)) - A(centre[g])) * A(scale);
         for (int64_t x = columns_.size; x < to_.colours.pitch; ++x) to[x] = 0;
       }
-    }
   }
 
   void window_rows(int64_t first, int64_t last, double* scratch) const {
@@ -102,6 +129,7 @@ class GuideStatistics {
           for (int j = i; j < G; ++j) v[at++] = v[i] * v[j];
       };
     };
+    const double eps = eps_ * *to_.scale * *to_.scale;
     WindowMeans<values> windows(rows_, columns_, scratch);
     for (int64_t y = first; y < last; ++y) {
       windows.step(products, y, y == first);
@@ -114,10 +142,10 @@ class GuideStatistics {
             covariance[at] = m[G + at] - m[i] * m[j];
             if (i == j) {
               covariance[at] = covariance[at] > 0.0 ? covariance[at] : Vec<double>{};
-              covariance[at] += eps_;
+              covariance[at] += eps;
             }
           }
-        invert(covariance, eps_, inverse);
+        invert(covariance, eps, inverse);
         for (int i = 0; i < G; ++i) store_wide(to_.means.row(i, y) + x, m[i]);
         for (int i = 0; i < values - G; ++i) store_wide(to_.inverse.row(i, y) + x, inverse[i]);
       }

@@ -85,8 +85,9 @@ class ImageFilter {
       if (args_.coefficients) {
         for (int i = 0; i < values; ++i)
           write(image<A>(args_.dst, n, c * values + i), [&](int64_t, const Vec<double>(&m)[values]) {
-            Vec<double> value = m[i];
-            for (int j = 0; i == G && j < G; ++j) value -= m[j] * guide_.centre[j];
+            if (i < G) return m[i] * *guide_.scale;
+            Vec<double> value = m[G];
+            for (int j = 0; j < G; ++j) value -= m[j] * (*guide_.scale * guide_.centre[j]);
             return value;
           });
       } else {

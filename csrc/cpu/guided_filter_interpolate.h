@@ -39,9 +39,8 @@ class Interpolation {
         }
       }
     }
-    const ImageRows<T> dst{
-        static_cast<T*>(args_.dst.data) + n * args_.dst.batch_stride + c * args_.dst.channel_stride, args_.height,
-        width};
+    const ImageRows<T> dst{static_cast<T*>(args_.dst.data) + n * args_.dst.batch_stride + c * args_.dst.channel_stride,
+                           args_.height, width};
     for (int64_t x = 0; x < width; x += lanes<A>) dst.write(y, x, load(line + x));
   }
 

@@ -5,19 +5,20 @@
 //
 //     lead[x]    sums of p and I p over the column of rows j - 2r .. j               += new row - row that leaves
 //     a, b       of row j - r, from sums of lead along the row
-//     couple[x]  sums of a and b over the column of rows j - 4r .. j - r             += a, b - those of the row that leaves
-//     q          of row j - 2r, from sums of couple along the row
+//     couple[x]  sums of a and b over the column of rows j - 4r .. j - r             += a, b - those of the row that
+//     leaves q          of row j - 2r, from sums of couple along the row
 //
 // To keep a and b until they leave would take K (2r + 1) rows of memory, beyond the caches for a large radius. They are
 // computed once more instead, by the same additions in the same order, so that exactly what came in leaves: `trail` is
 // what lead was 2r + 1 rows ago.
 //
-// Bytes: src read once, dst written once; the rest is 3 K + 4r + 3 rows of lanes a thread, which live in its second-level
-// cache. Operations of a colour guide (K = 4), a vector of pixels: 2 x 8 for the columns of lead and trail, 2 x 27 to
-// make a and b, 20 for q; loads are as many.
+// Bytes: src read once to find its scale and once to filter it, dst written once; the rest is 3 K + 4r + 3 rows of
+// lanes a thread, which live in its second-level cache. Operations of a colour guide (K = 4), a vector of pixels: 37
+// for the columns of lead and trail, 2 x 35 to make a and b, 20 for q; loads are as many.
 #pragma once
-#include "fastseg/cpu/transpose.h"
+#include "guided_filter_fixed_point.h"
 #include "guided_filter_guide.h"
+#include "guided_filter_lanes.h"
 
 namespace fastseg::FASTSEG_ISA {
 
@@ -26,14 +27,53 @@ class SliceFilter {
  public:
   using A = compute_t<T>;
   static constexpr int L = lanes<A>, K = G + 1, group = L;
+  static constexpr int64_t prefetched_rows = 1;
 
-  SliceFilter(const GuidedFilter& args, const Axis& rows, const Axis& columns, const GuidePlanes<G, A>& guide)
-      : args_(args), rows_(rows), columns_(columns), guide_(guide), span_(2 * rows.radius + 1) {}
+  // `scales` has two numbers for each channel, padded to whole groups: see find_scale.
+  SliceFilter(const GuidedFilter& args, const Axis& rows, const Axis& columns, const GuidePlanes<G, A>& guide,
+              A* scales)
+      : args_(args),
+        rows_(rows),
+        columns_(columns),
+        guide_(guide),
+        scales_(scales),
+        span_(2 * rows.radius + 1),
+        lost_bits_(FixedPoint<A>::lost_bits(columns.largest_window())) {}
 
-  // Scratch of a thread: ring, a row of zeros, three rows of K values and a zero column each; shares and two maps.
+  // Whether sums over windows keep their digits.
+  static bool suits(const Axis& rows, const Axis& columns) {
+    return rows.largest_window() <= widest_fixed_point_window && columns.largest_window() <= widest_fixed_point_window;
+  }
+
+  // Scratch of a thread: the members of Band.
   static int64_t elements(const Axis& rows, const Axis& columns) {
-    const int64_t width = columns.size + 1;
-    return (ring_rows(rows) + 1) * width * L + 3 * width * K * L + rounded_up(3 * width, L) * 2;
+    const int64_t width = columns.size + 1, padded = rounded_up(columns.size, L);
+    return (ring_rows(rows) + 1 + K) * padded * L + 3 * width * K * L + 3 * width;
+  }
+
+  // The power of two that channel c is multiplied by on its way in, and what it is multiplied by on its way out. A
+  // channel with a number that is not finite comes out as NaN everywhere.
+  void find_scale(int64_t n, int64_t c) const {
+    A largest = 0;
+    bool finite = true;
+    if (c < args_.channels) {
+      const T* from = static_cast<const T*>(args_.src.data) + n * args_.src.batch_stride + c * args_.src.channel_stride;
+      const int64_t pixels = rows_.size * columns_.size;
+      Vec<A> most[4] = {};
+      int64_t i = 0;
+      for (; i + 4 * L <= pixels; i += 4 * L)
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; ++k) most[k] = larger(most[k], magnitude(load(from + i + k * L)));
+      for (; i < pixels; ++i) most[0] = larger(most[0], magnitude(broadcast<Vec<A>>(A(load_one(from + i)))));
+      for (int k = 0; k < 4; ++k)
+        for (int lane = 0; lane < L; ++lane) {
+          finite = finite && most[k][lane] < A(__builtin_inf());
+          largest = most[k][lane] > largest ? most[k][lane] : largest;
+        }
+    }
+    const A scale = finite ? FixedPoint<A>::scale(largest, rows_.largest_window()) : A(1);
+    scales_[2 * (c - c % L) + c % L] = scale;
+    scales_[2 * (c - c % L) + L + c % L] = finite ? A(1) / scale : A(__builtin_nan(""));
   }
 
   // Rows first to last of channels group * c, ...
@@ -48,12 +88,24 @@ class SliceFilter {
     return needed < rows.size ? needed : rows.size;
   }
 
+  // Of numbers that are not negative; NaN is larger than any, as its bits are.
+  static Vec<A> larger(Vec<A> a, Vec<A> b) {
+    typedef std::conditional_t<sizeof(A) == 8, int64_t, int32_t> Bits __attribute__((vector_size(vector_bytes)));
+    return (Bits)a > (Bits)b ? a : b;
+  }
+  static Vec<A> magnitude(Vec<A> v) {
+    typedef std::conditional_t<sizeof(A) == 8, uint64_t, uint32_t> Bits __attribute__((vector_size(vector_bytes)));
+    return (Vec<A>)((Bits)v << 1 >> 1);
+  }
+
   class Band;
 
   const GuidedFilter& args_;
   Axis rows_, columns_;
   const GuidePlanes<G, A>& guide_;
+  A* scales_;
   int64_t span_;
+  int lost_bits_;
 };
 
 template <class T, int G>
@@ -65,20 +117,28 @@ class SliceFilter<T, G>::Band {
         channel_(channel),
         first_(first),
         width_(filter.columns_.size),
+        padded_(rounded_up(width_, L)),
         ring_rows_(filter.ring_rows(filter.rows_)),
         next_(ring_rows_ == filter.rows_.size ? 0 : first - 2 * filter.rows_.radius),
         ring_(scratch),
-        zeros_(ring_ + ring_rows_ * (width_ + 1) * L),
-        lead_(zeros_ + (width_ + 1) * L),
+        zeros_(ring_ + ring_rows_ * padded_ * L),
+        line_(zeros_ + padded_ * L),
+        lead_(reinterpret_cast<Number*>(line_ + K * padded_ * L)),
         trail_(lead_ + (width_ + 1) * K * L),
-        couple_(trail_ + (width_ + 1) * K * L),
+        couple_(reinterpret_cast<A*>(trail_ + (width_ + 1) * K * L)),
         share_(couple_ + (width_ + 1) * K * L),
         enter_(reinterpret_cast<int32_t*>(share_ + width_ + 1)),
         leave_(enter_ + width_ + 1) {
     const Axis& columns = f_.columns_;
     if (next_ < 0) next_ = 0;
-    for (int64_t i = 0; i < (width_ + 1) * L; ++i) zeros_[i] = 0;
-    for (int64_t i = 0; i < 3 * (width_ + 1) * K * L; ++i) lead_[i] = 0;
+    for (int64_t i = 0; i < padded_ * L; ++i) zeros_[i] = 0;
+    for (int64_t i = 0; i < K * padded_ * L; ++i) line_[i] = 0;
+    for (int64_t i = 0; i < (width_ + 1) * K * L; ++i) {
+      lead_[i] = trail_[i] = Fixed::half(f_.lost_bits_);
+      couple_[i] = 0;
+    }
+    scale_ = load(f_.scales_ + 2 * channel);
+    unscale_ = load(f_.scales_ + 2 * channel + L);
     for (int64_t x = 0; x < width_; ++x) {
       share_[x] = A(1.0 / double(columns.count(x)));
       enter_[x] = place(x + columns.radius);
@@ -102,6 +162,10 @@ class SliceFilter<T, G>::Band {
   }
 
  private:
+  using Fixed = FixedPoint<A>;
+  using Sum = typename Fixed::Sum;
+  using Number = std::remove_reference_t<decltype(Sum{}[0])>;
+
   // The column that stands at place x; the one after the last is zero.
   int32_t place(int64_t x) const {
     const int64_t pixel = f_.columns_.pixel(x);
@@ -123,22 +187,21 @@ class SliceFilter<T, G>::Band {
     Row row;
     const int64_t y = place.pixel;
     while (next_ <= y) load_row(next_++);
-    row.p = y < 0 ? zeros_ : ring_ + y % ring_rows_ * (width_ + 1) * L;
+    row.p = y < 0 ? zeros_ : ring_row(y);
     for (int g = 0; g < G; ++g) row.colours[g] = f_.guide_.colours.row(g, y < 0 ? 0 : y);
     return row;
   }
 
-  // A row of src into the ring, pixels of its channels beside each other.
+  // A row of src into the ring, scaled.
   void load_row(int64_t y) {
-    A* to = ring_ + y % ring_rows_ * (width_ + 1) * L;
-    for (int64_t x = 0; x < width_; x += L) {
-      Vec<A> tile[L];
-#pragma GCC unroll 16
-      for (int i = 0; i < L; ++i) tile[i] = channel_ + i < f_.args_.channels ? src(i).read(y, x) : Vec<A>{};
-      transpose(tile);
-      const int64_t pixels = width_ - x < L ? width_ - x : L;
-      for (int64_t i = 0; i < pixels; ++i) store(to + (x + i) * L, tile[i]);
-    }
+    lane_rows<T>(f_.args_.src, channel_, 1, y).read(scale_, prefetched_rows * width_, ring_row(y));
+  }
+  A* ring_row(int64_t y) const { return ring_ + y % ring_rows_ * padded_ * L; }
+
+  // Row y of channels first, first + step, ...
+  template <class P>
+  LaneRows<P> lane_rows(const Images& images, int64_t first, int64_t step, int64_t y) const {
+    return {images, n_, first, step, f_.args_.channels - channel_, y, width_};
   }
 
   void add_columns(int64_t j, Place middle, Place old) {
@@ -147,44 +210,71 @@ class SliceFilter<T, G>::Band {
     const Row in = row(coming), mid = row(middle), out = row(old);
     for (int64_t x = 0; x < width_; ++x) {
       const Vec<A> p0 = load(in.p + x * L), p1 = load(mid.p + x * L), p2 = load(out.p + x * L);
-      add(lead_ + x * K * L, p0 - p1);
-      add(trail_ + x * K * L, p1 - p2);
-      for (int g = 0; g < G; ++g) {
-        const Vec<A> middle_product = mid.colours[g][x] * p1;
-        add(lead_ + (x * K + 1 + g) * L, in.colours[g][x] * p0 - middle_product);
-        add(trail_ + (x * K + 1 + g) * L, middle_product - out.colours[g][x] * p2);
-      }
+      change(x * K, Fixed::from(p0), Fixed::from(p1), Fixed::from(p2));
+#pragma GCC unroll 4
+      for (int g = 0; g < G; ++g)
+        change(x * K + 1 + g, Fixed::from(in.colours[g][x] * p0), Fixed::from(mid.colours[g][x] * p1),
+               Fixed::from(out.colours[g][x] * p2));
     }
   }
-  static void add(A* to, Vec<A> v) { store(to, load(to) + v); }
+  [[gnu::always_inline]] void change(int64_t at, Sum coming, Sum middle, Sum old) {
+    store_sum(lead_ + at * L, load_sum<Sum>(lead_ + at * L) + (coming - middle));
+    store_sum(trail_ + at * L, load_sum<Sum>(trail_ + at * L) + (middle - old));
+  }
 
   // Sums of a row of columns over the windows of pixels, one after another.
+  template <class Columns>
   class WindowSum {
    public:
-    WindowSum(const A* columns, const Axis& axis, const int32_t* enter, const int32_t* leave, int32_t nothing)
+    WindowSum(const Columns& columns, const Axis& axis, const int32_t* enter, const int32_t* leave, int64_t nothing)
         : columns_(columns), enter_(enter), leave_(leave) {
       for (int64_t x = -axis.radius - 1; x < axis.radius; ++x) {
         const int64_t pixel = axis.pixel(x);
-        const A* from = columns_ + (pixel < 0 ? nothing : pixel) * K * L;
 #pragma GCC unroll 4
-        for (int k = 0; k < K; ++k) sum[k] += load(from + k * L);
+        for (int k = 0; k < K; ++k) columns_.add(k, columns_.at(pixel < 0 ? nothing : pixel, k));
       }
     }
     // To pixel x, after the pixel before it.
-    void step(int64_t x) {
-      const A *in = columns_ + int64_t(enter_[x]) * K * L, *out = columns_ + int64_t(leave_[x]) * K * L;
+    [[gnu::always_inline]] void step(int64_t x) {
+      const int64_t in = enter_[x], out = leave_[x];
 #pragma GCC unroll 4
-      for (int k = 0; k < K; ++k) sum[k] += load(in + k * L) - load(out + k * L);
+      for (int k = 0; k < K; ++k) columns_.add(k, columns_.at(in, k) - columns_.at(out, k));
     }
-    Vec<A> sum[K] = {};
+    [[gnu::always_inline]] Vec<A> sum(int k) const { return columns_.total(k); }
 
    private:
-    const A* columns_;
+    Columns columns_;
     const int32_t *enter_, *leave_;
   };
-  WindowSum window_sum(const A* columns) const {
-    return WindowSum(columns, f_.columns_, enter_, leave_, int32_t(width_));
+  template <class Columns>
+  WindowSum<Columns> window_sum(const Columns& columns) const {
+    return {columns, f_.columns_, enter_, leave_, width_};
   }
+
+  struct FixedColumns {
+    const Number* data;
+    int lost_bits;
+    Sum sum[K] = {};
+
+    Sum at(int64_t x, int k) const { return Fixed::coarse(load_sum<Sum>(data + (x * K + k) * L), lost_bits); }
+    void add(int k, Sum v) { sum[k] += v; }
+    Vec<A> total(int k) const { return Fixed::to(sum[k]); }
+  };
+  FixedColumns fixed(const Number* data) const { return {data, f_.lost_bits_}; }
+
+  // Floating point: what an addition rounds off is added the next time (Kahan).
+  struct FloatColumns {
+    const A* data;
+    Vec<A> sum[K] = {}, excess[K] = {};
+
+    Vec<A> at(int64_t x, int k) const { return load(data + (x * K + k) * L); }
+    void add(int k, Vec<A> v) {
+      const Vec<A> step = v - excess[k], next = sum[k] + step;
+      excess[k] = (next - sum[k]) - step;
+      sum[k] = next;
+    }
+    Vec<A> total(int k) const { return sum[k]; }
+  };
 
   // What the guide says of a row of windows.
   struct Statistics {
@@ -196,17 +286,18 @@ class SliceFilter<T, G>::Band {
     if (y < 0) return s;
     for (int g = 0; g < G; ++g) s.means[g] = f_.guide_.means.row(g, y);
     for (int i = 0; i < GuidePlanes<G, A>::inverses; ++i) s.inverse[i] = f_.guide_.inverse.row(i, y);
-    s.share = A(1.0 / double(f_.rows_.count(y)));
+    s.share = A(double(int64_t(1) << f_.lost_bits_) / double(f_.rows_.count(y)));
     return s;
   }
 
   // a and b of a window from its sums.
-  void fit(const Statistics& s, int64_t x, const Vec<A> (&sum)[K], Vec<A> (&ab)[K]) const {
+  [[gnu::always_inline]] void fit(const Statistics& s, int64_t x, const WindowSum<FixedColumns>& sums,
+                                  Vec<A> (&ab)[K]) const {
     const A share = share_[x] * s.share;
-    const Vec<A> mean = sum[0] * share;
+    const Vec<A> mean = sums.sum(0) * share;
     Vec<A> covariance[G];
 #pragma GCC unroll 4
-    for (int g = 0; g < G; ++g) covariance[g] = sum[1 + g] * share - s.means[g][x] * mean;
+    for (int g = 0; g < G; ++g) covariance[g] = sums.sum(1 + g) * share - s.means[g][x] * mean;
     if constexpr (G == 1) {
       ab[0] = s.inverse[0][x] * covariance[0];
     } else {
@@ -224,11 +315,11 @@ class SliceFilter<T, G>::Band {
   template <bool Come, bool Go>
   void fit_row(int64_t come, int64_t go) {
     const Statistics coming = statistics(come), going = statistics(go);
-    WindowSum lead = window_sum(lead_), trail = window_sum(trail_);
+    WindowSum<FixedColumns> lead = window_sum(fixed(lead_)), trail = window_sum(fixed(trail_));
     for (int64_t x = 0; x < width_; ++x) {
       Vec<A> in[K] = {}, out[K] = {};
-      if constexpr (Come) lead.step(x), fit(coming, x, lead.sum, in);
-      if constexpr (Go) trail.step(x), fit(going, x, trail.sum, out);
+      if constexpr (Come) lead.step(x), fit(coming, x, lead, in);
+      if constexpr (Go) trail.step(x), fit(going, x, trail, out);
       A* to = couple_ + x * K * L;
 #pragma GCC unroll 4
       for (int k = 0; k < K; ++k) store(to + k * L, load(to + k * L) + (in[k] - out[k]));
@@ -239,60 +330,46 @@ class SliceFilter<T, G>::Band {
     const A share = A(1.0 / double(f_.rows_.count(y)));
     const A* colours[G];
     for (int g = 0; g < G; ++g) colours[g] = f_.guide_.colours.row(g, y);
-    WindowSum windows = window_sum(couple_);
-    for (int64_t x = 0; x < width_; x += L) {
-      const int64_t pixels = width_ - x < L ? width_ - x : L;
-      if (f_.args_.coefficients) {
-        Vec<A> tiles[K][L] = {};
-        for (int64_t i = 0; i < pixels; ++i) {
-          windows.step(x + i);
-          Vec<A> offset = windows.sum[G];
-          for (int g = 0; g < G; ++g) {
-            tiles[g][i] = windows.sum[g] * (share * share_[x + i]);
-            offset -= windows.sum[g] * A(f_.guide_.centre[g]);
-          }
-          tiles[G][i] = offset * (share * share_[x + i]);
+    WindowSum<FloatColumns> windows = window_sum(FloatColumns{couple_});
+    if (f_.args_.coefficients) {
+      const A scale = A(*f_.guide_.scale);
+      for (int64_t x = 0; x < width_; ++x) {
+        windows.step(x);
+        const Vec<A> unit = unscale_ * (share * share_[x]);
+        Vec<A> offset = windows.sum(G) * unit;
+        for (int g = 0; g < G; ++g) {
+          const Vec<A> slope = windows.sum(g) * unit * scale;
+          offset -= slope * A(f_.guide_.centre[g]);
+          store(line_ + (g * padded_ + x) * L, slope);
         }
-        for (int k = 0; k < K; ++k) write(tiles[k], y, x, [&](int i) { return dst<A>((channel_ + i) * K + k); });
-      } else {
-        Vec<A> tile[L] = {};
-        for (int64_t i = 0; i < pixels; ++i) {
-          windows.step(x + i);
-          Vec<A> q = windows.sum[G];
-#pragma GCC unroll 4
-          for (int g = 0; g < G; ++g) q += windows.sum[g] * colours[g][x + i];
-          tile[i] = q * (share * share_[x + i]);
-        }
-        write(tile, y, x, [&](int i) { return dst<T>(channel_ + i); });
+        store(line_ + (G * padded_ + x) * L, offset);
       }
+      for (int k = 0; k < K; ++k) lane_rows<A>(f_.args_.dst, channel_ * K + k, K, y).write(line_ + k * padded_ * L);
+    } else {
+      for (int64_t x = 0; x < width_; ++x) {
+        windows.step(x);
+        Vec<A> q = windows.sum(G);
+#pragma GCC unroll 4
+        for (int g = 0; g < G; ++g) q += windows.sum(g) * colours[g][x];
+        store(line_ + x * L, q * (unscale_ * (share * share_[x])));
+      }
+      lane_rows<T>(f_.args_.dst, channel_, 1, y).write(line_);
     }
   }
 
-  template <class To>
-  void write(Vec<A> (&tile)[L], int64_t y, int64_t x, const To& to) const {
-    transpose(tile);
-    const int64_t channels = f_.args_.channels - channel_ < L ? f_.args_.channels - channel_ : L;
-    for (int i = 0; i < channels; ++i) to(i).write(y, x, tile[i]);
-  }
-
-  ImageRows<T> src(int i) const { return image<T>(f_.args_.src, channel_ + i); }
-  template <class P>
-  ImageRows<P> dst(int64_t c) const {
-    return image<P>(f_.args_.dst, c);
-  }
-  template <class P>
-  ImageRows<P> image(const Images& images, int64_t c) const {
-    return {static_cast<P*>(images.data) + n_ * images.batch_stride + c * images.channel_stride, f_.rows_.size, width_};
-  }
-
   const SliceFilter& f_;
-  int64_t n_, channel_, first_, width_, ring_rows_;
-  int64_t next_;  // the row of src that is not in the ring yet
-  A* ring_;       // [rows][width][lanes]
-  A* zeros_;      // [width][lanes]
-  A *lead_, *trail_, *couple_;  // [width + 1][K][lanes], the last column is zero
-  A* share_;                    // [width], one over the pixels of a window along the row
-  int32_t *enter_, *leave_;     // [width], the columns that come in and go
+  int64_t n_, channel_, first_;
+  int64_t width_, padded_;  // to whole tiles
+  int64_t ring_rows_;
+  int64_t next_;             // the row of src that is not in the ring yet
+  A* ring_;                  // [rows][padded][lanes]
+  A* zeros_;                 // [padded][lanes]
+  A* line_;                  // [K][padded][lanes], a row of results
+  Number *lead_, *trail_;    // [width + 1][K][lanes], the last column is zero
+  A* couple_;                // the same
+  A* share_;                 // [width], one over the pixels of a window along the row
+  int32_t *enter_, *leave_;  // [width], the columns that come in and go
+  Vec<A> scale_, unscale_;
 };
 
 }  // namespace fastseg::FASTSEG_ISA

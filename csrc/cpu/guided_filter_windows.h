@@ -22,6 +22,8 @@ struct Axis {
     return place < size ? place : (border == Border::reflect ? period - 1 : period) - place;
   }
 
+  int64_t largest_window() const { return border == Border::truncate && size < 2 * radius + 1 ? size : 2 * radius + 1; }
+
   // Pixels in the window of pixel i.
   int64_t count(int64_t i) const {
     if (border != Border::truncate) return 2 * radius + 1;
