@@ -6,6 +6,7 @@
 
 #include "fastseg/cpu/capability.h"
 #include "fastseg/cpu/memory.h"
+#include "fastseg/cross_scale.h"
 #include "fastseg/depthwise.h"
 #include "fastseg/fast_global_smoother.h"
 #include "fastseg/guided_filter.h"
@@ -72,6 +73,21 @@ struct type_caster<fastseg::Images> {
     if (!read_tuple(from, v, 4)) return false;
     value = {reinterpret_cast<void*>(v[0]), static_cast<fastseg::Pixel>(v[1]), v[2], v[3]};
     return true;
+  }
+};
+
+template <>
+struct type_caster<fastseg::CrossScaleLevels> {
+  PYBIND11_TYPE_CASTER(fastseg::CrossScaleLevels, const_name("tuple[tuple[int, int], ...]"));
+  bool load(handle from, bool) {
+    if (!PyTuple_Check(from.ptr()) || PyTuple_GET_SIZE(from.ptr()) > value.most) return false;
+    value.count = PyTuple_GET_SIZE(from.ptr());
+    for (int64_t s = 0; s < value.count; ++s) {
+      int64_t v[2];
+      if (!read_tuple(PyTuple_GET_ITEM(from.ptr(), s), v, 2)) return false;
+      value.level[s] = {reinterpret_cast<void*>(v[0]), v[1]};
+    }
+    return value.count > 0;
   }
 };
 
@@ -232,6 +248,21 @@ fastseg::GuidedFilterInterpolate guided_filter_interpolate_args(int64_t batch, i
   return {batch, channels, height, width, guide, guide_channels, coefficients, dst, subsample};
 }
 
+fastseg::CrossScale cross_scale_args(int64_t batch, int64_t height, int64_t width, int type,
+                                     fastseg::CrossScaleLevels levels, uint64_t result, uint64_t finite, double lambda,
+                                     int64_t min_disparity, bool pyramid) {
+  return {batch,
+          height,
+          width,
+          static_cast<fastseg::Element>(type),
+          levels,
+          pointer(result),
+          pointer<bool>(finite),
+          lambda,
+          min_disparity,
+          pyramid};
+}
+
 // Exposes `run(args, extra...)` under `name`: Python passes the fields that `make` takes, then the extras.
 template <class... Fields, class Args, class... Extra>
 void define(py::module_& m, const char* name, Args (*make)(Fields...), void (*run)(const Args&, Extra...)) {
@@ -279,6 +310,8 @@ PYBIND11_MODULE(_C, m) {
   define(m, "fast_global_smoother", smoother_args, fastseg::cpu::fast_global_smoother);
   define(m, "guided_filter", guided_filter_args, fastseg::cpu::guided_filter);
   define(m, "guided_filter_interpolate", guided_filter_interpolate_args, fastseg::cpu::guided_filter_interpolate);
+  define(m, "cross_scale_aggregate", cross_scale_args, fastseg::cpu::cross_scale_aggregate);
+  define(m, "cross_scale_aggregate_backward", cross_scale_args, fastseg::cpu::cross_scale_aggregate_backward);
 #ifdef FASTSEG_WITH_CUDA
   m.attr("cuda_architectures") = FASTSEG_CUDA_ARCHITECTURES;
   m.def("cuda_instance_norm_act_workspace", [](int64_t batch, int64_t channels, int64_t spatial, int type) {

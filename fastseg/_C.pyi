@@ -209,6 +209,34 @@ def guided_filter_interpolate(
     threads: int,
     /,
 ) -> None: ...
+def cross_scale_aggregate(
+    batch: int,
+    height: int,
+    width: int,
+    element: int,
+    levels: tuple[tuple[int, int], ...],
+    result: int,
+    finite: int,
+    lambda_: float,
+    min_disparity: int,
+    pyramid: bool,
+    threads: int,
+    /,
+) -> None: ...
+def cross_scale_aggregate_backward(
+    batch: int,
+    height: int,
+    width: int,
+    element: int,
+    levels: tuple[tuple[int, int], ...],
+    result: int,
+    finite: int,
+    lambda_: float,
+    min_disparity: int,
+    pyramid: bool,
+    threads: int,
+    /,
+) -> None: ...
 def cuda_instance_norm_act_workspace(batch: int, channels: int, spatial: int, element: int, /) -> int: ...
 def cuda_instance_norm_act_forward(
     batch: int,

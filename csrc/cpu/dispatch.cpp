@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "fastseg/cpu/capability.h"
+#include "fastseg/cross_scale.h"
 #include "fastseg/depthwise.h"
 #include "fastseg/fast_global_smoother.h"
 #include "fastseg/guided_filter.h"
@@ -30,6 +31,8 @@ namespace fastseg {
   void fast_global_smoother(const FastGlobalSmoother&, int threads, bool);            \
   void guided_filter(const GuidedFilter&, int threads, bool);                         \
   void guided_filter_interpolate(const GuidedFilterInterpolate&, int threads, bool);  \
+  void cross_scale_aggregate(const CrossScale&, int threads, bool);                   \
+  void cross_scale_aggregate_backward(const CrossScale&, int threads, bool);          \
   }
 FASTSEG_DECLARE_BUILD(baseline)
 #ifdef FASTSEG_X86
@@ -190,6 +193,24 @@ void guided_filter(const GuidedFilter& args, int threads) {
 void guided_filter_interpolate(const GuidedFilterInterpolate& args, int threads) {
   const int64_t pixels = args.batch * args.channels * args.height * args.width;
   FASTSEG_CALL_BUILD(guided_filter_interpolate, args, pixels < serial_elements || threads < 1 ? 1 : threads, false);
+}
+
+namespace {
+
+Launch launch_for(const CrossScale& args, int threads) {
+  return launch_for(args.batch * args.levels.level[0].disparities * args.height * args.width, args.type, threads);
+}
+
+}  // namespace
+
+void cross_scale_aggregate(const CrossScale& args, int threads) {
+  const Launch launch = launch_for(args, threads);
+  FASTSEG_CALL_BUILD(cross_scale_aggregate, args, launch.threads, launch.stream);
+}
+
+void cross_scale_aggregate_backward(const CrossScale& args, int threads) {
+  const Launch launch = launch_for(args, threads);
+  FASTSEG_CALL_BUILD(cross_scale_aggregate_backward, args, launch.threads, launch.stream);
 }
 
 }  // namespace cpu

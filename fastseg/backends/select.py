@@ -104,6 +104,11 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
         Candidate("cpu", "fastseg.backends.cpu_guided_filter", _cpu_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
+    "cross_scale_aggregate": (
+        Candidate("cpu", "fastseg.backends.cpu_cross_scale", _cpu_refusal),
+        Candidate("triton", "fastseg.backends.triton.cross_scale", _triton_refusal),
+        Candidate("reference", "fastseg.reference", _never),
+    ),
 }
 
 # Process-wide and not per thread: autograd runs backward on threads of its own.

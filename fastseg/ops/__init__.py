@@ -1,5 +1,7 @@
 """Stateless functions on tensors, each one a registered torch op with its gradient."""
 
+from fastseg.ops.cross_scale import cross_scale_aggregate
+from fastseg.ops.cross_scale_levels import CrossScaleLevel, cross_scale_shapes
 from fastseg.ops.depthwise import (
     depthwise_conv2d,
     depthwise_conv3d,
@@ -18,11 +20,14 @@ from fastseg.ops.wls_arguments import WLSConvergenceError, WLSConvergenceWarning
 from fastseg.ops.wls_system import WLSDecomposition, WLSResult, WLSSystem
 
 __all__ = [
+    "CrossScaleLevel",
     "WLSConvergenceError",
     "WLSConvergenceWarning",
     "WLSDecomposition",
     "WLSResult",
     "WLSSystem",
+    "cross_scale_aggregate",
+    "cross_scale_shapes",
     "depthwise_conv2d",
     "depthwise_conv3d",
     "depthwise_conv_transpose2d",

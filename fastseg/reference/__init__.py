@@ -1,5 +1,6 @@
 """Every op in plain PyTorch, under the op's name."""
 
+from fastseg.reference.cross_scale import cross_scale_aggregate
 from fastseg.reference.depthwise import (
     depthwise_conv,
     depthwise_conv_transpose,
@@ -12,6 +13,7 @@ from fastseg.reference.norm import instance_norm_act
 from fastseg.reference.wls import wls_filter
 
 __all__ = [
+    "cross_scale_aggregate",
     "depthwise_conv",
     "depthwise_conv_transpose",
     "depthwise_instance_norm_act",
