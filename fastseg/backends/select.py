@@ -100,7 +100,11 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
         Candidate("triton", "fastseg.backends.triton.fast_global_smoother", _triton_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
-    "guided_filter": (Candidate("reference", "fastseg.reference", _never),),
+    "guided_filter": (
+        # Not run on a card yet, but the reference multiplies by matrices, in a time that grows with an image's sides.
+        Candidate("triton", "fastseg.backends.triton.guided_filter", _triton_refusal),
+        Candidate("reference", "fastseg.reference", _never),
+    ),
 }
 
 # Process-wide and not per thread: autograd runs backward on threads of its own.

@@ -1,0 +1,193 @@
+"""Launches the Triton kernels of the guided filter: a and b of every pixel, then their means and the result.
+
+Bytes to move for a value of src, in float32, G guide channels (1 or 3), and L = 2 radius + 1 rows of a window:
+
+                        memory, at least    beside it, from caches where what is in flight fits them
+    a and b             4 + 4 (G + 1)       p of rows that leave, 4; the guide, its means and inverse covariance for
+                                            each tile of slices
+    means and result    4 (G + 1) + 4       a and b of rows that leave, 4 (G + 1); the guide, 4 G
+    sum                 8 + 8 (G + 1)       40 for a colour guide, 24 for a grey one
+    a strip's first L rows, of h            4 (G + 2) L / h
+
+Windows too wide for a tile take planes through memory between columns and rows, 4 (G + 1) written and read in both
+passes more, 16 of the prefix sums (a row for each program) in a cache. A guide's own statistics move about
+4 (G^2 + 4 G) + 16 G (G + 1) bytes for a pixel, once for all slices.
+
+No atomics, and strips begin where shapes say: results are deterministic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import triton
+from torch import Tensor
+
+from fastseg.backends.triton.guided_filter_kernels import interpolate, invert_covariance, row_windows, window_means
+from fastseg.backends.triton.tensors import compute_dtype, launch
+
+BLOCKS = (128, 256, 512, 1024)  # columns of a tile
+ELEMENTS = 4  # of a plane for a thread, of float32
+#: Warps of a program: with four slices a tile's loads of the guide serve four values of src.
+WARPS = {"coefficients": 8, "means": 4, "result": 4}
+#: Warps that strips are made for: 32 on each of 128 multiprocessors.
+ALL_WARPS = 4096
+#: Columns that tiles may have for each column of an image, before windows are too wide for tiles.
+WASTE = 4
+#: Rows of a strip: running sums in float32 end with it.
+LEAST_ROWS, MOST_ROWS = 8, 64
+#: Bytes of a and b that are kept at a time; larger volumes are filtered in parts.
+SCRATCH_BYTES = 1 << 30
+#: Programs that share the rows of windows too wide for a tile.
+ROW_PROGRAMS = 1024
+
+
+def guided_filter(guide: Tensor, src: Tensor, radius: int, eps: float, border: str) -> Tensor:
+    src = src.contiguous()
+    if radius == 0:  # a is zero
+        return src.clone()
+    dst = torch.empty_like(src)
+    with torch.cuda.device_of(src):
+        colours = _centred(guide, guide, compute_dtype(src.dtype))
+        statistics = _statistics(colours, radius, eps, border)
+        for images, channels in _parts(src, colours):
+            part, beside = src[images, channels], colours[images]
+            planes = _coefficients(beside, statistics[images], part, radius, border)
+            _window_means("result", planes, beside, None, dst[images, channels], radius, border)
+    return dst
+
+
+def guided_filter_coefficients(guide: Tensor, src: Tensor, radius: int, eps: float, border: str) -> Tensor:
+    """Those of the centred guide."""
+    src = src.contiguous()
+    colours = _centred(guide, guide, compute_dtype(src.dtype))
+    means = _planes(src, colours)
+    if radius == 0:
+        means[:, :, :-1] = 0
+        means[:, :, -1] = src
+        return means
+    with torch.cuda.device_of(src):
+        planes = _coefficients(colours, _statistics(colours, radius, eps, border), src, radius, border)
+        _window_means("means", planes, colours, None, means, radius, border)
+    return means
+
+
+def guided_filter_interpolate(guide: Tensor, coefficients: Tensor, subsample: int, src: Tensor) -> Tensor:
+    dst = src.new_empty(src.shape)
+    batch, channels, height, width = src.shape
+    rows, block = min(4, triton.next_power_of_2(height)), min(256, triton.next_power_of_2(width))
+    with torch.cuda.device_of(src):
+        # The centre is that of the samples, as the coefficients have it.
+        colours = _centred(guide, guide[..., ::subsample, ::subsample], coefficients.dtype)
+        launch(
+            interpolate, batch * channels * triton.cdiv(height, rows) * triton.cdiv(width, block), 4,
+            coefficients.contiguous(), colours, dst, channels, height, width, *coefficients.shape[-2:], subsample,
+            GUIDES=guide.shape[1], ROWS=rows, BLOCK=block,
+        )  # fmt: skip
+    return dst
+
+
+def _centred(guide: Tensor, samples: Tensor, dtype: torch.dtype) -> Tensor:
+    """The guide as computed with, less the mean of some samples of it, which changes nothing but the rounding."""
+    centre = samples.mean((-2, -1), keepdim=True, dtype=torch.float64)
+    return (guide.to(dtype) - centre.to(dtype)).contiguous()
+
+
+def _planes(src: Tensor, colours: Tensor) -> Tensor:
+    """Of a and b, for each value of src."""
+    batch, channels, height, width = src.shape
+    return colours.new_empty((batch, channels, colours.shape[1] + 1, height, width))
+
+
+def _parts(src: Tensor, colours: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Images and channels that are filtered at a time: contiguous parts of src."""
+    planes = colours.shape[1] + 1
+    channels = max(1, SCRATCH_BYTES // (planes * src[0, 0].numel() * colours.dtype.itemsize))
+    if channels >= src.shape[0] * src.shape[1]:
+        yield slice(None), slice(None)
+        return
+    for image in range(src.shape[0]):
+        for first in range(0, src.shape[1], channels):
+            yield slice(image, image + 1), slice(first, first + channels)
+
+
+def _statistics(colours: Tensor, radius: int, eps: float, border: str) -> Tensor:
+    """The guide's means, and the upper triangle of (covariance + eps)^-1."""
+    batch, guides, height, width = colours.shape
+    moments = torch.empty((batch, guides, guides + 1, height, width), dtype=torch.float64, device=colours.device)
+    _window_means("means", colours, colours, None, moments, radius, border)
+    statistics = colours.new_empty((batch, guides + guides * (guides + 1) // 2, height, width))
+    launch(
+        invert_covariance, batch * triton.cdiv(height * width, 256), 4,
+        moments, statistics, height * width, eps, GUIDES=guides, BLOCK=256,
+    )  # fmt: skip
+    return statistics
+
+
+def _coefficients(colours: Tensor, statistics: Tensor, src: Tensor, radius: int, border: str) -> Tensor:
+    planes = _planes(src, colours)
+    _window_means("coefficients", src, colours, statistics, planes, radius, border)
+    return planes
+
+
+def block_of(width: int, radius: int) -> int | None:
+    """Columns of a tile, of which twice the radius are lost; None where windows are too wide for one."""
+    best = None
+    for block in BLOCKS:
+        if block > 2 * radius:
+            columns = triton.cdiv(width, block - 2 * radius) * block
+            if columns <= WASTE * max(width, BLOCKS[0]) and (best is None or columns < best[0]):
+                best = columns, block
+    return best[1] if best else None
+
+
+def rows_of(height: int, radius: int, beside: int, warps: int) -> int:
+    """Rows of a strip: many, as its first row needs a whole window, but so that all strips have enough warps.
+
+    ``beside`` is how many programs there are for each strip.
+    """
+    rows = triton.cdiv(height, triton.cdiv(ALL_WARPS, beside * warps))
+    return min(max(rows, LEAST_ROWS, radius // 4), max(MOST_ROWS, 8 * radius))
+
+
+def _window_means(
+    stage: str, values: Tensor, colours: Tensor, statistics: Tensor | None, dst: Tensor, radius: int, border: str
+) -> None:
+    """Means over windows of I p and p for rank 4 ``values``, of planes for rank 5, and what ``stage`` makes of them."""
+    batch, channels, height, width = values.shape[0], values.shape[1], *values.shape[-2:]
+    guides = colours.shape[1]
+    radius_y, radius_x = (min(radius, n - 1) if border == "truncate" else radius for n in (height, width))
+    products = values.ndim == 4
+    kind = values.dtype if stage == "result" else dst.dtype
+    elements = ELEMENTS * 4 // kind.itemsize
+
+    def windows(stage: str, dst: Tensor, radius_x: int, block: int, horizontal: bool) -> None:
+        warps = WARPS[stage]
+        slices = min(max(elements * 32 * warps // block, 1), triton.next_power_of_2(channels))
+        warps = max(1, min(warps, slices * block // (32 * elements)))
+        beside = batch * triton.cdiv(channels, slices) * triton.cdiv(width, block - 2 * radius_x)
+        rows = rows_of(height, radius_y, beside, warps)
+        launch(
+            window_means, beside * triton.cdiv(height, rows), warps,
+            values, colours, statistics, dst, channels, height, width, radius_y, radius_x, rows,
+            STAGE=stage, PRODUCTS=products, HORIZONTAL=horizontal, BORDER=border,
+            GUIDES=guides, SLICES=slices, BLOCK=block,
+        )  # fmt: skip
+
+    block = block_of(width, radius_x)
+    if block is not None:
+        windows(stage, dst, radius_x, block, True)
+        return
+    columns = torch.empty(
+        (batch, channels, guides + 1, height, width), dtype=kind, device=values.device
+    )  # averaged over rows alone
+    windows("means", columns, 0, min(BLOCKS[0], triton.next_power_of_2(width)), False)
+    lines = batch * channels * height
+    programs = min(lines, ROW_PROGRAMS)
+    prefix = torch.empty((programs, guides + 1, width), dtype=torch.float64, device=values.device)
+    launch(
+        row_windows, programs, 4,
+        columns, colours, statistics, dst, prefix, channels, height, width, lines, radius_x,
+        STAGE=stage, BORDER=border, GUIDES=guides, BLOCK=min(1024, triton.next_power_of_2(width)),
+    )  # fmt: skip
