@@ -41,6 +41,8 @@ LEAST_ROWS, MOST_ROWS = 8, 64
 SCRATCH_BYTES = 1 << 30
 #: Programs that share the rows of windows too wide for a tile.
 ROW_PROGRAMS = 1024
+#: Columns that they take at a time.
+ROW_BLOCK = 256
 
 
 def guided_filter(guide: Tensor, src: Tensor, radius: int, eps: float, border: str) -> Tensor:
@@ -189,5 +191,5 @@ def _window_means(
     launch(
         row_windows, programs, 4,
         columns, colours, statistics, dst, prefix, channels, height, width, lines, radius_x,
-        STAGE=stage, BORDER=border, GUIDES=guides, BLOCK=min(1024, triton.next_power_of_2(width)),
+        STAGE=stage, BORDER=border, GUIDES=guides, BLOCK=min(ROW_BLOCK, triton.next_power_of_2(width)),
     )  # fmt: skip

@@ -6,8 +6,9 @@ memory. Windows come from running sums. Down the rows of a strip, each column x 
     d(x) = column(x + r) - column(x - r - 1)        column: the sum over a window's rows
 
 to which rows that enter are added, and from which rows that leave are subtracted; along a row, the windows' sums are
-the sums of d up to x. Partial sums of d are differences of windows, so that nothing large cancels. A tile begins with
-2r columns whose windows are incomplete: there nothing is subtracted, and nothing is kept.
+the sums of d up to x. Partial sums of d are differences of windows, so that nothing large cancels, but what d has
+wrong adds up along the row: additions to it are compensated (Kahan). A tile begins with 2r columns whose windows are
+incomplete: there nothing is subtracted, and nothing is kept.
 
 Where windows are too wide for a tile, ``window_means`` averages over rows alone and ``row_windows`` along each row, by
 differences of sums in float64. Offsets are 64-bit; coordinates are not.
@@ -149,6 +150,19 @@ def _differences(
 
 
 @triton.jit
+def _accumulate(sums, errors, row, times, GUIDES: tl.constexpr):
+    """Sums with a row added so many times, and what they have too much."""
+    total = ()
+    error = ()
+    for k in tl.static_range(GUIDES + 1):
+        term = row[k] * times - errors[k]
+        added = sums[k] + term
+        error = error + ((added - sums[k]) - term,)
+        total = total + (added,)
+    return total, error
+
+
+@triton.jit
 def _store_rounded(dst, value, mask):
     if dst.dtype.element_ty == tl.uint8:
         value = tl.minimum(tl.maximum(value, 0.0), 255.0)
@@ -239,6 +253,7 @@ def window_means(
     sums = ()
     for k in tl.static_range(GUIDES + 1):
         sums = sums + (tl.zeros([SLICES, BLOCK], ACC),)
+    errors = sums
     for y in range(tl.maximum(first - radius_y, 0), tl.minimum(first + radius_y, height - 1) + 1):
         line = y * wide
         row = _differences(
@@ -246,10 +261,7 @@ def window_means(
             ACC, PRODUCTS, HORIZONTAL, GUIDES,
         )  # fmt: skip
         times = _times(y, first, height, radius_y, BORDER)
-        before = sums
-        sums = ()
-        for k in tl.static_range(GUIDES + 1):
-            sums = sums + (before[k] + row[k] * times,)
+        sums, errors = _accumulate(sums, errors, row, times, GUIDES)
 
     for y in range(first, tl.minimum(first + rows, height)):
         if not HORIZONTAL:
@@ -289,10 +301,8 @@ def window_means(
             values, guide, slice, line, right, left, out_rows, out_rows_left, in_image, plane,
             ACC, PRODUCTS, HORIZONTAL, GUIDES,
         )  # fmt: skip
-        before = sums
-        sums = ()
-        for k in tl.static_range(GUIDES + 1):
-            sums = sums + (before[k] + (new[k] - old[k]),)
+        sums, errors = _accumulate(sums, errors, new, 1, GUIDES)
+        sums, errors = _accumulate(sums, errors, old, -1, GUIDES)
 
 
 @triton.jit
@@ -326,13 +336,13 @@ def row_windows(
         for begin in range(0, width, BLOCK):
             x = begin + lane
             mask = x < width
-            share = 1.0 / _count(x, width, radius, BORDER).to(tl.float64)
+            share = tl.full([], 1.0, ACC) / _count(x, width, radius, BORDER)
             means = ()
             for k in tl.static_range(GUIDES + 1):
                 sums = prefix + k * width
                 end = _sum_before(x + radius + 1, sums, width, radius, BORDER)
                 total = end - _sum_before(x - radius, sums, width, radius, BORDER)
-                means = means + ((total * share).to(ACC)[None, :],)
+                means = means + ((total.to(ACC) * share)[None, :],)
             _finish(means, colours, of_guide, dst, slice + tl.zeros([1, 1], tl.int64), line + x, mask, alone, plane,
                     ACC, STAGE, GUIDES)  # fmt: skip
         tl.debug_barrier()
