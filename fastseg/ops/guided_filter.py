@@ -124,7 +124,7 @@ def _symmetric_scale(size: torch.Size, radius: int, border: str) -> Tensor:
         pixels = torch.arange(n)
         if border == "truncate":
             count = (pixels + radius).clamp(max=n - 1) - (pixels - radius).clamp(min=0) + 1
-            scales.append(min(2 * radius + 1, n) / count)
+            scales.append(min(2 * radius + 1, n) / count.double())
         else:
             edge = (pixels == 0) | (pixels == n - 1)
             scales.append(torch.where(edge & (n > 1), 2.0, 1.0))
