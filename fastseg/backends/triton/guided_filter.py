@@ -3,7 +3,7 @@
 Bytes to move for a value of src, in float32, G guide channels (1 or 3), and L = 2 radius + 1 rows of a window:
 
                         memory, at least    beside it, from caches where what is in flight fits them
-    a and b             4 + 4 (G + 1)       p of rows that leave, 4; the guide, its means and inverse covariance for
+    a and b             4 + 4 (G + 1)       p of rows that leave, 4; the guide, its means and factors, for
                                             each tile of slices
     means and result    4 (G + 1) + 4       a and b of rows that leave, 4 (G + 1); the guide, 4 G
     sum                 8 + 8 (G + 1)       40 for a colour guide, 24 for a grey one
@@ -24,7 +24,7 @@ import torch
 import triton
 from torch import Tensor
 
-from fastseg.backends.triton.guided_filter_kernels import interpolate, invert_covariance, row_windows, window_means
+from fastseg.backends.triton.guided_filter_kernels import factor_covariance, interpolate, row_windows, window_means
 from fastseg.backends.triton.tensors import compute_dtype, launch
 
 BLOCKS = (128, 256, 512, 1024)  # columns of a tile
@@ -115,13 +115,13 @@ def _parts(src: Tensor, colours: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 def _statistics(colours: Tensor, radius: int, eps: float, border: str) -> Tensor:
-    """The guide's means, and the upper triangle of (covariance + eps)^-1."""
+    """The guide's means, and the factors of its covariance and eps, in float64 until they are stored."""
     batch, guides, height, width = colours.shape
     moments = torch.empty((batch, guides, guides + 1, height, width), dtype=torch.float64, device=colours.device)
     _window_means("means", colours, colours, None, moments, radius, border)
     statistics = colours.new_empty((batch, guides + guides * (guides + 1) // 2, height, width))
     launch(
-        invert_covariance, batch * triton.cdiv(height * width, 256), 4,
+        factor_covariance, batch * triton.cdiv(height * width, 256), 4,
         moments, statistics, height * width, eps, GUIDES=guides, BLOCK=256,
     )  # fmt: skip
     return statistics

@@ -171,6 +171,25 @@ def _store_rounded(dst, value, mask):
 
 
 @triton.jit
+def _solve(right, factors, at, mask, plane, GUIDES: tl.constexpr):
+    """a of (covariance + eps) a = right. Rounding an inverse would cost digits that rounding its factors does not."""
+    d0 = tl.load(factors + at, mask, 0.0)[None, :]
+    if GUIDES == 1:
+        solution = (right[0] * d0,)
+    else:
+        l10 = tl.load(factors + plane + at, mask, 0.0)[None, :]
+        l20 = tl.load(factors + 2 * plane + at, mask, 0.0)[None, :]
+        d1 = tl.load(factors + 3 * plane + at, mask, 0.0)[None, :]
+        l21 = tl.load(factors + 4 * plane + at, mask, 0.0)[None, :]
+        d2 = tl.load(factors + 5 * plane + at, mask, 0.0)[None, :]
+        y1 = right[1] - l10 * right[0]
+        a2 = (right[2] - l20 * right[0] - l21 * y1) * d2
+        a1 = y1 * d1 - l21 * a2
+        solution = (right[0] * d0 - l10 * a1 - l20 * a2, a1, a2)
+    return solution
+
+
+@triton.jit
 def _finish(
     means, guide, statistics, dst, slice, at, mask, in_image, plane,
     ACC: tl.constexpr, STAGE: tl.constexpr, GUIDES: tl.constexpr,
@@ -192,16 +211,10 @@ def _finish(
                 mean = tl.load(statistics + k * plane + at, mask, 0.0)[None, :]
                 covariance = covariance + (means[k] - mean * p,)
                 centre = centre + (mean,)
-            out = ()
+            out = _solve(covariance, statistics + GUIDES * plane, at, mask, plane, GUIDES)
             b = p
-            for i in tl.static_range(GUIDES):
-                a = tl.zeros(both.shape, ACC)
-                for j in tl.static_range(GUIDES):
-                    # The inverse is symmetric: (0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2) are there.
-                    element = GUIDES + min(i, j) * (2 * GUIDES - 1 - min(i, j)) // 2 + max(i, j)
-                    a += tl.load(statistics + element * plane + at, mask, 0.0)[None, :] * covariance[j]
-                b -= a * centre[i]
-                out = out + (a,)
+            for k in tl.static_range(GUIDES):
+                b -= out[k] * centre[k]
             out = out + (b,)
         for k in tl.static_range(GUIDES + 1):
             tl.store(dst + (slice * (GUIDES + 1) + k) * plane + at[None, :], out[k], both)
@@ -336,7 +349,7 @@ def row_windows(
         for begin in range(0, width, BLOCK):
             x = begin + lane
             mask = x < width
-            share = tl.full([], 1.0, ACC) / _count(x, width, radius, BORDER)
+            share = tl.full([], 1.0, ACC) / _count(tl.minimum(x, width - 1), width, radius, BORDER)
             means = ()
             for k in tl.static_range(GUIDES + 1):
                 sums = prefix + k * width
@@ -364,10 +377,11 @@ def _moment(moments, first, second, pixel, mask, plane, eps, GUIDES: tl.constexp
 
 
 @triton.jit
-def invert_covariance(moments, statistics, pixels, eps: tl.float64, GUIDES: tl.constexpr, BLOCK: tl.constexpr):
-    """The guide's means and the upper triangle of (covariance + eps)^-1, eliminated in float64.
+def factor_covariance(moments, statistics, pixels, eps: tl.float64, GUIDES: tl.constexpr, BLOCK: tl.constexpr):
+    """The guide's means, and 1 / D and L of covariance + eps = L D L^T, eliminated in float64.
 
-    No pivot is smaller than eps but for rounding, which must not turn it to zero.
+    Column by column: 1 / d0, l10, l20, 1 / d1, l21, 1 / d2. No pivot is smaller than eps but for rounding, which must
+    not turn it to zero.
     """
     blocks = tl.cdiv(pixels, BLOCK)
     image = (tl.program_id(0) // blocks).to(tl.int64)
@@ -381,27 +395,20 @@ def invert_covariance(moments, statistics, pixels, eps: tl.float64, GUIDES: tl.c
         mean = tl.load(moments + (k * (GUIDES + 1) + GUIDES) * plane + pixel, mask, 0.0)
         tl.store(statistics + k * plane + pixel, mean.to(KIND), mask)
     eps = tl.full([], eps, tl.float64)
-    first = 1.0 / tl.maximum(_moment(moments, 0, 0, pixel, mask, plane, eps, GUIDES), eps)
-    inverse = (first,)
+    d0 = 1.0 / tl.maximum(_moment(moments, 0, 0, pixel, mask, plane, eps, GUIDES), eps)
+    factors = (d0,)
     if GUIDES == 3:
         c01 = _moment(moments, 0, 1, pixel, mask, plane, eps, GUIDES)
         c02 = _moment(moments, 0, 2, pixel, mask, plane, eps, GUIDES)
-        l10 = c01 * first
-        l20 = c02 * first
-        second = 1.0 / tl.maximum(_moment(moments, 1, 1, pixel, mask, plane, eps, GUIDES) - l10 * c01, eps)
+        l10 = c01 * d0
+        l20 = c02 * d0
+        d1 = 1.0 / tl.maximum(_moment(moments, 1, 1, pixel, mask, plane, eps, GUIDES) - l10 * c01, eps)
         rest = _moment(moments, 1, 2, pixel, mask, plane, eps, GUIDES) - l10 * c02
-        l21 = rest * second
-        third = _moment(moments, 2, 2, pixel, mask, plane, eps, GUIDES) - l20 * c02 - l21 * rest
-        i22 = 1.0 / tl.maximum(third, eps)
-        i12 = -l21 * i22
-        m20 = l10 * l21 - l20
-        i02 = m20 * i22
-        i11 = second - l21 * i12
-        i01 = m20 * i12 - l10 * second
-        i00 = first + l10 * l10 * second + m20 * i02
-        inverse = (i00, i01, i02, i11, i12, i22)
+        l21 = rest * d1
+        last = _moment(moments, 2, 2, pixel, mask, plane, eps, GUIDES) - l20 * c02 - l21 * rest
+        factors = (d0, l10, l20, d1, l21, 1.0 / tl.maximum(last, eps))
     for k in tl.static_range(GUIDES * (GUIDES + 1) // 2):
-        tl.store(statistics + (GUIDES + k) * plane + pixel, inverse[k].to(KIND), mask)
+        tl.store(statistics + (GUIDES + k) * plane + pixel, factors[k].to(KIND), mask)
 
 
 @triton.jit
