@@ -35,8 +35,7 @@ def small_tiles(monkeypatch):
     if INTERPRETED:
         scan_by_doubling(monkeypatch)
     monkeypatch.setattr(kernels, "BLOCKS", (8, 16, 32))
-    monkeypatch.setattr(kernels, "ELEMENTS", 2)
-    monkeypatch.setattr(kernels, "WARPS", {"coefficients": 2, "means": 1, "result": 1})
+    monkeypatch.setattr(kernels, "SLICES", dict.fromkeys(kernels.SLICES, 2))
     monkeypatch.setattr(kernels, "MOST_ROWS", 6)
     monkeypatch.setattr(kernels, "LEAST_ROWS", 6)
 
@@ -87,9 +86,16 @@ def check(src: Tensor, guide: Tensor, radius: int, eps: float = 1e-2, border: st
 @runs_kernels
 @pytest.mark.parametrize("dtype", (*DTYPES, torch.uint8), ids=str)
 @pytest.mark.parametrize("guide_channels", (1, 3))
-@pytest.mark.usefixtures("windows")
 def test_against_float64(dtype, guide_channels):
     check(random(3, 7, 18, dtype=dtype), random(guide_channels, 7, 18, seed=1), 2)
+
+
+@runs_kernels
+@pytest.mark.parametrize("dtype", (torch.float64, torch.uint8), ids=str)
+@pytest.mark.parametrize("guide_channels", (1, 3))
+@pytest.mark.usefixtures("windows")
+def test_tiles_and_rows(dtype, guide_channels):
+    check(random(2, 5, 18, dtype=dtype), random(guide_channels, 5, 18, seed=1), 2)
 
 
 @runs_kernels
@@ -110,7 +116,7 @@ def test_borders(radius, border):
 
 @runs_kernels
 @pytest.mark.parametrize("border", BORDERS)
-@pytest.mark.parametrize("size", ((1, 1), (1, 37), (37, 1), (2, 3)), ids=str)
+@pytest.mark.parametrize("size", ((1, 1), (1, 17), (17, 1), (2, 3)), ids=str)
 @pytest.mark.usefixtures("windows")
 def test_thin_images(size, border):
     check(random(*size), random(*size, seed=1), 2, border=border)
@@ -131,10 +137,10 @@ def test_guides_of_a_batch():
 @pytest.mark.usefixtures("windows")
 def test_a_volume_in_parts(monkeypatch):
     """Two slices at a time: the third one of an image is a part of its own."""
-    src, guide = random(2, 3, 6, 7), random(2, 1, 6, 7, seed=1)
+    src, guide = random(2, 3, 3, 7), random(2, 1, 3, 7, seed=1)
     with fastseg.backend("triton"):
         whole = guided_filter(guide, src, radius=2, eps=1e-2)
-        monkeypatch.setattr(kernels, "SCRATCH_BYTES", 2 * 2 * 42 * 4 + 3)
+        monkeypatch.setattr(kernels, "SCRATCH_BYTES", 2 * 2 * 21 * 4 + 3)
         assert torch.equal(guided_filter(guide, src, radius=2, eps=1e-2), whole)
 
 
@@ -200,14 +206,16 @@ def test_what_does_not_lie_in_order():
     assert actual.is_contiguous() and torch.equal(actual, expected)
 
 
-@pytest.mark.parametrize(("width", "radius", "block"), ((450, 9, 256), (494, 9, 512), (20, 3, 128), (3000, 60, 512)))
-def test_tiles_that_waste_least(width, radius, block, monkeypatch):
-    monkeypatch.setattr(kernels, "BLOCKS", (128, 256, 512, 1024))
+@pytest.mark.parametrize(
+    ("width", "radius", "block"), ((450, 9, 256), (494, 9, 512), (20, 3, 128), (3000, 60, 512), (6000, 9, 128))
+)
+def test_small_tiles_that_waste_little(width, radius, block, monkeypatch):
+    monkeypatch.setattr(kernels, "BLOCKS", (128, 256, 512))
     assert kernels.block_of(width, radius) == block
 
 
-def test_tiles_that_are_too_narrow(monkeypatch):
-    monkeypatch.setattr(kernels, "BLOCKS", (128, 256, 512, 1024))
-    assert kernels.block_of(4000, 370) is not None
-    assert kernels.block_of(4000, 400) is None
-    assert kernels.block_of(4000, 512) is None
+def test_windows_too_wide_for_tiles(monkeypatch):
+    monkeypatch.setattr(kernels, "BLOCKS", (128, 256, 512))
+    assert kernels.block_of(4000, 190) == 512
+    assert kernels.block_of(4000, 200) is None
+    assert kernels.block_of(4000, 256) is None

@@ -27,10 +27,11 @@ from torch import Tensor
 from fastseg.backends.triton.guided_filter_kernels import factor_covariance, interpolate, row_windows, window_means
 from fastseg.backends.triton.tensors import compute_dtype, launch
 
-BLOCKS = (128, 256, 512, 1024)  # columns of a tile
-ELEMENTS = 4  # of a plane for a thread, of float32
-#: Warps of a program: with four slices a tile's loads of the guide serve four values of src.
+BLOCKS = (128, 256, 512)  # columns of a tile
+#: Warps of a program, and slices of a tile of float32 where threads have one column: what a thread loads of the guide,
+#: of its means and its factors serves all slices. Two columns need the registers of four slices.
 WARPS = {"coefficients": 8, "means": 4, "result": 4}
+SLICES = {"coefficients": 4, "means": 2, "result": 2}
 #: Warps that strips are made for: 32 on each of 128 multiprocessors.
 ALL_WARPS = 4096
 #: Columns that tiles may have for each column of an image, before windows are too wide for tiles.
@@ -135,13 +136,19 @@ def _coefficients(colours: Tensor, statistics: Tensor, src: Tensor, radius: int,
 
 def block_of(width: int, radius: int) -> int | None:
     """Columns of a tile, of which twice the radius are lost; None where windows are too wide for one."""
-    best = None
-    for block in BLOCKS:
-        if block > 2 * radius:
-            columns = triton.cdiv(width, block - 2 * radius) * block
-            if columns <= WASTE * max(width, BLOCKS[0]) and (best is None or columns < best[0]):
-                best = columns, block
-    return best[1] if best else None
+    columns = {block: triton.cdiv(width, block - 2 * radius) * block for block in BLOCKS if block > 2 * radius}
+    if not columns or min(columns.values()) > WASTE * max(width, BLOCKS[0]):
+        return None
+    return min(block for block in columns if 8 * columns[block] <= 9 * min(columns.values()))
+
+
+def tile_of(stage: str, block: int, channels: int, dtype: torch.dtype) -> tuple[int, int]:
+    """Slices of a tile, and warps of its program."""
+    warps = max(WARPS[stage], block // 64)
+    columns = max(block // (32 * warps), 1)
+    slices = SLICES[stage] * 4 // (columns * columns * dtype.itemsize)
+    slices = min(max(slices, 1), triton.next_power_of_2(channels))
+    return slices, max(min(warps, slices * block // 32), 1)
 
 
 def rows_of(height: int, radius: int, beside: int, warps: int) -> int:
@@ -162,12 +169,9 @@ def _window_means(
     radius_y, radius_x = (min(radius, n - 1) if border == "truncate" else radius for n in (height, width))
     products = values.ndim == 4
     kind = values.dtype if stage == "result" else dst.dtype
-    elements = ELEMENTS * 4 // kind.itemsize
 
     def windows(stage: str, dst: Tensor, radius_x: int, block: int, horizontal: bool) -> None:
-        warps = WARPS[stage]
-        slices = min(max(elements * 32 * warps // block, 1), triton.next_power_of_2(channels))
-        warps = max(1, min(warps, slices * block // (32 * elements)))
+        slices, warps = tile_of(stage, block, channels, kind)
         beside = batch * triton.cdiv(channels, slices) * triton.cdiv(width, block - 2 * radius_x)
         rows = rows_of(height, radius_y, beside, warps)
         launch(

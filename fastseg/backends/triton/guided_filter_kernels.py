@@ -14,8 +14,10 @@ Where windows are too wide for a tile, ``window_means`` averages over rows alone
 differences of sums in float64. Offsets are 64-bit; coordinates are not.
 """
 
+# Tuples grow by concatenation there, it has no unpacking.
+# ruff: noqa: RUF005
 # Device functions are written in Triton's language, which has no types for mypy to check.
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,assignment"
 from __future__ import annotations
 
 import triton
@@ -27,11 +29,7 @@ import triton.language as tl
 @triton.jit
 def _period(size, BORDER: tl.constexpr):
     """After how many places a mirrored line begins anew."""
-    if BORDER == "reflect":
-        period = 2 * size
-    else:
-        period = tl.maximum(2 * size - 2, 1)
-    return period
+    return 2 * size if BORDER == "reflect" else tl.maximum(2 * size - 2, 1)
 
 
 @triton.jit
@@ -118,7 +116,9 @@ def _add_four(a0, a1, a2, a3, b0, b1, b2, b3):
 
 
 @triton.jit
-def _row(values, guide, slice, at, mask, in_image, plane, ACC: tl.constexpr, PRODUCTS: tl.constexpr, GUIDES: tl.constexpr):
+def _row(
+    values, guide, slice, at, mask, in_image, plane, ACC: tl.constexpr, PRODUCTS: tl.constexpr, GUIDES: tl.constexpr
+):
     """The planes of a row's pixels."""
     both = in_image & mask[None, :]
     planes = ()
@@ -264,7 +264,7 @@ def window_means(
 
     first = strip * rows
     sums = ()
-    for k in tl.static_range(GUIDES + 1):
+    for _ in tl.static_range(GUIDES + 1):
         sums = sums + (tl.zeros([SLICES, BLOCK], ACC),)
     errors = sums
     for y in range(tl.maximum(first - radius_y, 0), tl.minimum(first + radius_y, height - 1) + 1):
@@ -281,10 +281,7 @@ def window_means(
             windows = sums
             count = tl.full([], 1.0, ACC) * _count(y, height, radius_y, BORDER)
         else:
-            if GUIDES == 1:
-                windows = tl.associative_scan(sums, 1, _add_two)
-            else:
-                windows = tl.associative_scan(sums, 1, _add_four)
+            windows = tl.associative_scan(sums, 1, _add_two if GUIDES == 1 else _add_four)
             count = (columns.to(ACC) * _count(y, height, radius_y, BORDER))[None, :]
         share = 1.0 / count
         means = ()
@@ -356,8 +353,10 @@ def row_windows(
                 end = _sum_before(x + radius + 1, sums, width, radius, BORDER)
                 total = end - _sum_before(x - radius, sums, width, radius, BORDER)
                 means = means + ((total.to(ACC) * share)[None, :],)
-            _finish(means, colours, of_guide, dst, slice + tl.zeros([1, 1], tl.int64), line + x, mask, alone, plane,
-                    ACC, STAGE, GUIDES)  # fmt: skip
+            _finish(
+                means, colours, of_guide, dst, slice + tl.zeros([1, 1], tl.int64), line + x, mask, alone, plane,
+                ACC, STAGE, GUIDES,
+            )  # fmt: skip
         tl.debug_barrier()
 
 
