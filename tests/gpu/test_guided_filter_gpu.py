@@ -18,7 +18,7 @@ pytestmark = [
 
 SIZES = ((1, 1), (1, 700), (700, 1), (37, 53), (375, 450), (300, 2101))
 RADII = (0, 1, 9, 60, 3000)
-VOLUME = (1, 64, 375, 450)
+VOLUME = (64, 375, 450)
 
 
 def images(height: int, width: int, channels: int = 2, guide_channels: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -152,7 +152,7 @@ def test_time_beside_a_copy(guide_channels):
 
     Printed for the record; refused only where it is far from what the bytes say.
     """
-    batch, channels, height, width = VOLUME
+    channels, height, width = VOLUME
     src, guide = images(height, width, 4 * channels, guide_channels)
 
     def milliseconds(work) -> float:

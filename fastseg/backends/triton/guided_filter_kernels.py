@@ -353,10 +353,8 @@ def row_windows(
                 end = _sum_before(x + radius + 1, sums, width, radius, BORDER)
                 total = end - _sum_before(x - radius, sums, width, radius, BORDER)
                 means = means + ((total.to(ACC) * share)[None, :],)
-            _finish(
-                means, colours, of_guide, dst, slice + tl.zeros([1, 1], tl.int64), line + x, mask, alone, plane,
-                ACC, STAGE, GUIDES,
-            )  # fmt: skip
+            of_slice = tl.full([1, 1], slice, tl.int64)
+            _finish(means, colours, of_guide, dst, of_slice, line + x, mask, alone, plane, ACC, STAGE, GUIDES)
         tl.debug_barrier()
 
 
