@@ -193,7 +193,7 @@ def _window_means(
     )  # averaged over rows alone
     windows("means", columns, 0, min(BLOCKS[0], triton.next_power_of_2(width)), False)
     lines = batch * channels * height
-    programs = min(lines, ROW_PROGRAMS)
+    programs = min(lines, ROW_PROGRAMS, max(SCRATCH_BYTES // (8 * (guides + 1) * width), 1))
     prefix = torch.empty((programs, guides + 1, width), dtype=torch.float64, device=values.device)
     launch(
         row_windows, programs, 4,

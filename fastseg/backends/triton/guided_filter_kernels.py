@@ -358,7 +358,7 @@ def row_windows(
         tl.debug_barrier()
 
 
-# ---- the guide's covariance, and coefficients between samples ---------------------------------------------------------
+# ---- the guide's covariance, and coefficients between samples -------------------------------------------------------
 
 
 @triton.jit
