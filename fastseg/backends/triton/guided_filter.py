@@ -1,6 +1,6 @@
 """Launches the Triton kernels of the guided filter: a and b of every pixel, then their means and the result.
 
-Bytes to move for a value of src, in float32, G guide channels (1 or 3), and L = 2 radius + 1 rows of a window:
+Bytes to move for a value of src, in float32, beside G guide channels (1 or 3):
 
                         memory, at least    beside it, from caches where what is in flight fits them
     a and b             4 + 4 (G + 1)       p of rows that leave, 4; the guide, its means and factors: 15 for a colour
@@ -27,7 +27,8 @@ import torch
 import triton
 from torch import Tensor
 
-from fastseg.backends.triton.guided_filter_kernels import factor_covariance, interpolate, row_windows, window_means
+from fastseg.backends.triton.guided_filter_kernels import row_windows, window_means
+from fastseg.backends.triton.guided_filter_pixel_kernels import factor_covariance, interpolate
 from fastseg.backends.triton.tensors import compute_dtype, launch
 
 BLOCKS = (128, 256, 512)  # columns of a tile

@@ -23,84 +23,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# ---- lines and what lies beyond them ---------------------------------------------------------------------------------
-
-
-@triton.jit
-def _period(size, BORDER: tl.constexpr):
-    """After how many places a mirrored line begins anew."""
-    return 2 * size if BORDER == "reflect" else tl.maximum(2 * size - 2, 1)
-
-
-@triton.jit
-def _pixel_at(place, size, radius, BORDER: tl.constexpr):
-    """The pixel at a place from -radius on of the mirrored line; places are pixels where windows are cut."""
-    pixel = place
-    if BORDER != "truncate":
-        period = _period(size, BORDER)
-        pixel = (place + (radius // period + 1) * period) % period
-        mirror = period - pixel
-        if BORDER == "reflect":
-            mirror -= 1
-        pixel = tl.where(pixel < size, pixel, mirror)
-    return pixel
-
-
-@triton.jit
-def _times(pixel, centre, size, radius, BORDER: tl.constexpr):
-    """How many times a window's line holds a pixel, one at most ``radius`` from its centre."""
-    times = 1
-    if BORDER != "truncate":
-        period = _period(size, BORDER)
-        begin = centre - radius + (radius // period + 2) * period  # whole periods on, to divide positive numbers
-        times = (begin + 2 * radius - pixel) // period - (begin - 1 - pixel) // period
-        mirror = period - pixel
-        if BORDER == "reflect":
-            mirror -= 1
-        again = (begin + 2 * radius - mirror) // period - (begin - 1 - mirror) // period
-        if BORDER == "reflect":
-            times += again
-        else:
-            times += tl.where((pixel > 0) & (pixel < size - 1), again, 0)
-    return times
-
-
-@triton.jit
-def _count(centre, size, radius, BORDER: tl.constexpr):
-    """How many places the window of a pixel has along one axis."""
-    if BORDER == "truncate":
-        count = tl.minimum(centre + radius, size - 1) - tl.maximum(centre - radius, 0) + 1
-    else:
-        count = 2 * radius + 1
-    return count
-
-
-@triton.jit
-def _sum_before(place, sums, size, radius, BORDER: tl.constexpr):
-    """The sum of a line's places before one, up to a constant; ``sums`` has those of the pixels up to each."""
-    if BORDER == "truncate":
-        pixels = tl.minimum(tl.maximum(place, 0), size)
-        total = tl.load(sums + pixels - 1, pixels > 0, 0.0)
-    else:
-        period = _period(size, BORDER)
-        place += (radius // period + 1) * period
-        left = place % period
-        line = tl.load(sums + size - 1)
-        if BORDER == "reflect":
-            whole = 2 * line
-            back = 2 * line
-            mirror = period - left
-        else:
-            last = line - tl.load(sums + size - 2, size > 1, 0.0)
-            whole = tl.where(size > 1, 2 * line - last - tl.load(sums), line)
-            back = 2 * line - last
-            mirror = period + 1 - left
-        ahead = left <= size
-        pixels = tl.where(ahead, left, mirror)
-        total = tl.load(sums + pixels - 1, pixels > 0, 0.0)
-        total = (place // period) * whole + tl.where(ahead, total, back - total)
-    return total
-
+from fastseg.backends.triton.guided_filter_lines import pixel_at, places_of, sum_before, times_held
+from fastseg.backends.triton.tensors import store_rounded
 
 # ---- planes ----------------------------------------------------------------------------------------------------------
 
@@ -163,14 +87,6 @@ def _accumulate(sums, errors, row, times, GUIDES: tl.constexpr):
 
 
 @triton.jit
-def _store_rounded(dst, value, mask):
-    if dst.dtype.element_ty == tl.uint8:
-        value = tl.minimum(tl.maximum(value, 0.0), 255.0)
-        value = (value + 12582912.0) - 12582912.0  # rounds to the nearest (even) number
-    tl.store(dst, value.to(dst.dtype.element_ty), mask)
-
-
-@triton.jit
 def _solve(right, factors, at, mask, plane, GUIDES: tl.constexpr):
     """a of (covariance + eps) a = right. Rounding an inverse would cost digits that rounding its factors does not."""
     d0 = tl.load(factors + at, mask, 0.0)[None, :]
@@ -200,7 +116,7 @@ def _finish(
         q = means[GUIDES]
         for k in tl.static_range(GUIDES):
             q += means[k] * tl.load(guide + k * plane + at, mask, 0.0).to(ACC)[None, :]
-        _store_rounded(dst + slice * plane + at[None, :], q, both)
+        store_rounded(dst + slice * plane + at[None, :], q, both)
     else:
         out = means
         if STAGE == "coefficients":
@@ -257,10 +173,10 @@ def window_means(
     if BORDER == "truncate":
         in_right = (right >= 0) & (right < width)
         in_left = in_left & (left >= 0)
-    right = _pixel_at(right, width, radius_x, BORDER)
-    left = _pixel_at(left, width, radius_x, BORDER)
+    right = pixel_at(right, width, radius_x, BORDER)
+    left = pixel_at(left, width, radius_x, BORDER)
     complete = (lane >= 2 * radius_x) & (x < width)
-    columns = _count(tl.minimum(tl.maximum(x, 0), width - 1), width, radius_x, BORDER)
+    columns = places_of(tl.minimum(tl.maximum(x, 0), width - 1), width, radius_x, BORDER)
 
     first = strip * rows
     sums = ()
@@ -273,16 +189,16 @@ def window_means(
             values, guide, slice, line, right, left, in_right, in_left, in_image, plane,
             ACC, PRODUCTS, HORIZONTAL, GUIDES,
         )  # fmt: skip
-        times = _times(y, first, height, radius_y, BORDER)
+        times = times_held(y, first, height, radius_y, BORDER)
         sums, errors = _accumulate(sums, errors, row, times, GUIDES)
 
     for y in range(first, tl.minimum(first + rows, height)):
         if not HORIZONTAL:
             windows = sums
-            count = tl.full([], 1.0, ACC) * _count(y, height, radius_y, BORDER)
+            count = tl.full([], 1.0, ACC) * places_of(y, height, radius_y, BORDER)
         else:
             windows = tl.associative_scan(sums, 1, _add_two if GUIDES == 1 else _add_four)
-            count = (columns.to(ACC) * _count(y, height, radius_y, BORDER))[None, :]
+            count = (columns.to(ACC) * places_of(y, height, radius_y, BORDER))[None, :]
         share = 1.0 / count
         means = ()
         for k in tl.static_range(GUIDES + 1):
@@ -301,12 +217,12 @@ def window_means(
             in_rows_left = in_left & (entering < height)
             out_rows = in_right & (leaving >= 0)
             out_rows_left = in_left & (leaving >= 0)
-        line = _pixel_at(entering, height, radius_y, BORDER) * wide
+        line = pixel_at(entering, height, radius_y, BORDER) * wide
         new = _differences(
             values, guide, slice, line, right, left, in_rows, in_rows_left, in_image, plane,
             ACC, PRODUCTS, HORIZONTAL, GUIDES,
         )  # fmt: skip
-        line = _pixel_at(leaving, height, radius_y, BORDER) * wide
+        line = pixel_at(leaving, height, radius_y, BORDER) * wide
         old = _differences(
             values, guide, slice, line, right, left, out_rows, out_rows_left, in_image, plane,
             ACC, PRODUCTS, HORIZONTAL, GUIDES,
@@ -346,107 +262,13 @@ def row_windows(
         for begin in range(0, width, BLOCK):
             x = begin + lane
             mask = x < width
-            share = tl.full([], 1.0, ACC) / _count(tl.minimum(x, width - 1), width, radius, BORDER)
+            share = tl.full([], 1.0, ACC) / places_of(tl.minimum(x, width - 1), width, radius, BORDER)
             means = ()
             for k in tl.static_range(GUIDES + 1):
                 sums = prefix + k * width
-                end = _sum_before(x + radius + 1, sums, width, radius, BORDER)
-                total = end - _sum_before(x - radius, sums, width, radius, BORDER)
+                end = sum_before(x + radius + 1, sums, width, radius, BORDER)
+                total = end - sum_before(x - radius, sums, width, radius, BORDER)
                 means = means + ((total.to(ACC) * share)[None, :],)
             of_slice = tl.full([1, 1], slice, tl.int64)
             _finish(means, colours, of_guide, dst, of_slice, line + x, mask, alone, plane, ACC, STAGE, GUIDES)
         tl.debug_barrier()
-
-
-# ---- the guide's covariance, and coefficients between samples -------------------------------------------------------
-
-
-@triton.jit
-def _moment(moments, first, second, pixel, mask, plane, eps, GUIDES: tl.constexpr):
-    """An element of the guide's covariance, and eps on the diagonal."""
-    product = tl.load(moments + (second * (GUIDES + 1) + first) * plane + pixel, mask, 0.0)
-    mean = tl.load(moments + (first * (GUIDES + 1) + GUIDES) * plane + pixel, mask, 0.0)
-    other = tl.load(moments + (second * (GUIDES + 1) + GUIDES) * plane + pixel, mask, 0.0)
-    element = product - mean * other
-    if first == second:
-        element += eps
-    return element
-
-
-@triton.jit
-def factor_covariance(moments, statistics, pixels, eps: tl.float64, GUIDES: tl.constexpr, BLOCK: tl.constexpr):
-    """The guide's means, and 1 / D and L of covariance + eps = L D L^T, eliminated in float64.
-
-    Column by column: 1 / d0, l10, l20, 1 / d1, l21, 1 / d2. No pivot is smaller than eps but for rounding, which must
-    not turn it to zero.
-    """
-    blocks = tl.cdiv(pixels, BLOCK)
-    image = (tl.program_id(0) // blocks).to(tl.int64)
-    pixel = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = pixel < pixels
-    plane = tl.full([], pixels, tl.int64)
-    moments += image * GUIDES * (GUIDES + 1) * plane
-    statistics += image * (GUIDES + GUIDES * (GUIDES + 1) // 2) * plane
-    KIND: tl.constexpr = statistics.dtype.element_ty
-    for k in tl.static_range(GUIDES):
-        mean = tl.load(moments + (k * (GUIDES + 1) + GUIDES) * plane + pixel, mask, 0.0)
-        tl.store(statistics + k * plane + pixel, mean.to(KIND), mask)
-    eps = tl.full([], eps, tl.float64)
-    d0 = 1.0 / tl.maximum(_moment(moments, 0, 0, pixel, mask, plane, eps, GUIDES), eps)
-    factors = (d0,)
-    if GUIDES == 3:
-        c01 = _moment(moments, 0, 1, pixel, mask, plane, eps, GUIDES)
-        c02 = _moment(moments, 0, 2, pixel, mask, plane, eps, GUIDES)
-        l10 = c01 * d0
-        l20 = c02 * d0
-        d1 = 1.0 / tl.maximum(_moment(moments, 1, 1, pixel, mask, plane, eps, GUIDES) - l10 * c01, eps)
-        rest = _moment(moments, 1, 2, pixel, mask, plane, eps, GUIDES) - l10 * c02
-        l21 = rest * d1
-        last = _moment(moments, 2, 2, pixel, mask, plane, eps, GUIDES) - l20 * c02 - l21 * rest
-        factors = (d0, l10, l20, d1, l21, 1.0 / tl.maximum(last, eps))
-    for k in tl.static_range(GUIDES * (GUIDES + 1) // 2):
-        tl.store(statistics + (GUIDES + k) * plane + pixel, factors[k].to(KIND), mask)
-
-
-@triton.jit
-def interpolate(
-    coefficients, guide, dst, channels, height, width, coarse_height, coarse_width, step,
-    GUIDES: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """The result from coefficients at every ``step``-th pixel: sample i is at pixel i * step, the last one goes on."""
-    ACC: tl.constexpr = coefficients.dtype.element_ty
-    across = tl.cdiv(width, BLOCK)
-    down = tl.cdiv(height, ROWS)
-    x = (tl.program_id(0) % across) * BLOCK + tl.arange(0, BLOCK)[None, :]
-    y = (tl.program_id(0) // across % down) * ROWS + tl.arange(0, ROWS)[:, None]
-    slice = (tl.program_id(0) // across // down).to(tl.int64)
-    mask = (x < width) & (y < height)
-    wide = tl.full([], width, tl.int64)
-    plane = height * wide
-    coarse_wide = tl.full([], coarse_width, tl.int64)
-    coarse_plane = coarse_height * coarse_wide
-    dst += slice * plane
-    guide += slice // channels * GUIDES * plane
-    coefficients += slice * (GUIDES + 1) * coarse_plane
-    here = y * wide + x
-
-    above = tl.minimum(y // step, coarse_height - 1)
-    before = tl.minimum(x // step, coarse_width - 1)
-    down_by = (y - above * step).to(ACC) / step
-    right_by = (x - before * step).to(ACC) / step
-    below = tl.minimum(above + 1, coarse_height - 1) * coarse_wide
-    above = above * coarse_wide
-    after = tl.minimum(before + 1, coarse_width - 1)
-    q = tl.zeros([ROWS, BLOCK], ACC)
-    for k in tl.static_range(GUIDES + 1):
-        high = tl.load(coefficients + above + before, mask, 0.0)
-        high += right_by * (tl.load(coefficients + above + after, mask, 0.0) - high)
-        low = tl.load(coefficients + below + before, mask, 0.0)
-        low += right_by * (tl.load(coefficients + below + after, mask, 0.0) - low)
-        value = high + down_by * (low - high)
-        if k < GUIDES:
-            value *= tl.load(guide + here, mask, 0.0)
-            guide += plane
-        q += value
-        coefficients += coarse_plane
-    _store_rounded(dst + here, q, mask)
