@@ -102,6 +102,8 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
     ),
     "guided_filter": (
         Candidate("cpu", "fastseg.backends.cpu_guided_filter", _cpu_refusal),
+        # Not run on a card yet, but the reference multiplies by matrices, in a time that grows with an image's sides.
+        Candidate("triton", "fastseg.backends.triton.guided_filter", _triton_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
     "cross_scale_aggregate": (

@@ -16,6 +16,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from fastseg.backends.triton.tensors import store_rounded
+
 
 @triton.jit
 def _compose_fractions(b1, c1, d1, b2, c2, d2):
@@ -41,14 +43,6 @@ def _link(guide, here, there, mask, plane, strength, sigma, GUIDES: tl.constexpr
     if GUIDES > 1:
         distance = tl.sqrt(distance)
     return tl.where(mask, strength * tl.exp(-distance / sigma), 0.0)
-
-
-@triton.jit
-def _store(dst, value, mask):
-    if dst.dtype.element_ty == tl.uint8:
-        value = tl.minimum(tl.maximum(value, 0.0), 255.0)
-        value = (value + 12582912.0) - 12582912.0  # rounds to the nearest (even) number
-    tl.store(dst, value.to(dst.dtype.element_ty), mask)
 
 
 @triton.jit
@@ -93,7 +87,7 @@ def solve_lines(
         carry = right / (e + right)
         if ONE_TILE:
             _, u = tl.associative_scan((carry, z - carry * z), 1, _compose_linear, reverse=True)
-            _store(dst + here, u, mask)
+            store_rounded(dst + here, u, mask)
         else:
             tl.store(values + here, z, mask)
             tl.store(carries + here, carry, mask)
@@ -113,5 +107,5 @@ def solve_lines(
             carry = tl.load(carries + here, mask, 0.0)
             keep, gained = tl.associative_scan((carry, z - carry * z), 1, _compose_linear, reverse=True)
             u = keep * u_after[:, None] + gained
-            _store(dst + here, u, mask)
+            store_rounded(dst + here, u, mask)
             u_after = tl.sum(tl.where((pixel == 0)[None, :], u, 0.0), 1)

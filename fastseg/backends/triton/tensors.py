@@ -91,3 +91,12 @@ def pointers(t, n, channel, pixel, CHANNELS_LAST: tl.constexpr, ALIGN: tl.conste
 @triton.jit
 def per_channel(vector, channel, channels, ACC: tl.constexpr):
     return tl.load(vector + channel, channel < channels, 0.0).to(ACC)[:, None]
+
+
+@triton.jit
+def store_rounded(dst, value, mask):
+    """Stores numbers in the type of ``dst``; bytes are clipped, and rounded to the nearest (even) number."""
+    if dst.dtype.element_ty == tl.uint8:
+        value = tl.minimum(tl.maximum(value, 0.0), 255.0)
+        value = (value + 12582912.0) - 12582912.0
+    tl.store(dst, value.to(dst.dtype.element_ty), mask)
