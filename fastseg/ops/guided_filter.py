@@ -143,7 +143,7 @@ def _symmetric_scale(size: torch.Size, radius: int, border: str) -> Tensor:
 def _forward(guide: Tensor, src: Tensor, radius: int, eps: float, border: str, subsample: int) -> Tensor:
     if src.numel() == 0:
         return src.new_empty(src.shape)
-    if radius == 0:  # windows of one pixel: a is 0 and b the pixel
+    if radius == 0 and subsample == 1:  # windows of one pixel: a is 0 and b the pixel
         return src.clone(memory_format=torch.contiguous_format)
     kernel = select.kernel(_NAME, src)
     if subsample == 1:
