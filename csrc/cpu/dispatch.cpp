@@ -6,6 +6,7 @@
 #include "fastseg/cpu/capability.h"
 #include "fastseg/depthwise.h"
 #include "fastseg/fast_global_smoother.h"
+#include "fastseg/matching_cost.h"
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
@@ -27,6 +28,8 @@ namespace fastseg {
   void wls_setup(const WlsSetup&, int threads);                                       \
   void wls_solve(const WlsSolve&, int threads);                                       \
   void fast_global_smoother(const FastGlobalSmoother&, int threads, bool);            \
+  void census_transform(const CensusTransform&, int threads);                         \
+  void matching_cost(const MatchingCost&, int threads, bool);                         \
   }
 FASTSEG_DECLARE_BUILD(baseline)
 #ifdef FASTSEG_X86
@@ -177,6 +180,17 @@ void wls_solve(const WlsSolve& args, int threads) { FASTSEG_CALL_BUILD(wls_solve
 void fast_global_smoother(const FastGlobalSmoother& args, int threads) {
   const int64_t pixels = args.batch * args.channels * args.height * args.width;
   FASTSEG_CALL_BUILD(fast_global_smoother, args, pixels < serial_elements || threads < 1 ? 1 : threads, false);
+}
+
+void census_transform(const CensusTransform& args, int threads) {
+  const int64_t comparisons = args.batch * args.height * args.width * args.window_rows * args.window_columns;
+  FASTSEG_CALL_BUILD(census_transform, args, comparisons < 16 * serial_elements || threads < 1 ? 1 : threads);
+}
+
+void matching_cost(const MatchingCost& args, int threads) {
+  const int64_t costs = args.batch * args.disparities * args.height * args.width;
+  const Launch launch = launch_for(costs, args.type, threads);
+  FASTSEG_CALL_BUILD(matching_cost, args, launch.threads, launch.stream);
 }
 
 }  // namespace cpu

@@ -91,14 +91,6 @@ inline Moments row_moments(const T* x, int64_t n) {
   return all;
 }
 
-// Elements before p is aligned to a vector's store.
-template <class T>
-inline int64_t misaligned_elements(const T* p, int64_t n) {
-  const uintptr_t width = sizeof(T) * lanes<compute_t<T>>;
-  const int64_t head = int64_t((width - reinterpret_cast<uintptr_t>(p) % width) % width / sizeof(T));
-  return head < n ? head : n;
-}
-
 template <bool Residual, bool Stream, class T, class A>
 inline void apply_block(const T* x, const T* residual, T* y, int64_t n, Affine<A> row, const Activate<A>& activate) {
   using V = Vec<A>;

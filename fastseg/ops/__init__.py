@@ -10,6 +10,7 @@ from fastseg.ops.depthwise import (
     depthwise_separable_conv3d,
 )
 from fastseg.ops.fast_global_smoother import fast_global_smoother
+from fastseg.ops.matching_cost import census_transform, matching_cost
 from fastseg.ops.norm import instance_norm_act
 from fastseg.ops.pointwise import pointwise_conv
 from fastseg.ops.wls import wls_decompose, wls_filter, wls_solve
@@ -22,6 +23,7 @@ __all__ = [
     "WLSDecomposition",
     "WLSResult",
     "WLSSystem",
+    "census_transform",
     "depthwise_conv2d",
     "depthwise_conv3d",
     "depthwise_conv_transpose2d",
@@ -31,6 +33,7 @@ __all__ = [
     "depthwise_separable_conv3d",
     "fast_global_smoother",
     "instance_norm_act",
+    "matching_cost",
     "pointwise_conv",
     "wls_decompose",
     "wls_filter",

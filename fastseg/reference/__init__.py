@@ -7,15 +7,18 @@ from fastseg.reference.depthwise import (
     pointwise_conv,
 )
 from fastseg.reference.fast_global_smoother import fast_global_smoother
+from fastseg.reference.matching_cost import census_transform, matching_cost
 from fastseg.reference.norm import instance_norm_act
 from fastseg.reference.wls import wls_filter
 
 __all__ = [
+    "census_transform",
     "depthwise_conv",
     "depthwise_conv_transpose",
     "depthwise_instance_norm_act",
     "fast_global_smoother",
     "instance_norm_act",
+    "matching_cost",
     "pointwise_conv",
     "wls_filter",
 ]

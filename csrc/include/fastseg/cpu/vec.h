@@ -264,6 +264,14 @@ inline void store(float16* p, Vec<float> v) {
 #endif
 }
 
+// Elements before p is aligned to a vector's store.
+template <class T>
+inline int64_t misaligned_elements(const T* p, int64_t n) {
+  const uintptr_t width = sizeof(T) * lanes<compute_t<T>>;
+  const int64_t head = int64_t((width - reinterpret_cast<uintptr_t>(p) % width) % width / sizeof(T));
+  return head < n ? head : n;
+}
+
 // Makes a thread's streaming stores visible before the parallel region's barrier lets others read them.
 inline void stream_fence() {
 #if defined(__SSE2__)
