@@ -8,9 +8,9 @@
 
 namespace fastseg::FASTSEG_ISA {
 
-constexpr int census_reach = 4;           // pixels from the centre to the border of the largest window
-constexpr int census_largest_halves = 3;  // 80 bits in pieces of 32
-constexpr int census_vectors = 4;         // that are compared with one neighbour after another
+constexpr int census_reach = 4;  // pixels from the centre to the border of the largest window
+// Vectors that are compared with one neighbour after another, in registers.
+constexpr int census_vectors = vector_bytes == 64 ? 8 : 4;
 
 // Numbers of a grey row (299 + 587 + 114 of each pixel) over those of the pixels.
 inline double grey_scale(int64_t channels) { return channels == 3 ? 1000.0 : 1.0; }
@@ -92,13 +92,13 @@ class Census {
     for (int64_t x = 0; x < grey.width; x += G * L) {
       Vec<float> centre[G];
       WordVec word[G];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int g = 0; g < G; ++g) centre[g] = load(centres + x + g * L), word[g] = WordVec{};
       for (int64_t i = 0; i < count; ++i)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int g = 0; g < G; ++g)
           word[g] = mark_darker(word[g], load(neighbours[i] + x + g * L), centre[g], uint32_t(1) << i);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int g = 0; g < G; ++g) std::memcpy(to + x + g * L, &word[g], sizeof word[g]);
     }
   }

@@ -163,9 +163,10 @@ inline void outside_costs(const CostRow& row, const CostFactors& k, float* to) {
 // Costs for `count` disparities from `first` on, up to most_disparities: cost i of pixel x to out[i * out_pitch + x].
 // Up to a vector beyond the row is written too, with anything.
 template <class Terms>
-inline void row_costs(const CostRow& row, const CostFactors& k, int64_t first, int64_t count, float* out,
+inline void row_costs(const CostRow& row, const CostFactors& factors, int64_t first, int64_t count, float* out,
                       int64_t out_pitch) {
   constexpr int C = Terms::colours, H = Terms::halves, L = lanes<float>;
+  const CostFactors k = factors;  // a copy that no store can change: they stay in registers
   const int64_t width = row.width, pitch = row.pitch;
   const auto shift = [&](int64_t i) { return row.direction * (first + i); };
   const auto begin = [&](int64_t i) { return shift(i) > 0 ? shift(i) : 0; };

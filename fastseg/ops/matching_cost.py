@@ -11,7 +11,7 @@ from torch import Tensor
 from fastseg import reference
 from fastseg.backends import select
 from fastseg.ops.arrays import Array, ArrayT, as_kind_of, as_tensor, check_numbers
-from fastseg.ops.checks import check_choice, check_device, check_not_negative
+from fastseg.ops.checks import check_choice, check_not_negative
 from fastseg.ops.registry import register
 
 _COST = "matching_cost"
@@ -91,7 +91,8 @@ def matching_cost(
     for what, ours, theirs in (("shape", tuple(image.shape), tuple(other.shape)), ("dtype", image.dtype, other.dtype)):
         if ours != theirs:
             raise ValueError(f"{_COST}: right has {what} {theirs}, expected left's {what} {ours}")
-    check_device(_COST, "right", other, image)
+    if other.device != image.device:
+        raise ValueError(f"{_COST}: right is on {other.device}, expected left's device {image.device}")
     _check_disparities(min_disparity, max_disparity, image.shape[-1])
     check_choice(_COST, "view", view, ("left", "right"))
     check_choice(_COST, "cost", cost, ("weighted", "ad_census"))
