@@ -37,6 +37,7 @@ def test_everything_here_in_the_interpreter() -> None:
 def blocks(request, monkeypatch):
     if request.param == "several blocks":
         monkeypatch.setattr(launcher, "BLOCK", 16)
+        monkeypatch.setattr(launcher, "CENSUS_BLOCK", 32)
         monkeypatch.setattr(launcher, "CHUNK", 4)
 
 

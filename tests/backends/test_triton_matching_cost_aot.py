@@ -69,5 +69,6 @@ def test_compiles_without_spills(shape, dtype, result, kind, capability, monkeyp
 @pytest.mark.usefixtures("ptxas_report")
 def test_sizes_at_the_edge_compile(shape, monkeypatch, capfd):
     """Among them sizes of one, which triton turns into constants, and sizes that need 64 bits."""
-    for launch in launches_of(shape, "all", torch.float32, torch.float32, monkeypatch):
+    launches = launches_of(shape, "all", torch.float32, torch.float32, monkeypatch)
+    for launch in {launch.kernel: launch for launch in launches}.values():  # both images have the same ones
         assert compile_launch(launch, 90, capfd).spilled_bytes == 0

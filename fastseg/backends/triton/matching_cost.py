@@ -17,6 +17,7 @@ from fastseg.backends.triton.tensors import launch
 
 WARPS = 4
 BLOCK = 512  # pixels of a program: four a thread, as many as a 16-byte store takes
+CENSUS_BLOCK = 256  # pixels of a program: all neighbours are in flight, which takes registers
 CHUNK = 16  # disparities of a program, for each time that it reads its own pixels
 
 
@@ -44,9 +45,9 @@ def _census(grey: Tensor, rows: int, columns: int) -> Tensor:
     count = -(-(rows * columns - 1) // 64)
     words = torch.empty((batch, count, height, width), dtype=torch.int64, device=grey.device)
     launch(
-        census_words, triton.cdiv(grey.numel(), BLOCK), WARPS,
+        census_words, triton.cdiv(grey.numel(), CENSUS_BLOCK), WARPS,
         grey, words, height, width, height * width, grey.numel(),
-        ROWS=rows, COLUMNS=columns, WORDS=count, BLOCK=BLOCK,
+        ROWS=rows, COLUMNS=columns, WORDS=count, BLOCK=CENSUS_BLOCK,
     )  # fmt: skip
     return words
 

@@ -49,16 +49,16 @@ def census_words(
     y = pixel % plane // width
     x = pixel % width
     centre = tl.load(grey + pixel, mask, 0.0)
-    CENTRE: tl.constexpr = ROWS * COLUMNS // 2
+    BITS: tl.constexpr = ROWS * COLUMNS - 1
     for word in tl.static_range(WORDS):
         bits = tl.zeros([BLOCK], tl.int64)
-        for bit in tl.static_range(64):
-            place = word * 64 + bit + (1 if word * 64 + bit >= CENTRE else 0)
-            if place < ROWS * COLUMNS:
-                row = tl.minimum(tl.maximum(y + (place // COLUMNS - ROWS // 2), 0), height - 1)
-                column = tl.minimum(tl.maximum(x + (place % COLUMNS - COLUMNS // 2), 0), width - 1)
-                neighbour = tl.load(grey + image * plane + row * width + column, mask, 0.0)
-                bits |= (neighbour < centre).to(tl.int64) << bit
+        # A loop, for unrolled altogether the loads in flight would take most registers of a multiprocessor.
+        for bit in tl.range(0, BITS - 64 * word if BITS - 64 * word < 64 else 64, loop_unroll_factor=8):
+            place = word * 64 + bit + 2 * (word * 64 + bit) // BITS  # the centre has no bit
+            row = tl.minimum(tl.maximum(y + (place // COLUMNS - ROWS // 2), 0), height - 1)
+            column = tl.minimum(tl.maximum(x + (place % COLUMNS - COLUMNS // 2), 0), width - 1)
+            neighbour = tl.load(grey + image * plane + row * width + column, mask, 0.0)
+            bits |= (neighbour < centre).to(tl.int64) << bit
         tl.store(words + (image * WORDS + word) * plane + pixel % plane, bits, mask)
 
 
