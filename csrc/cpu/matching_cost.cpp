@@ -17,6 +17,7 @@
 #include "fastseg/cpu/phases.h"
 #include "matching_cost_census.h"
 #include "matching_cost_rows.h"
+#include "matching_cost_writer.h"
 
 namespace fastseg::FASTSEG_ISA {
 namespace {
@@ -27,15 +28,6 @@ constexpr int64_t grey_rows = 16;  // of a task that makes grey images, or censu
 
 int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t blocks(int64_t count, int64_t size) { return (count + size - 1) / size; }
-
-template <bool Stream, class T>
-void copy_run(const float* from, int64_t count, T* to) {
-  int64_t i = 0;
-  if constexpr (Stream)
-    for (const int64_t head = misaligned_elements(to, count); i < head; ++i) store_one(to + i, from[i]);
-  for (; i + lanes<float> <= count; i += lanes<float>) store<Stream>(to + i, load(from + i));
-  for (; i < count; ++i) store_one(to + i, from[i]);
-}
 
 // Grey rows of the images of a phase, a band a task.
 void write_grey(const GreyImages& grey, const Images& images, int64_t channels, int64_t n, int64_t image, int64_t band,
@@ -56,6 +48,9 @@ class Volume {
     if (fitting < disparities_) disparities_ = fitting < 4 ? least(4, disparities_) : fitting;
     rows_ = fitting / disparities_;
     rows_ = least(rows_ < 1 ? 1 : rows_ > most_rows ? most_rows : rows_, args.height);
+    // Tasks of several bands, for the last buffer of a task is written at once; many tasks, for threads to share.
+    const int64_t all = args.batch * bands();
+    bands_ = all < 64 ? 1 : all < 256 ? all / 32 : 8;
     // Whole steps of the census, and what row_costs reads beyond; buffers start on different lines of a page.
     pitch_ = blocks(width + lanes<float>, GreyImages::step) * GreyImages::step + 2 * side;
     run_pitch_ = blocks(rows_ * width + lanes<float>, 16) * 16 + 16;
@@ -65,12 +60,13 @@ class Volume {
   int64_t grey_elements() const {
     return has_grey ? 2 * args_.batch * args_.height * GreyImages::pitch(args_.width) : 0;
   }
-  int64_t thread_elements() const { return rows_ * row_elements() + disparities_ * run_pitch_ + 2 * args_.width; }
+  int64_t thread_elements() const { return rows_ * row_elements() + 2 * disparities_ * run_pitch_ + 2 * args_.width; }
   int64_t bands() const { return blocks(args_.height, rows_); }
 
   int64_t phases() const { return 1 + has_grey; }
   int64_t tasks(int64_t phase) const {
-    return phase < phases() - 1 ? 2 * args_.batch * blocks(args_.height, grey_rows) : args_.batch * bands();
+    return phase < phases() - 1 ? 2 * args_.batch * blocks(args_.height, grey_rows)
+                                : blocks(args_.batch * bands(), bands_);
   }
 
   void run(int64_t phase, int64_t task, float* grey_data, float* scratch, bool stream) const {
@@ -80,19 +76,26 @@ class Volume {
       return write_grey(grey, image % 2 ? args_.right : args_.left, args_.channels, image / 2, image, task % per_image,
                         scratch);
     }
-    const int64_t n = task / bands(), first = task % bands() * rows_, rows = least(rows_, args_.height - first);
-    for (int64_t r = 0; r < rows; ++r) prepare(grey, n, first + r, scratch + r * row_elements());
-    for (int64_t i = 0; i < args_.disparities; i += disparities_) {
-      const int64_t count = least(disparities_, args_.disparities - i);
-      float* buffer = scratch + rows_ * row_elements();
-      for (int64_t r = 0; r < rows; ++r)
-        row_costs<Terms>(row(scratch + r * row_elements()), factors_, args_.min_disparity + i, count,
-                         buffer + r * args_.width, run_pitch_);
-      for (int64_t c = 0; c < count; ++c) {
-        const int64_t at = ((n * args_.disparities + i + c) * args_.height + first) * args_.width;
-        write(buffer + c * run_pitch_, rows * args_.width, at, stream);
+    RunWriter pending;  // of one buffer, while costs are made in the other
+    int64_t made = 0;
+    const int64_t plane = args_.height * args_.width;
+    const int64_t end = least((task + 1) * bands_, args_.batch * bands());
+    for (int64_t band = task * bands_; band < end; ++band) {
+      const int64_t n = band / bands(), first = band % bands() * rows_, rows = least(rows_, args_.height - first);
+      for (int64_t r = 0; r < rows; ++r) prepare(grey, n, first + r, scratch + r * row_elements());
+      for (int64_t i = 0; i < args_.disparities; i += disparities_, ++made) {
+        const int64_t count = least(disparities_, args_.disparities - i);
+        float* buffer = scratch + rows_ * row_elements() + made % 2 * disparities_ * run_pitch_;
+        for (int64_t r = 0; r < rows; ++r)
+          row_costs<Terms>(row(scratch + r * row_elements()), factors_, args_.min_disparity + i, count,
+                           buffer + r * args_.width, run_pitch_, [&] { pending.step(count); });
+        pending.finish();
+        pending =
+            RunWriter(args_, stream, buffer, run_pitch_, (n * args_.disparities + i) * plane + first * args_.width,
+                      plane, count, rows * args_.width);
       }
     }
+    pending.finish();
     if (stream) stream_fence();
   }
 
@@ -138,20 +141,11 @@ class Volume {
     to[width - 1] *= 2;
   }
 
-  void write(const float* from, int64_t count, int64_t at, bool stream) const {
-    const auto to = [&](auto* cost) {
-      stream ? copy_run<true>(from, count, cost) : copy_run<false>(from, count, cost);
-    };
-    if (args_.type == Element::float16)
-      to(static_cast<float16*>(args_.cost) + at);
-    else
-      to(static_cast<float*>(args_.cost) + at);
-  }
-
   const MatchingCost& args_;
   CostFactors factors_;
   Census census_;
-  int64_t disparities_, rows_, pitch_, run_pitch_;  // rows and disparities at a time
+  int64_t disparities_, rows_, bands_;  // disparities and rows at a time, bands of rows of a task
+  int64_t pitch_, run_pitch_;
 };
 
 }  // namespace

@@ -161,10 +161,11 @@ inline void outside_costs(const CostRow& row, const CostFactors& k, float* to) {
 }
 
 // Costs for `count` disparities from `first` on, up to most_disparities: cost i of pixel x to out[i * out_pitch + x].
-// Up to a vector beyond the row is written too, with anything.
-template <class Terms>
+// Up to a vector beyond the row is written too, with anything. between() is called after each vector of pixels: what
+// has to wait for memory can be done there, a little at a time.
+template <class Terms, class Between>
 inline void row_costs(const CostRow& row, const CostFactors& factors, int64_t first, int64_t count, float* out,
-                      int64_t out_pitch) {
+                      int64_t out_pitch, const Between& between) {
   constexpr int C = Terms::colours, H = Terms::halves, L = lanes<float>;
   const CostFactors k = factors;  // a copy that no store can change: they stay in registers
   const int64_t width = row.width, pitch = row.pitch;
@@ -199,6 +200,7 @@ inline void row_costs(const CostRow& row, const CostFactors& factors, int64_t fi
       }
       store(result, combine<Terms>(k, ad, gradient, ones));
     }
+    between();
   }
   for (int64_t i = 0; i < count; ++i) {
     float* line = out + i * out_pitch;
