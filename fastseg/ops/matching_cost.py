@@ -193,7 +193,7 @@ def _check_image(op: str, name: str, image: Tensor) -> None:
 
 def _check_disparities(least: int, most: int, width: int) -> None:
     for name, number in (("min_disparity", least), ("max_disparity", most)):
-        if number != int(number):
+        if not (abs(number) < 2**31 and number == int(number)):  # written so that NaN is refused
             raise ValueError(f"{_COST}: {name} is {number}, expected a whole number")
     if most <= least:
         raise ValueError(f"{_COST}: max_disparity is {most}, expected more than min_disparity {least}: it is exclusive")
@@ -206,7 +206,7 @@ def _check_disparities(least: int, most: int, width: int) -> None:
 def _check_window(op: str, name: str, window: tuple[int, int]) -> tuple[int, int]:
     try:
         rows, columns = window
-        odd = all(side == int(side) and side % 2 == 1 and 1 <= side <= _LARGEST_WINDOW for side in (rows, columns))
+        odd = all(1 <= side <= _LARGEST_WINDOW and side % 2 == 1 for side in (rows, columns))
     except (TypeError, ValueError):
         odd = False
     if not odd or rows * columns == 1:

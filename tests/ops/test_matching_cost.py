@@ -405,6 +405,7 @@ def message_cases():
         (ValueError, {"max_disparity": 9}, "max_disparity is 9, expected at most the width 8"),
         (ValueError, {"min_disparity": -8}, "min_disparity is -8, expected more than -8, the width"),
         (ValueError, {"max_disparity": 2.5}, "max_disparity is 2.5, expected a whole number"),
+        (ValueError, {"max_disparity": float("nan")}, "max_disparity is nan, expected a whole number"),
         (ValueError, {"view": "top"}, "view is 'top', expected one of 'left', 'right'"),
         (ValueError, {"cost": "ssd"}, "cost is 'ssd', expected one of 'weighted', 'ad_census'"),
         (ValueError, {"dtype": torch.float64}, "dtype is torch.float64, expected float32 or float16"),
@@ -415,7 +416,7 @@ def message_cases():
         (ValueError, {"ad_weight": 0, "gradient_weight": 0}, "ad_weight, gradient_weight and census_weight are 0"),
     )
     negative = ("ad_weight", "gradient_weight", "census_weight", "ad_threshold", "gradient_threshold", "outside")
-    windows = ((6, 9), (7, 4), (11, 9), (1, 1), (0, 3), (7,), 7, (7.5, 9), (3, -1))
+    windows = ((6, 9), (7, 4), (11, 9), (1, 1), (0, 3), (7,), 7, (7.5, 9), (3, -1), (float("inf"), 3))
     return (
         *expected,
         *((ValueError, {name: -0.5}, f"{name} is -0.5, expected a finite number >= 0") for name in negative),
