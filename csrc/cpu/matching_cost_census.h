@@ -37,12 +37,22 @@ struct GreyImages {
   int64_t height, width;
 
   static constexpr int64_t margin = 16;
+  static constexpr int64_t band_rows = 16;  // of a task
   static constexpr int64_t step = census_vectors * lanes<float>;
   static int64_t pitch(int64_t width) { return (width + step - 1) / step * step + 2 * margin; }
 
+  int64_t bands() const { return (height + band_rows - 1) / band_rows; }
+
   float* row(int64_t image, int64_t y) const { return data + (image * height + y) * pitch(width) + margin; }
 
-  // `colours` is room for two rows.
+  // Rows of a band of `image`, from image n of `images`. `colours` is room for two rows.
+  void write_band(const Images& images, int64_t channels, int64_t n, int64_t image, int64_t band,
+                  float* colours) const {
+    for (int64_t y = band * band_rows; y < height && y < (band + 1) * band_rows; ++y)
+      write_row(images, channels, n, image, y, colours);
+  }
+
+ private:
   void write_row(const Images& images, int64_t channels, int64_t n, int64_t image, int64_t y, float* colours) const {
     float* to = row(image, y);
     read_row(images, n, 0, y, width, to);
