@@ -10,6 +10,7 @@
 #include "fastseg/depthwise.h"
 #include "fastseg/fast_global_smoother.h"
 #include "fastseg/guided_filter.h"
+#include "fastseg/matching_cost.h"
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
@@ -96,6 +97,7 @@ struct type_caster<fastseg::CrossScaleLevels> {
 namespace {
 
 using fastseg::Activation;
+using fastseg::CensusTransform;
 using fastseg::DepthwiseConvBackward;
 using fastseg::DepthwiseConvForward;
 using fastseg::DepthwiseShape;
@@ -103,6 +105,7 @@ using fastseg::FastGlobalSmoother;
 using fastseg::Images;
 using fastseg::InstanceNormActBackward;
 using fastseg::InstanceNormActForward;
+using fastseg::MatchingCost;
 using fastseg::PointwiseConv;
 using fastseg::PointwiseConvGradient;
 using fastseg::SeparableConvForward;
@@ -263,6 +266,41 @@ fastseg::CrossScale cross_scale_args(int64_t batch, int64_t height, int64_t widt
           pyramid};
 }
 
+CensusTransform census_args(int64_t batch, int64_t channels, int64_t height, int64_t width, Images image,
+                            int64_t window_rows, int64_t window_columns, uint64_t words) {
+  return {batch, channels, height, width, image, window_rows, window_columns, pointer<uint64_t>(words)};
+}
+
+MatchingCost matching_cost_args(int64_t batch, int64_t channels, int64_t height, int64_t width, Images left,
+                                Images right, int64_t min_disparity, int64_t disparities, bool right_view,
+                                bool ad_census, double ad_weight, double gradient_weight, double census_weight,
+                                double ad_threshold, double gradient_threshold, int64_t window_rows,
+                                int64_t window_columns, double outside, double ad_scale, double census_scale,
+                                uint64_t cost, int type) {
+  return {batch,
+          channels,
+          height,
+          width,
+          left,
+          right,
+          min_disparity,
+          disparities,
+          right_view,
+          ad_census,
+          ad_weight,
+          gradient_weight,
+          census_weight,
+          ad_threshold,
+          gradient_threshold,
+          window_rows,
+          window_columns,
+          outside,
+          ad_scale,
+          census_scale,
+          pointer(cost),
+          static_cast<fastseg::Element>(type)};
+}
+
 // Exposes `run(args, extra...)` under `name`: Python passes the fields that `make` takes, then the extras.
 template <class... Fields, class Args, class... Extra>
 void define(py::module_& m, const char* name, Args (*make)(Fields...), void (*run)(const Args&, Extra...)) {
@@ -312,6 +350,8 @@ PYBIND11_MODULE(_C, m) {
   define(m, "guided_filter_interpolate", guided_filter_interpolate_args, fastseg::cpu::guided_filter_interpolate);
   define(m, "cross_scale_aggregate", cross_scale_args, fastseg::cpu::cross_scale_aggregate);
   define(m, "cross_scale_aggregate_backward", cross_scale_args, fastseg::cpu::cross_scale_aggregate_backward);
+  define(m, "census_transform", census_args, fastseg::cpu::census_transform);
+  define(m, "matching_cost", matching_cost_args, fastseg::cpu::matching_cost);
 #ifdef FASTSEG_WITH_CUDA
   m.attr("cuda_architectures") = FASTSEG_CUDA_ARCHITECTURES;
   m.def("cuda_instance_norm_act_workspace", [](int64_t batch, int64_t channels, int64_t spatial, int type) {

@@ -8,6 +8,7 @@
 #include "fastseg/depthwise.h"
 #include "fastseg/fast_global_smoother.h"
 #include "fastseg/guided_filter.h"
+#include "fastseg/matching_cost.h"
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
@@ -33,6 +34,8 @@ namespace fastseg {
   void guided_filter_interpolate(const GuidedFilterInterpolate&, int threads, bool);  \
   void cross_scale_aggregate(const CrossScale&, int threads, bool);                   \
   void cross_scale_aggregate_backward(const CrossScale&, int threads, bool);          \
+  void census_transform(const CensusTransform&, int threads);                         \
+  void matching_cost(const MatchingCost&, int threads, bool);                         \
   }
 FASTSEG_DECLARE_BUILD(baseline)
 #ifdef FASTSEG_X86
@@ -180,6 +183,7 @@ void pointwise_conv_gradient(const PointwiseConvGradient& args, int threads) {
 void wls_setup(const WlsSetup& args, int threads) { FASTSEG_CALL_BUILD(wls_setup, args, threads < 1 ? 1 : threads); }
 
 void wls_solve(const WlsSolve& args, int threads) { FASTSEG_CALL_BUILD(wls_solve, args, threads < 1 ? 1 : threads); }
+
 void fast_global_smoother(const FastGlobalSmoother& args, int threads) {
   const int64_t pixels = args.batch * args.channels * args.height * args.width;
   FASTSEG_CALL_BUILD(fast_global_smoother, args, pixels < serial_elements || threads < 1 ? 1 : threads, false);
@@ -211,6 +215,17 @@ void cross_scale_aggregate(const CrossScale& args, int threads) {
 void cross_scale_aggregate_backward(const CrossScale& args, int threads) {
   const Launch launch = launch_for(args, threads);
   FASTSEG_CALL_BUILD(cross_scale_aggregate_backward, args, launch.threads, launch.stream);
+}
+
+void census_transform(const CensusTransform& args, int threads) {
+  const int64_t comparisons = args.batch * args.height * args.width * args.window_rows * args.window_columns;
+  FASTSEG_CALL_BUILD(census_transform, args, comparisons < 16 * serial_elements || threads < 1 ? 1 : threads);
+}
+
+void matching_cost(const MatchingCost& args, int threads) {
+  const int64_t costs = args.batch * args.disparities * args.height * args.width;
+  const Launch launch = launch_for(costs, args.type, threads);
+  FASTSEG_CALL_BUILD(matching_cost, args, launch.threads, launch.stream);
 }
 
 }  // namespace cpu

@@ -70,6 +70,13 @@ _DEPTHWISE = (
     Candidate("triton", "fastseg.backends.triton.depthwise", _triton_refusal),
 )
 
+_MATCHING_COST = (
+    Candidate("cpu", "fastseg.backends.cpu_matching_cost", _cpu_refusal),
+    # Not run on a card yet, but the reference goes over the images a hundred times for each disparity.
+    Candidate("triton", "fastseg.backends.triton.matching_cost", _triton_refusal),
+    Candidate("reference", "fastseg.reference", _never),
+)
+
 # Triton stands before CUDA C++ until both have been timed on a card: benchmarks/results/ holds what was measured.
 CANDIDATES: dict[str, tuple[Candidate, ...]] = {
     "instance_norm_act": (
@@ -111,6 +118,8 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
         Candidate("triton", "fastseg.backends.triton.cross_scale", _triton_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
+    "census_transform": _MATCHING_COST,
+    "matching_cost": _MATCHING_COST,
 }
 
 # Process-wide and not per thread: autograd runs backward on threads of its own.
@@ -163,6 +172,12 @@ def choose(op: str, x: Tensor) -> Candidate:
 def runs_reference(op: str, x: Tensor) -> bool:
     """Whether plain torch ops are to run, which need no registered op and no autograd of ours."""
     return _forced == "reference" or (_forced is None and choose(op, x).backend == "reference")
+
+
+def only_reference(op: str, why: str) -> None:
+    """For a call that plain torch ops alone can run: BackendError when another backend is forced."""
+    if _forced not in (None, "reference"):
+        raise BackendError(f"{op}: backend {_forced!r} is forced and cannot run: {why}")
 
 
 _modules: dict[str, ModuleType] = {}

@@ -13,6 +13,7 @@ from fastseg.ops.depthwise import (
 )
 from fastseg.ops.fast_global_smoother import fast_global_smoother
 from fastseg.ops.guided_filter import guided_filter
+from fastseg.ops.matching_cost import census_transform, matching_cost
 from fastseg.ops.norm import instance_norm_act
 from fastseg.ops.pointwise import pointwise_conv
 from fastseg.ops.wls import wls_decompose, wls_filter, wls_solve
@@ -26,6 +27,7 @@ __all__ = [
     "WLSDecomposition",
     "WLSResult",
     "WLSSystem",
+    "census_transform",
     "cross_scale_aggregate",
     "cross_scale_shapes",
     "depthwise_conv2d",
@@ -38,6 +40,7 @@ __all__ = [
     "fast_global_smoother",
     "guided_filter",
     "instance_norm_act",
+    "matching_cost",
     "pointwise_conv",
     "wls_decompose",
     "wls_filter",

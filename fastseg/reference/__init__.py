@@ -9,10 +9,12 @@ from fastseg.reference.depthwise import (
 )
 from fastseg.reference.fast_global_smoother import fast_global_smoother
 from fastseg.reference.guided_filter import guided_filter
+from fastseg.reference.matching_cost import census_transform, matching_cost
 from fastseg.reference.norm import instance_norm_act
 from fastseg.reference.wls import wls_filter
 
 __all__ = [
+    "census_transform",
     "cross_scale_aggregate",
     "depthwise_conv",
     "depthwise_conv_transpose",
@@ -20,6 +22,7 @@ __all__ = [
     "fast_global_smoother",
     "guided_filter",
     "instance_norm_act",
+    "matching_cost",
     "pointwise_conv",
     "wls_filter",
 ]
