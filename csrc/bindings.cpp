@@ -242,7 +242,19 @@ fastseg::GuidedFilter guided_filter_args(int64_t batch, int64_t channels, int64_
           radius,
           eps,
           static_cast<fastseg::Border>(border),
-          coefficients};
+          coefficients,
+          nullptr,
+          nullptr};
+}
+
+fastseg::GuidedFilter guided_filter_argmin_args(int64_t batch, int64_t channels, int64_t height, int64_t width,
+                                                Images guide, int64_t guide_channels, Images src, int64_t radius,
+                                                double eps, int border, uint64_t index, uint64_t value) {
+  fastseg::GuidedFilter args =
+      guided_filter_args(batch, channels, height, width, guide, guide_channels, src, {}, radius, eps, border, false);
+  args.index = pointer<int64_t>(index);
+  args.value = pointer(value);
+  return args;
 }
 
 fastseg::GuidedFilterInterpolate guided_filter_interpolate_args(int64_t batch, int64_t channels, int64_t height,
@@ -347,6 +359,7 @@ PYBIND11_MODULE(_C, m) {
   define(m, "wls_solve", wls_solve_args, fastseg::cpu::wls_solve);
   define(m, "fast_global_smoother", smoother_args, fastseg::cpu::fast_global_smoother);
   define(m, "guided_filter", guided_filter_args, fastseg::cpu::guided_filter);
+  define(m, "guided_filter_argmin", guided_filter_argmin_args, fastseg::cpu::guided_filter);
   define(m, "guided_filter_interpolate", guided_filter_interpolate_args, fastseg::cpu::guided_filter_interpolate);
   define(m, "cross_scale_aggregate", cross_scale_args, fastseg::cpu::cross_scale_aggregate);
   define(m, "cross_scale_aggregate_backward", cross_scale_args, fastseg::cpu::cross_scale_aggregate_backward);

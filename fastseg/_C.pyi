@@ -196,6 +196,22 @@ def guided_filter(
     threads: int,
     /,
 ) -> None: ...
+def guided_filter_argmin(
+    batch: int,
+    channels: int,
+    height: int,
+    width: int,
+    guide: Images,
+    guide_channels: int,
+    src: Images,
+    radius: int,
+    eps: float,
+    border: int,
+    index: int,
+    value: int,
+    threads: int,
+    /,
+) -> None: ...
 def guided_filter_interpolate(
     batch: int,
     channels: int,

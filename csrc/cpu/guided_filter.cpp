@@ -41,7 +41,7 @@ class Filter {
   void run(int threads) {
     const Planes<A> plane{nullptr, args_.height, Planes<A>::pitch_of(args_.width)};
     const int64_t pixels = plane.elements(1),
-                  planes = (side_by_side_ ? Guide::values : Guide::values + Image::values) + G;
+                  planes = G + Guide::values + (side_by_side_ ? minima_planes() : Image::values);
     int64_t thread = Guide::doubles(args_.width, args_.radius) * int64_t(sizeof(double));
     const int64_t filtering = side_by_side_ ? Slices::elements(rows_, columns_) * int64_t(sizeof(A))
                                             : Image::doubles(args_.width, args_.radius) * int64_t(sizeof(double));
@@ -61,18 +61,20 @@ class Filter {
     const GuidePlanes<G, A> guide{take(G), take(G), take(Guide::values - G), row_sums, centre, centre + G};
     const Guide statistics(args_.guide, rows_, columns_, args_.eps, guide);
     const Slices slices(args_, rows_, columns_, guide,
-                        reinterpret_cast<A*>(static_cast<char*>(memory.data()) + rounded_up(numbers, 64)));
+                        reinterpret_cast<A*>(static_cast<char*>(memory.data()) + rounded_up(numbers, 64)),
+                        GroupMinima<A>(take(minima_planes())));
     const Image image(args_, rows_, columns_, guide, side_by_side_ ? Planes<A>{} : take(Image::values));
     char* scratch = at;
     bool finite[most_row_bands];  // of the channel in hand
-    const int64_t filters = side_by_side_ ? 2 : 2 * args_.channels, of_image = Guide::phases + filters;
+    const int64_t filters = side_by_side_ ? args_.index ? 3 : 2 : 2 * args_.channels,
+                  of_image = Guide::phases + filters;
     parallel_phases(
         threads, args_.batch * of_image, [&](int64_t phase) { return tasks(phase % of_image - Guide::phases); },
         [&](int64_t phase, int64_t task, int number) {
           char* own = scratch + number * thread;
           double* wide = reinterpret_cast<double*>(own);
           const int64_t n = phase / of_image, filter = phase % of_image - Guide::phases;
-          const int64_t bands = side_by_side_ && filter >= 0 ? slice_bands_ : row_bands_, band = task % bands;
+          const int64_t bands = side_by_side_ && filter == 1 ? slice_bands_ : row_bands_, band = task % bands;
           const int64_t first = args_.height * band / bands, last = args_.height * (band + 1) / bands;
           if (filter < 0)
             statistics.run(filter + Guide::phases, n, first, last, wide);
@@ -82,20 +84,24 @@ class Filter {
             image.apply(n, filter / 2, first, last, all(finite), wide);
           else if (filter == 0)
             slices.find_scale(n, task);
-          else
+          else if (filter == 1)
             slices.run(n, task / bands, first, last, reinterpret_cast<A*>(own));
+          else
+            slices.merge(n, first, last);
         });
   }
 
   // Of a phase after the guide's (below zero), of one image.
   int64_t tasks(int64_t filter) const {
-    if (filter < 0 || !side_by_side_) return row_bands_;
+    if (!side_by_side_ || filter < 0 || filter == 2) return row_bands_;
     return filter == 0 ? groups_ * Slices::group : groups_ * slice_bands_;
   }
 
  private:
   static constexpr int64_t least_tasks = 8;  // if bands are not too short for it
   static constexpr int64_t most_row_bands = 64;
+
+  int64_t minima_planes() const { return args_.index && side_by_side_ ? 2 * groups_ : 0; }
 
   bool all(const bool* bands) const {
     bool every = true;

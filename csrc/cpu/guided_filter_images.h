@@ -78,28 +78,36 @@ class ImageFilter {
     WindowMeans<values> means(rows_, columns_, scratch + 2 * windows_.pitch);
     for (int64_t y = first; y < last; ++y) {
       means.step(planes, y, y == first);
-      const auto write = [&](const auto& to, const auto& value) {
+      const auto fill = [&](const auto& value) {
         for (int64_t x = 0; x < columns_.size; x += lanes<double>) {
           Vec<double> m[values];
           means.means(x, m);
           store_wide(line + x, value(x, m) * one);
         }
+      };
+      const auto write = [&](const auto& to) {
         for (int64_t x = 0; x < columns_.size; x += lanes<A>) to.write(y, x, load(line + x));
       };
       if (args_.coefficients) {
-        for (int i = 0; i < values; ++i)
-          write(image<A>(args_.dst, n, c * values + i), [&](int64_t, const Vec<double>(&m)[values]) {
+        for (int i = 0; i < values; ++i) {
+          fill([&](int64_t, const Vec<double>(&m)[values]) {
             if (i < G) return m[i] * *guide_.scale;
             Vec<double> value = m[G];
             for (int j = 0; j < G; ++j) value -= m[j] * (*guide_.scale * guide_.centre[j]);
             return value;
           });
+          write(image<A>(args_.dst, n, c * values + i));
+        }
       } else {
-        write(image<T>(args_.dst, n, c), [&](int64_t x, const Vec<double>(&m)[values]) {
+        fill([&](int64_t x, const Vec<double>(&m)[values]) {
           Vec<double> q = m[G];
           for (int i = 0; i < G; ++i) q += m[i] * load_wide(guide_.colours.row(i, y) + x);
           return q;
         });
+        if (args_.index)
+          keep_smallest(line, n, c, y);
+        else
+          write(image<T>(args_.dst, n, c));
       }
     }
   }
@@ -109,6 +117,14 @@ class ImageFilter {
   ImageRows<P> image(const Images& images, int64_t n, int64_t c) const {
     return {static_cast<P*>(images.data) + n * images.batch_stride + c * images.channel_stride, rows_.size,
             columns_.size};
+  }
+
+  // NaN counts as smaller than any number, as in guided_filter_argmin.h.
+  void keep_smallest(const A* line, int64_t n, int64_t c, int64_t y) const {
+    const int64_t at = (n * rows_.size + y) * columns_.size;
+    A* value = static_cast<A*>(args_.value) + at;
+    for (int64_t x = 0; x < columns_.size; ++x)
+      if (c == 0 || line[x] < value[x] || line[x] != line[x]) value[x] = line[x], args_.index[at + x] = c;
   }
 
   const GuidedFilter& args_;

@@ -16,6 +16,7 @@
 // lanes a thread, which live in its second-level cache. Operations of a colour guide (K = 4), a vector of pixels: 37
 // for the columns of lead and trail, 2 x 35 to make a and b, 20 for q; loads are as many.
 #pragma once
+#include "guided_filter_argmin.h"
 #include "guided_filter_fixed_point.h"
 #include "guided_filter_guide.h"
 #include "guided_filter_lanes.h"
@@ -29,14 +30,15 @@ class SliceFilter {
   static constexpr int L = lanes<A>, K = G + 1, group = L;
   static constexpr int64_t prefetched_rows = 1;
 
-  // `scales` has two numbers for each channel, padded to whole groups: see find_scale.
+  // `scales` has two numbers for each channel, padded to whole groups: see find_scale. `minima` is for args.index.
   SliceFilter(const GuidedFilter& args, const Axis& rows, const Axis& columns, const GuidePlanes<G, A>& guide,
-              A* scales)
+              A* scales, const GroupMinima<A>& minima)
       : args_(args),
         rows_(rows),
         columns_(columns),
         guide_(guide),
         scales_(scales),
+        minima_(minima),
         span_(2 * rows.radius + 1),
         lost_bits_(FixedPoint<A>::lost_bits(columns.largest_window())) {}
 
@@ -82,6 +84,15 @@ class SliceFilter {
     for (int64_t j = first - 2 * rows_.radius; j < last + 2 * rows_.radius; ++j) band.step(j);
   }
 
+  // Rows first to last of the smallest channel, after all bands of image n.
+  void merge(int64_t n, int64_t first, int64_t last) const {
+    for (int64_t y = first; y < last; ++y) {
+      const int64_t at = (n * rows_.size + y) * columns_.size;
+      minima_.merge((args_.channels + L - 1) / L, y, columns_.size, args_.index + at,
+                    static_cast<A*>(args_.value) + at);
+    }
+  }
+
  private:
   static int64_t ring_rows(const Axis& rows) {
     const int64_t needed = 4 * rows.radius + 3;
@@ -104,6 +115,7 @@ class SliceFilter {
   Axis rows_, columns_;
   const GuidePlanes<G, A>& guide_;
   A* scales_;
+  GroupMinima<A> minima_;  // where the result is the smallest channel
   int64_t span_;
   int lost_bits_;
 };
@@ -358,7 +370,12 @@ class SliceFilter<T, G>::Band {
         for (int g = 0; g < G; ++g) q += windows.sum(g) * colours[g][x];
         store(line_ + x * L, q * (share * share_[x]) * unscale_);
       }
-      lane_rows<T>(f_.args_.dst, channel_, 1, y).write(line_);
+      if (f_.args_.index) {
+        const int64_t channels = f_.args_.channels - channel_;
+        f_.minima_.take(line_, channels < L ? int(channels) : L, channel_ / L, y, width_);
+      } else {
+        lane_rows<T>(f_.args_.dst, channel_, 1, y).write(line_);
+      }
     }
   }
 

@@ -19,6 +19,30 @@ def guided_filter(guide: Tensor, src: Tensor, radius: int, eps: float, border: s
     return dst
 
 
+def guided_filter_argmin(guide: Tensor, src: Tensor, radius: int, eps: float, border: str) -> tuple[Tensor, Tensor]:
+    """(B, H, W) each: the channel whose result is smallest, and that result in the type that is computed with."""
+    guide, src = dense_rows(guide), dense_rows(src)
+    batch, channels, height, width = src.shape
+    index = src.new_empty((batch, height, width), dtype=torch.int64)
+    value = src.new_empty((batch, height, width), dtype=torch.promote_types(src.dtype, torch.float32))
+    _C.guided_filter_argmin(
+        batch,
+        channels,
+        height,
+        width,
+        images(guide),
+        guide.shape[1],
+        images(src),
+        radius,
+        eps,
+        BORDER[border],
+        index.data_ptr(),
+        value.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return index, value
+
+
 def guided_filter_coefficients(guide: Tensor, src: Tensor, radius: int, eps: float, border: str) -> Tensor:
     """(B, C * (guide channels + 1), H, W): slopes mean(a) and the offset mean(b), in the type that is computed with."""
     coefficients = src.shape[1] * (guide.shape[1] + 1)

@@ -70,6 +70,13 @@ _DEPTHWISE = (
     Candidate("triton", "fastseg.backends.triton.depthwise", _triton_refusal),
 )
 
+_GUIDED_FILTER = (
+    Candidate("cpu", "fastseg.backends.cpu_guided_filter", _cpu_refusal),
+    # Not run on a card yet, but the reference multiplies by matrices, in a time that grows with an image's sides.
+    Candidate("triton", "fastseg.backends.triton.guided_filter", _triton_refusal),
+    Candidate("reference", "fastseg.reference", _never),
+)
+
 _MATCHING_COST = (
     Candidate("cpu", "fastseg.backends.cpu_matching_cost", _cpu_refusal),
     # Not run on a card yet, but the reference goes over the images a hundred times for each disparity.
@@ -107,12 +114,8 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
         Candidate("triton", "fastseg.backends.triton.fast_global_smoother", _triton_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
-    "guided_filter": (
-        Candidate("cpu", "fastseg.backends.cpu_guided_filter", _cpu_refusal),
-        # Not run on a card yet, but the reference multiplies by matrices, in a time that grows with an image's sides.
-        Candidate("triton", "fastseg.backends.triton.guided_filter", _triton_refusal),
-        Candidate("reference", "fastseg.reference", _never),
-    ),
+    "guided_filter": _GUIDED_FILTER,
+    "guided_filter_argmin": _GUIDED_FILTER,
     "cross_scale_aggregate": (
         Candidate("cpu", "fastseg.backends.cpu_cross_scale", _cpu_refusal),
         Candidate("triton", "fastseg.backends.triton.cross_scale", _triton_refusal),

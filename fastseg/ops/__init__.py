@@ -12,7 +12,7 @@ from fastseg.ops.depthwise import (
     depthwise_separable_conv3d,
 )
 from fastseg.ops.fast_global_smoother import fast_global_smoother
-from fastseg.ops.guided_filter import guided_filter
+from fastseg.ops.guided_filter import GuidedArgmin, guided_filter, guided_filter_argmin
 from fastseg.ops.matching_cost import census_transform, matching_cost
 from fastseg.ops.norm import instance_norm_act
 from fastseg.ops.pointwise import pointwise_conv
@@ -22,6 +22,7 @@ from fastseg.ops.wls_system import WLSDecomposition, WLSResult, WLSSystem
 
 __all__ = [
     "CrossScaleLevel",
+    "GuidedArgmin",
     "WLSConvergenceError",
     "WLSConvergenceWarning",
     "WLSDecomposition",
@@ -39,6 +40,7 @@ __all__ = [
     "depthwise_separable_conv3d",
     "fast_global_smoother",
     "guided_filter",
+    "guided_filter_argmin",
     "instance_norm_act",
     "matching_cost",
     "pointwise_conv",

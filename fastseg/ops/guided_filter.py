@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from fastseg.ops.registry import register
 from fastseg.reference.guided_filter import reduced_radius
 
 _NAME = "guided_filter"
+_ARGMIN = "guided_filter_argmin"
 BORDERS = ("truncate", "reflect", "reflect_101")
 #: The largest radius: a window's pixels must be counted in float32, and windows beyond an image change little.
 _LARGEST_RADIUS = 1 << 15
@@ -71,6 +72,58 @@ def guided_filter(
     if spread and not bool(torch.isfinite(result[..., 0, 0]).all()):
         check_numbers(_NAME, "src", image)
     return as_kind_of(src, result)
+
+
+class GuidedArgmin(NamedTuple):
+    """What :func:`guided_filter_argmin` finds at each pixel."""
+
+    index: Any  #: int64, which slice is smallest after filtering; on CPUs the first of equal ones
+    cost: Any  #: its filtered value
+
+
+def guided_filter_argmin(
+    guide: Array, costs: ArrayT, *, radius: int, eps: float, border: str = "truncate"
+) -> GuidedArgmin:
+    """The winner of a cost volume that is filtered by :func:`guided_filter`: the slice of least cost at each pixel.
+
+    ``guided_filter(guide, costs, ...).min(-3)`` without storing the filtered volume: on CPUs in the time of filtering
+    alone. On other devices the volume is filtered first. Nothing here has a gradient.
+
+    Args:
+        guide, radius, eps, border: as for :func:`guided_filter`.
+        costs: (D, H, W), or (B, D, H, W) beside a guide of rank 4, of D >= 1 slices, such as disparities.
+
+    Returns:
+        ``index``, ``cost``: (H, W) or (B, H, W), of costs' kind and device; the cost in float32, in float64 for float64
+        costs, and not rounded for uint8. With slices from :func:`matching_cost`, disparity = min_disparity + index.
+
+    Raises:
+        ValueError, TypeError: as :func:`guided_filter`, with ``costs`` for ``src``.
+    """
+    other, volume = as_tensor(_ARGMIN, "guide", guide), as_tensor(_ARGMIN, "costs", costs)
+    check_guided_images(_ARGMIN, volume, other, names=("costs", "guide"))
+    if volume.ndim != max(other.ndim, 3) or volume.shape[-3] == 0:
+        raise ValueError(
+            f"{_ARGMIN}: costs has shape {tuple(volume.shape)}, expected (D, H, W) with at least one slice, or "
+            "(B, D, H, W) beside a guide of rank 4"
+        )
+    check_guided_filter(_ARGMIN, radius, eps, border)
+    compiling = torch.compiler.is_compiling()
+    spread = volume.device.type == "cpu" and radius > 0  # see guided_filter
+    if not compiling:
+        check_numbers(_ARGMIN, "guide", other)
+        if not spread:
+            check_numbers(_ARGMIN, "costs", volume)
+    volume, other = volume.detach(), other.detach()
+    if select.runs_reference(_ARGMIN, volume):
+        index, cost = reference.guided_filter_argmin(other, volume, radius=int(radius), eps=float(eps), border=border)
+    else:
+        images, guides = in_batches(volume, other)
+        index, cost = _argmin_op(guides, images, int(radius), float(eps), border)
+        index, cost = (t.view(volume.shape[:-3] + volume.shape[-2:]) for t in (index, cost))
+    if spread and not compiling and not bool(torch.isfinite(cost[..., 0, 0]).all()):
+        check_numbers(_ARGMIN, "costs", volume)
+    return GuidedArgmin(as_kind_of(costs, index), as_kind_of(costs, cost))
 
 
 def check_guided_filter(op: str, radius: int, eps: float, border: str, subsample: int = 1) -> None:
@@ -162,4 +215,26 @@ _op = register(
     "guided_filter(Tensor guide, Tensor src, int radius, float eps, str border, int subsample) -> Tensor",
     _forward,
     _forward_fake,
+)
+
+
+def _argmin(guide: Tensor, src: Tensor, radius: int, eps: float, border: str) -> tuple[Tensor, Tensor]:
+    if src.numel() == 0:
+        return _argmin_fake(guide, src, radius, eps, border)
+    if radius == 0:  # nothing is filtered
+        cost, index = src.to(torch.promote_types(src.dtype, torch.float32)).min(1)
+        return index, cost
+    return select.kernel(_ARGMIN, src).guided_filter_argmin(guide, src, radius, eps, border)
+
+
+def _argmin_fake(guide: Tensor, src: Tensor, radius: int, eps: float, border: str) -> tuple[Tensor, Tensor]:
+    shape = src.shape[0], src.shape[2], src.shape[3]
+    compute = torch.promote_types(src.dtype, torch.float32)
+    return src.new_empty(shape, dtype=torch.int64), src.new_empty(shape, dtype=compute)
+
+
+_argmin_op = register(
+    "guided_filter_argmin(Tensor guide, Tensor src, int radius, float eps, str border) -> (Tensor index, Tensor cost)",
+    _argmin,
+    _argmin_fake,
 )

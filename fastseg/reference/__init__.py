@@ -8,7 +8,7 @@ from fastseg.reference.depthwise import (
     pointwise_conv,
 )
 from fastseg.reference.fast_global_smoother import fast_global_smoother
-from fastseg.reference.guided_filter import guided_filter
+from fastseg.reference.guided_filter import guided_filter, guided_filter_argmin
 from fastseg.reference.matching_cost import census_transform, matching_cost
 from fastseg.reference.norm import instance_norm_act
 from fastseg.reference.wls import wls_filter
@@ -21,6 +21,7 @@ __all__ = [
     "depthwise_instance_norm_act",
     "fast_global_smoother",
     "guided_filter",
+    "guided_filter_argmin",
     "instance_norm_act",
     "matching_cost",
     "pointwise_conv",

@@ -46,6 +46,14 @@ def guided_filter(
     return q.to(src.dtype)
 
 
+def guided_filter_argmin(
+    guide: Tensor, costs: Tensor, *, radius: int, eps: float, border: str = "truncate"
+) -> tuple[Tensor, Tensor]:
+    wide = costs.to(torch.promote_types(costs.dtype, torch.float32))
+    cost, index = guided_filter(guide, wide, radius=radius, eps=eps, border=border).min(-3)
+    return index, cost
+
+
 def reduced_radius(radius: int, subsample: int) -> int:
     """The radius on the coarse grid: rounded, and a window stays a window."""
     return max((radius + subsample // 2) // subsample, min(radius, 1))

@@ -11,7 +11,7 @@ pytest.importorskip("triton")
 import fastseg
 from fastseg import reference
 from fastseg.backends.triton import guided_filter as kernels
-from fastseg.ops import guided_filter
+from fastseg.ops import guided_filter, guided_filter_argmin
 from fastseg.ops.guided_filter import BORDERS
 from tests.backends.interpreter import scan_by_doubling
 from tests.support import DTYPES, assert_within_budget, rerun
@@ -219,3 +219,14 @@ def test_windows_too_wide_for_tiles(monkeypatch):
     assert kernels.block_of(4000, 190) == 512
     assert kernels.block_of(4000, 200) is None
     assert kernels.block_of(4000, 256) is None
+
+
+@runs_kernels
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float16, torch.uint8), ids=str)
+def test_argmin_is_the_minimum_of_the_filtered_volume(dtype):
+    guide, costs = picture(3, 20, 30, seed=1), picture(5, 20, 30, dtype=dtype)
+    with fastseg.backend("triton"):
+        found = guided_filter_argmin(guide, costs, radius=2, eps=1e-2)
+        filtered = guided_filter(guide, costs if dtype == torch.float32 else costs.float(), radius=2, eps=1e-2)
+    assert torch.equal(found.cost, filtered.amin(0))
+    assert torch.equal(filtered.gather(0, found.index[None])[0], found.cost)

@@ -19,6 +19,9 @@ struct GuidedFilter {
   // dst is [batch, channels * (guide_channels + 1), height, width] of the type computed in: the slopes mean(a) for each
   // channel of the guide, and the offset mean(b), of every pixel.
   bool coefficients;
+  // Where they are given, dst is not written but, for each pixel, the channel whose result is smallest and that result.
+  int64_t* index = nullptr;  // [batch, height, width]
+  void* value = nullptr;     // the same, of the type computed in
 };
 
 // dst = slopes . guide + offset, with coefficients of every `subsample`-th pixel interpolated linearly.

@@ -65,6 +65,11 @@ def guided_filter(guide: Tensor, src: Tensor, radius: int, eps: float, border: s
     return dst
 
 
+def guided_filter_argmin(guide: Tensor, src: Tensor, radius: int, eps: float, border: str) -> tuple[Tensor, Tensor]:
+    cost, index = guided_filter(guide, src.to(compute_dtype(src.dtype)), radius, eps, border).min(1)
+    return index, cost
+
+
 def guided_filter_coefficients(guide: Tensor, src: Tensor, radius: int, eps: float, border: str) -> Tensor:
     """Those of the centred guide."""
     src = src.contiguous()
