@@ -4,7 +4,7 @@
 // window just fits, and column sums lose the bits by which the sum over their row would not. That rounds a window's
 // mean by less than width / 2^31 of the largest value. float64 is wide enough as it is.
 #pragma once
-#include "fastseg/cpu/vec.h"
+#include "fastseg/cpu/pixels.h"
 
 namespace fastseg::FASTSEG_ISA {
 
@@ -26,7 +26,7 @@ struct FixedPoint<float> {
 #elif defined(__SSE2__)
     return (Sum)_mm_cvtps_epi32((__m128)v);
 #else
-    return __builtin_convertvector(v + (v < 0.0f ? broadcast<Vec<float> >(-0.5f) : broadcast<Vec<float> >(0.5f)), Sum);
+    return __builtin_convertvector(v + (v < 0.0f ? broadcast<Vec<float>>(-0.5f) : broadcast<Vec<float>>(0.5f)), Sum);
 #endif
   }
   static Vec<float> to(Sum sum) { return __builtin_convertvector(sum, Vec<float>); }
@@ -61,6 +61,31 @@ struct FixedPoint<double> {
   static double half(int) { return 0; }
   static Sum coarse(Sum column, int) { return column; }
 };
+
+// The largest |number|; NaN where there is one, for its bits are larger than those of any number.
+template <class T>
+inline compute_t<T> largest_magnitude(const T* from, int64_t count) {
+  using A = compute_t<T>;
+  constexpr int L = lanes<A>, chains = 4;
+  typedef std::conditional_t<sizeof(A) == 8, int64_t, int32_t> Bits __attribute__((vector_size(vector_bytes)));
+  const Bits sign = (Bits)broadcast<Vec<A>>(A(-0.0));
+  Bits most[chains] = {};
+  const auto take = [&](Bits& to, Vec<A> v) {
+    const Bits bits = (Bits)v & ~sign;
+    to = bits > to ? bits : to;
+  };
+  int64_t i = 0;
+  for (; i + chains * L <= count; i += chains * L)
+#pragma GCC unroll 4
+    for (int k = 0; k < chains; ++k) take(most[k], load(from + i + k * L));
+  for (; i < count; ++i) take(most[0], broadcast<Vec<A>>(A(load_one(from + i))));
+  for (int k = 1; k < chains; ++k) most[0] = most[k] > most[0] ? most[k] : most[0];
+  const Vec<A> values = (Vec<A>)most[0];
+  A largest = 0;
+  for (int lane = 0; lane < L; ++lane)
+    if (!(values[lane] <= largest)) largest = values[lane];
+  return largest;
+}
 
 template <class Sum, class S>
 inline Sum load_sum(const S* p) {

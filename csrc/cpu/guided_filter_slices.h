@@ -17,7 +17,7 @@
 // for the columns of lead and trail, 2 x 35 to make a and b, 20 for q; loads are as many.
 #pragma once
 #include "guided_filter_argmin.h"
-#include "guided_filter_fixed_point.h"
+#include "guided_filter_columns.h"
 #include "guided_filter_guide.h"
 #include "guided_filter_lanes.h"
 
@@ -57,22 +57,11 @@ class SliceFilter {
   // channel with a number that is not finite comes out as NaN everywhere.
   void find_scale(int64_t n, int64_t c) const {
     A largest = 0;
-    bool finite = true;
     if (c < args_.channels) {
       const T* from = static_cast<const T*>(args_.src.data) + n * args_.src.batch_stride + c * args_.src.channel_stride;
-      const int64_t pixels = rows_.size * columns_.size;
-      Vec<A> most[4] = {};
-      int64_t i = 0;
-      for (; i + 4 * L <= pixels; i += 4 * L)
-#pragma GCC unroll 4
-        for (int k = 0; k < 4; ++k) most[k] = larger(most[k], magnitude(load(from + i + k * L)));
-      for (; i < pixels; ++i) most[0] = larger(most[0], magnitude(broadcast<Vec<A>>(A(load_one(from + i)))));
-      for (int k = 0; k < 4; ++k)
-        for (int lane = 0; lane < L; ++lane) {
-          finite = finite && most[k][lane] < A(__builtin_inf());
-          largest = most[k][lane] > largest ? most[k][lane] : largest;
-        }
+      largest = largest_magnitude(from, rows_.size * columns_.size);
     }
+    const bool finite = largest < A(__builtin_inf());
     const A scale = finite ? FixedPoint<A>::scale(largest, rows_.largest_window()) : A(1);
     scales_[2 * (c - c % L) + c % L] = scale;
     scales_[2 * (c - c % L) + L + c % L] = finite ? A(1) / scale : A(__builtin_nan(""));
@@ -97,16 +86,6 @@ class SliceFilter {
   static int64_t ring_rows(const Axis& rows) {
     const int64_t needed = 4 * rows.radius + 3;
     return needed < rows.size ? needed : rows.size;
-  }
-
-  // Of numbers that are not negative; NaN is larger than any, as its bits are.
-  static Vec<A> larger(Vec<A> a, Vec<A> b) {
-    typedef std::conditional_t<sizeof(A) == 8, int64_t, int32_t> Bits __attribute__((vector_size(vector_bytes)));
-    return (Bits)a > (Bits)b ? a : b;
-  }
-  static Vec<A> magnitude(Vec<A> v) {
-    typedef std::conditional_t<sizeof(A) == 8, uint64_t, uint32_t> Bits __attribute__((vector_size(vector_bytes)));
-    return (Vec<A>)((Bits)v << 1 >> 1);
   }
 
   class Band;
@@ -163,8 +142,8 @@ class SliceFilter<T, G>::Band {
     const int64_t r = f_.rows_.radius, span = f_.span_;
     add_columns(j, began(j - span), began(j - 2 * span));
     // Rows of a and b that come into the sums of `couple`, and leave.
-    const int64_t come = j - r >= first_ - r ? f_.rows_.pixel(j - r) : -1;
-    const int64_t go = j - r - span >= first_ - r ? f_.rows_.pixel(j - r - span) : -1;
+    const int64_t come = j >= first_ ? f_.rows_.pixel(j - r) : -1;
+    const int64_t go = j - span >= first_ ? f_.rows_.pixel(j - r - span) : -1;
     if (come >= 0 && go >= 0)
       fit_row<true, true>(come, go);
     else if (come >= 0)
@@ -235,59 +214,12 @@ class SliceFilter<T, G>::Band {
     store_sum(trail_ + at * L, load_sum<Sum>(trail_ + at * L) + (middle - old));
   }
 
-  // Sums of a row of columns over the windows of pixels, one after another.
-  template <class Columns>
-  class WindowSum {
-   public:
-    WindowSum(const Columns& columns, const Axis& axis, const int32_t* enter, const int32_t* leave, int64_t nothing)
-        : columns_(columns), enter_(enter), leave_(leave) {
-      for (int64_t x = -axis.radius - 1; x < axis.radius; ++x) {
-        const int64_t pixel = axis.pixel(x);
-#pragma GCC unroll 4
-        for (int k = 0; k < K; ++k) columns_.add(k, columns_.at(pixel < 0 ? nothing : pixel, k));
-      }
-    }
-    // To pixel x, after the pixel before it.
-    [[gnu::always_inline]] void step(int64_t x) {
-      const int64_t in = enter_[x], out = leave_[x];
-#pragma GCC unroll 4
-      for (int k = 0; k < K; ++k) columns_.add(k, columns_.at(in, k) - columns_.at(out, k));
-    }
-    [[gnu::always_inline]] Vec<A> sum(int k) const { return columns_.total(k); }
-
-   private:
-    Columns columns_;
-    const int32_t *enter_, *leave_;
-  };
-  template <class Columns>
-  WindowSum<Columns> window_sum(const Columns& columns) const {
-    return {columns, f_.columns_, enter_, leave_, width_};
+  WindowSum<FixedColumns<A, K>> fixed_sum(const Number* columns) const {
+    return {{columns, f_.lost_bits_}, f_.columns_, enter_, leave_, width_};
   }
-
-  struct FixedColumns {
-    const Number* data;
-    int lost_bits;
-    Sum sum[K] = {};
-
-    Sum at(int64_t x, int k) const { return Fixed::coarse(load_sum<Sum>(data + (x * K + k) * L), lost_bits); }
-    void add(int k, Sum v) { sum[k] += v; }
-    Vec<A> total(int k) const { return Fixed::to(sum[k]); }
-  };
-  FixedColumns fixed(const Number* data) const { return {data, f_.lost_bits_}; }
-
-  // Floating point: what an addition rounds off is added the next time (Kahan).
-  struct FloatColumns {
-    const A* data;
-    Vec<A> sum[K] = {}, excess[K] = {};
-
-    Vec<A> at(int64_t x, int k) const { return load(data + (x * K + k) * L); }
-    void add(int k, Vec<A> v) {
-      const Vec<A> step = v - excess[k], next = sum[k] + step;
-      excess[k] = (next - sum[k]) - step;
-      sum[k] = next;
-    }
-    Vec<A> total(int k) const { return sum[k]; }
-  };
+  WindowSum<FloatColumns<A, K>> float_sum(const A* columns) const {
+    return {{columns}, f_.columns_, enter_, leave_, width_};
+  }
 
   // What the guide says of a row of windows.
   struct Statistics {
@@ -304,7 +236,7 @@ class SliceFilter<T, G>::Band {
   }
 
   // a and b of a window from its sums.
-  [[gnu::always_inline]] void fit(const Statistics& s, int64_t x, const WindowSum<FixedColumns>& sums,
+  [[gnu::always_inline]] void fit(const Statistics& s, int64_t x, const WindowSum<FixedColumns<A, K>>& sums,
                                   Vec<A> (&ab)[K]) const {
     const A share = share_[x] * s.share;
     const Vec<A> mean = sums.sum(0) * share;
@@ -328,7 +260,7 @@ class SliceFilter<T, G>::Band {
   template <bool Come, bool Go>
   void fit_row(int64_t come, int64_t go) {
     const Statistics coming = statistics(come), going = statistics(go);
-    WindowSum<FixedColumns> lead = window_sum(fixed(lead_)), trail = window_sum(fixed(trail_));
+    auto lead = fixed_sum(lead_), trail = fixed_sum(trail_);
     for (int64_t x = 0; x < width_; ++x) {
       Vec<A> in[K] = {}, out[K] = {};
       if constexpr (Come) lead.step(x), fit(coming, x, lead, in);
@@ -347,7 +279,7 @@ class SliceFilter<T, G>::Band {
     const A share = A(1.0 / double(f_.rows_.count(y)));
     const A* colours[G];
     for (int g = 0; g < G; ++g) colours[g] = f_.guide_.colours.row(g, y);
-    WindowSum<FloatColumns> windows = window_sum(FloatColumns{couple_});
+    auto windows = float_sum(couple_);
     if (f_.args_.coefficients) {
       const A scale = A(*f_.guide_.scale);
       for (int64_t x = 0; x < width_; ++x) {

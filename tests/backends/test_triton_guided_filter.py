@@ -222,9 +222,9 @@ def test_windows_too_wide_for_tiles(monkeypatch):
 
 
 @runs_kernels
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float16, torch.uint8), ids=str)
+@pytest.mark.parametrize("dtype", (torch.float32, torch.uint8), ids=str)
 def test_argmin_is_the_minimum_of_the_filtered_volume(dtype):
-    guide, costs = picture(3, 20, 30, seed=1), picture(5, 20, 30, dtype=dtype)
+    guide, costs = random(3, 9, 14, seed=1), random(3, 9, 14, dtype=dtype)
     with fastseg.backend("triton"):
         found = guided_filter_argmin(guide, costs, radius=2, eps=1e-2)
         filtered = guided_filter(guide, costs if dtype == torch.float32 else costs.float(), radius=2, eps=1e-2)
