@@ -67,11 +67,12 @@ template <class T>
 inline compute_t<T> largest_magnitude(const T* from, int64_t count) {
   using A = compute_t<T>;
   constexpr int L = lanes<A>, chains = 4;
-  typedef std::conditional_t<sizeof(A) == 8, int64_t, int32_t> Bits __attribute__((vector_size(vector_bytes)));
-  const Bits sign = (Bits)broadcast<Vec<A>>(A(-0.0));
+  using Integer = std::conditional_t<sizeof(A) == 8, int64_t, int32_t>;
+  typedef Integer Bits __attribute__((vector_size(vector_bytes)));
+  const Bits all_but_sign = Bits{} + Integer(~(uint64_t(1) << (8 * sizeof(A) - 1)));
   Bits most[chains] = {};
   const auto take = [&](Bits& to, Vec<A> v) {
-    const Bits bits = (Bits)v & ~sign;
+    const Bits bits = (Bits)v & all_but_sign;
     to = bits > to ? bits : to;
   };
   int64_t i = 0;
