@@ -81,11 +81,11 @@ inline compute_t<T> largest_magnitude(const T* from, int64_t count) {
     for (int k = 0; k < chains; ++k) take(most[k], load(from + i + k * L));
   for (; i < count; ++i) take(most[0], broadcast<Vec<A>>(A(load_one(from + i))));
   for (int k = 1; k < chains; ++k) most[0] = most[k] > most[0] ? most[k] : most[0];
-  const Vec<A> values = (Vec<A>)most[0];
-  A largest = 0;
-  for (int lane = 0; lane < L; ++lane)
-    if (!(values[lane] <= largest)) largest = values[lane];
-  return largest;
+  Integer largest = 0;
+  for (int lane = 0; lane < L; ++lane) largest = most[0][lane] > largest ? most[0][lane] : largest;
+  A value;
+  std::memcpy(&value, &largest, sizeof value);
+  return value;
 }
 
 template <class Sum, class S>

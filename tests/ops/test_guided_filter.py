@@ -262,6 +262,22 @@ def test_same_bits_for_every_number_of_threads(channels):
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 
+@pytest.mark.parametrize("number", (float("nan"), float("inf"), -float("inf")))
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("channels", (FEW, MANY))
+def test_numbers_that_are_not_finite_are_found_anywhere(channels, dtype, number):
+    guide, src = picture(3, *ODD, seed=1), picture(channels, *ODD, dtype=dtype) - 0.5
+    for place in ((0, 0, 0), (1, 17, 5), (0, 20, 33), (channels - 1, 36, 52)):
+        bad = src.clone()
+        bad[place] = number
+        with pytest.raises(
+            ValueError, match=rf"src has 1 values that are NaN or infinite, the first at \({place[0]}, "
+        ):
+            guided_filter(guide, bad, **SETTINGS)
+        raw = OP(guide[None], bad[None], 4, 1e-3, "truncate", 1)[0]
+        assert raw[place[0]].isnan().all() and raw[(place[0] + 1) % channels].isfinite().all()
+
+
 # ---- gradients -------------------------------------------------------------------------------------------------------
 
 
@@ -413,4 +429,6 @@ def test_errors(error, changes, message):
 
 @pytest.mark.parametrize("capability", ("baseline", "avx2"))
 def test_other_instruction_sets(capability):
-    rerun_with_capability(__file__, capability, "against_float64 or borders or fast_guided or any_range or not_finite")
+    rerun_with_capability(
+        __file__, capability, "against_float64 or borders or fast_guided or any_range or not_finite or anywhere"
+    )
