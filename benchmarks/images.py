@@ -16,14 +16,25 @@ def grey_photograph(height: int, width: int) -> tuple[str, np.ndarray]:
 
     Where it is not there, smooth patches with noise on them.
     """
+    return _photograph(height, width, "L")
+
+
+def colour_photograph(height: int, width: int) -> tuple[str, np.ndarray]:
+    """The same in colour: (3, height, width)."""
+    name, picture = _photograph(height, width, "RGB")
+    return name, np.ascontiguousarray(picture.transpose(2, 0, 1))
+
+
+def _photograph(height: int, width: int, mode: str) -> tuple[str, np.ndarray]:
     if ALOE.exists():
         from PIL import Image
 
-        picture = np.asarray(Image.open(ALOE).convert("L"), dtype=np.float32) / 255
+        picture = np.asarray(Image.open(ALOE).convert(mode), dtype=np.float32) / 255
         name = "Aloe"
     else:
         random = np.random.default_rng(0)
-        patches = random.random((45, 52), dtype=np.float32).repeat(25, 0).repeat(25, 1)
+        channels = () if mode == "L" else (3,)
+        patches = random.random((45, 52, *channels), dtype=np.float32).repeat(25, 0).repeat(25, 1)
         picture = np.clip(patches + random.normal(0, 0.02, patches.shape).astype(np.float32), 0, 1)
         name = "synthetic patches"
     while picture.shape[0] < height:
