@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastseg.ops import guided_filter
+from fastseg.ops import guided_filter, guided_filter_argmin
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,20 @@ def composed(
     return result.to(src.dtype)
 
 
+def fastseg_winner(guide: np.ndarray, src: np.ndarray, settings: Settings) -> Call:
+    return lambda: guided_filter_argmin(guide, src, radius=settings.radius, eps=settings.eps)
+
+
+def then_torch(guide: np.ndarray, src: np.ndarray, settings: Settings) -> Call:
+    filtered = fastseg(torch.from_numpy(guide), torch.from_numpy(src), settings)
+    return lambda: filtered().min(0)
+
+
+def then_numpy(guide: np.ndarray, src: np.ndarray, settings: Settings) -> Call:
+    filtered = opencv(guide, src, settings)
+    return lambda: filtered().argmin(0)
+
+
 #: name -> (peer, calls before it is timed, calls that are)
 GUIDED_FILTER_PEERS: dict[str, tuple[Peer, int, int]] = {
     "fastseg": (fastseg, 3, 21),
@@ -133,4 +147,11 @@ GUIDED_FILTER_PEERS: dict[str, tuple[Peer, int, int]] = {
     "kornia": (kornia, 1, 3),
     "eager": (eager, 1, 3),
     "torch.compile": (compiled, 1, 3),
+}
+
+#: The winner of a filtered volume.
+WINNER_PEERS: dict[str, tuple[Peer, int, int]] = {
+    "fastseg": (fastseg_winner, 3, 20),
+    "fastseg guided_filter, torch min": (then_torch, 3, 20),
+    "OpenCV, NumPy argmin": (then_numpy, 1, 5),
 }

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.guided_filter_peers import GUIDED_FILTER_PEERS, Settings
+from benchmarks.guided_filter_peers import GUIDED_FILTER_PEERS, WINNER_PEERS, Settings
 from benchmarks.images import colour_photograph, grey_photograph
 
 VOLUME = (64, 375, 450)
@@ -26,8 +26,10 @@ VOLUMES = {
 IMAGE_PEERS = tuple(peer for peer in GUIDED_FILTER_PEERS if peer != "torch.compile")
 
 
-def run(benchmark, case: str, peer: str, guide: np.ndarray, src: np.ndarray, settings: Settings) -> None:
-    make, warm_up, rounds = GUIDED_FILTER_PEERS[peer]
+def run(
+    benchmark, case: str, peer: str, guide: np.ndarray, src: np.ndarray, settings: Settings, peers=GUIDED_FILTER_PEERS
+) -> None:
+    make, warm_up, rounds = peers[peer]
     function = make(guide, src, settings)
     source = torch.from_numpy(src)
     target = torch.zeros_like(source)
@@ -61,3 +63,11 @@ def test_image(benchmark, kind, peer):
     """A noisy grey image by a photograph."""
     src = np.random.default_rng(0).random(IMAGE, dtype=np.float32)
     run(benchmark, f"grey image, {kind} guide", peer, GUIDES[kind](*IMAGE)[1], src, Settings())
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("peer", WINNER_PEERS)
+def test_winner(benchmark, peer):
+    guide = colour_photograph(*VOLUME[1:])[1]
+    src = np.random.default_rng(0).random(VOLUME, dtype=np.float32)
+    run(benchmark, "winner of a volume, colour guide", peer, guide, src, Settings(), WINNER_PEERS)
