@@ -66,7 +66,7 @@ def eager(guide: np.ndarray, src: np.ndarray, settings: Settings) -> Call:
 
 
 def compiled(guide: np.ndarray, src: np.ndarray, settings: Settings) -> Call:
-    """With prefix sums: poolings of 19 pixels, which torch.compile writes out one inside the other, take it minutes."""
+    """With prefix sums: poolings are slower here, and take torch.compile more than a minute for a colour guide."""
     torch._dynamo.reset()
     function = torch.compile(composed, fullgraph=True, dynamic=False)
     return functools.partial(function, batch(guide), batch(src), settings.radius, settings.eps, by_prefix_sums)
