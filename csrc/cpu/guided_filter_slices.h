@@ -3,18 +3,19 @@
 //
 // Rows are walked down once. For row j that comes in (K = guide channels + 1):
 //
-//     lead[x]    sums of p and I p over the column of rows j - 2r .. j               += new row - row that leaves
+//     lead[x]    sums of p and I p over the column of rows j - 2r .. j          += row j - row j - 2r - 1
 //     a, b       of row j - r, from sums of lead along the row
-//     couple[x]  sums of a and b over the column of rows j - 4r .. j - r             += a, b - those of the row that
-//     leaves q          of row j - 2r, from sums of couple along the row
+//     couple[x]  sums of a and b over the column of rows j - 4r .. j - r        += new a, b - those 2r + 1 rows before
+//     q          of row j - 2r, from sums of couple along the row
 //
 // To keep a and b until they leave would take K (2r + 1) rows of memory, beyond the caches for a large radius. They are
 // computed once more instead, by the same additions in the same order, so that exactly what came in leaves: `trail` is
 // what lead was 2r + 1 rows ago.
 //
-// Bytes: src read once to find its scale and once to filter it, dst written once; the rest is 3 K + 4r + 3 rows of
+// Bytes: src read once to find its scale and once to filter it, dst written once; the rest is 4r + 4 + 5 K rows of
 // lanes a thread, which live in its second-level cache. Operations of a colour guide (K = 4), a vector of pixels: 37
-// for the columns of lead and trail, 2 x 35 to make a and b, 20 for q; loads are as many.
+// for the columns of lead and trail, 2 x 39 to make a and b, 20 to add them to couple, 24 for q; loads are about as
+// many.
 #pragma once
 #include "guided_filter_argmin.h"
 #include "guided_filter_columns.h"
