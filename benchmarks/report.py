@@ -22,6 +22,7 @@ from benchmarks import wls_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "fastseg"
+PANELS = 3  # of a family in the picture: its first cases; the page has all
 
 
 @dataclass(frozen=True)
@@ -171,17 +172,17 @@ def subtitle(machine: dict[str, Any]) -> str:
 
 
 def draw(rows: list[Row], machine: dict[str, Any], path: Path) -> None:
-    """Bars: time over the floor, a panel for each case that has one."""
+    """Bars: time over the floor, a panel for each of the first cases of a family that have one."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    panels = [
-        (f"{case}\n{shape}", peers)
-        for (_, case, shape, huge), peers in cases(rows).items()
-        if not huge and all(row.floor for row in peers.values())
-    ]
+    of_family: dict[str, list[tuple[str, dict[str, Row]]]] = defaultdict(list)
+    for (family, case, shape, huge), peers in cases(rows).items():
+        if not huge and all(row.floor for row in peers.values()):
+            of_family[family].append((f"{family}, {shape}\n{case}", peers))
+    panels = [panel for family in of_family.values() for panel in family[:PANELS]]
     if not panels:
         return
     columns = 3
