@@ -130,7 +130,7 @@ void guided_filter(const GuidedFilter& args, int threads, bool) {
 void guided_filter_interpolate(const GuidedFilterInterpolate& args, int threads, bool) {
   with_pixel(args.dst.type, [&](auto pixel) {
     const Interpolation<decltype(pixel)> interpolation(args);
-    parallel_spans(threads, args.batch * args.channels * args.height,
+    parallel_spans(threads, args.batch * args.height,
                    [&](int64_t begin, int64_t end) { interpolation.rows(begin, end); });
   });
 }
