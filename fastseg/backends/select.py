@@ -75,7 +75,7 @@ def _cuda_guided_filter_limits(shape: torch.Size, radius: int, border: str, subs
         return f"subsample is {subsample}, this kernel filters all pixels (subsample 1)"
     if (min(radius, shape[-1] - 1) if border == "truncate" else radius) > _CUDA_GUIDED_FILTER_RADIUS:
         return (
-            f"radius is {radius}, this kernel's strips of columns hold windows of radius {_CUDA_GUIDED_FILTER_RADIUS}"
+            f"radius is {radius}, this kernel takes windows of radius {_CUDA_GUIDED_FILTER_RADIUS} at most along rows"
         )
     return None
 
