@@ -15,10 +15,11 @@
 //
 // Bytes a value of src, in float32: 4 read and 4 written. The rows that leave, 8, are those of 2r + 1 and 4r + 2 rows
 // ago, from the second-level cache where it holds them; so are, for each group of channels, 3 G of colours, twice their
-// statistics and G of colours again: 120 bytes for a colour guide, 60 a channel of a group of two, and 28 for a grey
-// one, 7 of a group of four. Strips read 4r columns more, bands 4r rows more. Shared memory: 3 K values written, and
+// statistics and G of colours again: 120 bytes for a colour guide, 60 a channel of a group of two, and 32 for a grey
+// one, 8 of a group of four. Strips read 4r columns more, bands 4r rows more. Shared memory: 3 K values written, and
 // about 3 K (2 + (2r + 1) / 32) read; 10 shuffles for each. There are two barriers a row.
 #include <algorithm>
+#include <limits>
 #include <string>
 
 #include "fastseg/cuda/guided_filter_windows.cuh"
@@ -29,9 +30,8 @@
 namespace fastseg::cuda {
 namespace {
 
-constexpr int largest_cta = 512;
-constexpr int least_rows = 16;             // of a band
-constexpr int ctas_of_multiprocessor = 4;  // that bands are made for
+constexpr int largest_cta = 512;  // one fills a multiprocessor: a thread has 128 registers, or nearly
+constexpr int least_rows = 16;    // of a band
 
 struct Tiling {
   Line rows, columns;
@@ -131,6 +131,7 @@ __global__ void __launch_bounds__(largest_cta, 1) slide(GuidedFilterPlanes args,
   const int windows = Moments ? 1 : 2;
   const int place = strip * tiling.strip_columns - windows * columns.radius + t;
   const int column = columns.pixel(place);
+  // A part of a window would be divided by eps as if it were a covariance, and stay in later sums as their rounding.
   const int fitted = t >= 2 * columns.radius ? columns.pixel(place - columns.radius) : -1;
   const int written = place - windows * columns.radius;
   const bool writes = t >= 2 * windows * columns.radius && written < width;
@@ -277,9 +278,16 @@ void run(const GuidedFilterPlanes& args, void* stream, Site site) {
   tiling.strips = static_cast<int>(parts(args.width, tiling.strip_columns));
   tiling.groups = static_cast<int>(parts(args.channels, S));
   const int64_t beside = args.batch * tiling.groups * tiling.strips;
-  const int64_t wanted = parts(int64_t(ctas_of_multiprocessor) * limits.multiprocessors, beside);
-  const int64_t rows = std::max<int64_t>({parts(args.height, wanted), least_rows, 4 * int64_t(tiling.rows.radius)});
-  tiling.band_rows = static_cast<int>(std::min(rows, args.height));
+  // Bands by the rows that CTAs walk down one after another, of which each band has more than it writes.
+  const int64_t at_once = int64_t(limits.multiprocessors) * (largest_cta / threads);
+  const int64_t more_rows = 4 * int64_t(tiling.rows.radius);
+  int64_t least = std::numeric_limits<int64_t>::max();
+  for (int64_t bands = 1; bands == 1 || bands * least_rows <= args.height; ++bands) {
+    const int64_t rows = parts(args.height, bands), steps = parts(beside * bands, at_once) * (rows + more_rows);
+    if (steps >= least) continue;
+    least = steps;
+    tiling.band_rows = static_cast<int>(rows);
+  }
   tiling.bands = static_cast<int>(parts(args.height, tiling.band_rows));
 
   LaunchShape shape = {0, threads, int64_t(sizeof(C)) * (Moments ? 1 : 3) * S * (G + 1) * threads};
