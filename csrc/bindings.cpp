@@ -263,6 +263,24 @@ fastseg::GuidedFilterInterpolate guided_filter_interpolate_args(int64_t batch, i
   return {batch, channels, height, width, guide, guide_channels, coefficients, dst, subsample};
 }
 
+#ifdef FASTSEG_WITH_CUDA
+fastseg::GuidedFilterPlanes guided_filter_planes(int64_t batch, int64_t channels, int64_t height, int64_t width,
+                                                 int64_t guide_channels, Images src, Images dst, uint64_t colours,
+                                                 uint64_t statistics, int64_t radius, int border) {
+  return {batch,
+          channels,
+          height,
+          width,
+          guide_channels,
+          src,
+          dst,
+          pointer(colours),
+          pointer(statistics),
+          radius,
+          static_cast<fastseg::Border>(border)};
+}
+#endif
+
 fastseg::CrossScale cross_scale_args(int64_t batch, int64_t height, int64_t width, int type,
                                      fastseg::CrossScaleLevels levels, uint64_t result, uint64_t finite, double lambda,
                                      int64_t min_disparity, bool pyramid) {
@@ -398,6 +416,10 @@ PYBIND11_MODULE(_C, m) {
       m, "cuda_depthwise_conv_backward", depthwise_backward_args,
       +[](const DepthwiseConvBackward& args, uint64_t workspace, uint64_t stream) {
         fastseg::cuda::depthwise_conv_backward(args, pointer(workspace), pointer(stream));
+      });
+  define(
+      m, "cuda_guided_filter", guided_filter_planes, +[](const fastseg::GuidedFilterPlanes& args, uint64_t stream) {
+        fastseg::cuda::guided_filter(args, pointer(stream));
       });
 #else
   m.attr("cuda_architectures") = py::none();

@@ -346,6 +346,21 @@ def cuda_instance_norm_act_apply(
     stream: int,
     /,
 ) -> None: ...
+def cuda_guided_filter(
+    batch: int,
+    channels: int,
+    height: int,
+    width: int,
+    guide_channels: int,
+    src: Images,
+    dst: Images,
+    colours: int,
+    statistics: int,
+    radius: int,
+    border: int,
+    stream: int,
+    /,
+) -> None: ...
 def cuda_depthwise_conv_workspace(
     shape: tuple[int, ...], element: int, channels_last: bool, backward: bool, reduces: bool, /
 ) -> int: ...

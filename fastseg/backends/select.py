@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastseg.backends import availability
@@ -32,6 +34,12 @@ class Candidate:
     backend: str
     module: str
     refusal: Callable[[Tensor], str | None]
+    #: Of a call's other arguments, where these decide too: x's size, then what the op hands to :func:`choose`.
+    limits: Callable[..., str | None] | None = None
+
+    def refuses(self, x: Tensor, call: tuple[Any, ...]) -> str | None:
+        why = self.refusal(x)
+        return self.limits(x.shape, *call) if why is None and call and self.limits is not None else why
 
 
 def _cpu_refusal(x: Tensor) -> str | None:
@@ -58,6 +66,20 @@ def _cuda_rows_refusal(x: Tensor) -> str | None:
     return _cuda_refusal(x)
 
 
+#: guided_filter_largest_radius of csrc/include/fastseg/guided_filter.h.
+_CUDA_GUIDED_FILTER_RADIUS = 96
+
+
+def _cuda_guided_filter_limits(shape: torch.Size, radius: int, border: str, subsample: int = 1) -> str | None:
+    if subsample > 1:
+        return f"subsample is {subsample}, this kernel filters all pixels (subsample 1)"
+    if (min(radius, shape[-1] - 1) if border == "truncate" else radius) > _CUDA_GUIDED_FILTER_RADIUS:
+        return (
+            f"radius is {radius}, this kernel takes windows of radius {_CUDA_GUIDED_FILTER_RADIUS} at most along rows"
+        )
+    return None
+
+
 def _never(x: Tensor) -> str | None:
     return None
 
@@ -74,6 +96,7 @@ _GUIDED_FILTER = (
     Candidate("cpu", "fastseg.backends.cpu_guided_filter", _cpu_refusal),
     # Not run on a card yet, but the reference multiplies by matrices, in a time that grows with an image's sides.
     Candidate("triton", "fastseg.backends.triton.guided_filter", _triton_refusal),
+    Candidate("cuda", "fastseg.backends.cuda_guided_filter", _cuda_refusal, _cuda_guided_filter_limits),
     Candidate("reference", "fastseg.reference", _never),
 )
 
@@ -159,12 +182,15 @@ if os.environ.get("FASTSEG_BACKEND"):
     _forced = _checked(os.environ["FASTSEG_BACKEND"], "FASTSEG_BACKEND")
 
 
-def choose(op: str, x: Tensor) -> Candidate:
-    """The candidate that runs ``op`` on ``x``; BackendError when one is forced that cannot."""
+def choose(op: str, x: Tensor, *call: Any) -> Candidate:
+    """The candidate that runs ``op`` on ``x``; BackendError when one is forced that cannot.
+
+    ``call``: the arguments beside x that a candidate's limits ask for.
+    """
     for candidate in CANDIDATES[op]:
         if _forced is not None and candidate.backend != _forced:
             continue
-        refusal = candidate.refusal(x)
+        refusal = candidate.refuses(x, call)
         if refusal is None:
             return candidate
         if _forced is not None:
@@ -172,9 +198,9 @@ def choose(op: str, x: Tensor) -> Candidate:
     raise BackendError(f"{op}: backend {_forced!r} is forced, and this op has no such kernel")
 
 
-def runs_reference(op: str, x: Tensor) -> bool:
+def runs_reference(op: str, x: Tensor, *call: Any) -> bool:
     """Whether plain torch ops are to run, which need no registered op and no autograd of ours."""
-    return _forced == "reference" or (_forced is None and choose(op, x).backend == "reference")
+    return _forced == "reference" or (_forced is None and choose(op, x, *call).backend == "reference")
 
 
 def only_reference(op: str, why: str) -> None:
@@ -186,9 +212,9 @@ def only_reference(op: str, why: str) -> None:
 _modules: dict[str, ModuleType] = {}
 
 
-def kernel(op: str, x: Tensor) -> ModuleType:
+def kernel(op: str, x: Tensor, *call: Any) -> ModuleType:
     """The module whose ``<op>_forward`` and ``<op>_backward`` launch the chosen kernel."""
-    name = choose(op, x).module
+    name = choose(op, x, *call).module
     module = _modules.get(name)
     if module is None:  # Triton is imported when it is first needed
         module = _modules[name] = importlib.import_module(name)

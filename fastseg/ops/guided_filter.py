@@ -115,7 +115,7 @@ def guided_filter_argmin(
         if not spread:
             check_numbers(_ARGMIN, "costs", volume)
     volume, other = volume.detach(), other.detach()
-    if select.runs_reference(_ARGMIN, volume):
+    if select.runs_reference(_ARGMIN, volume, int(radius), border):
         index, cost = reference.guided_filter_argmin(other, volume, radius=int(radius), eps=float(eps), border=border)
     else:
         images, guides = in_batches(volume, other)
@@ -143,7 +143,7 @@ def check_guided_filter(op: str, radius: int, eps: float, border: str, subsample
 
 def _filter(guide: Tensor, src: Tensor, radius: int, eps: float, border: str, subsample: int) -> Tensor:
     differentiated = torch.is_grad_enabled() and (guide.requires_grad or (src.requires_grad and subsample > 1))
-    if differentiated or select.runs_reference(_NAME, src):
+    if differentiated or select.runs_reference(_NAME, src, radius, border, subsample):
         return reference.guided_filter(guide, src, radius=radius, eps=eps, border=border, subsample=subsample)
     images, guides = in_batches(src, guide)
     if torch.is_grad_enabled() and images.requires_grad:
@@ -198,7 +198,7 @@ def _forward(guide: Tensor, src: Tensor, radius: int, eps: float, border: str, s
         return src.new_empty(src.shape)
     if radius == 0 and subsample == 1:  # windows of one pixel: a is 0 and b the pixel
         return src.clone(memory_format=torch.contiguous_format)
-    kernel = select.kernel(_NAME, src)
+    kernel = select.kernel(_NAME, src, radius, border, subsample)
     if subsample == 1:
         return kernel.guided_filter(guide, src, radius, eps, border)
     low = slice(None, None, subsample)
@@ -224,7 +224,7 @@ def _argmin(guide: Tensor, src: Tensor, radius: int, eps: float, border: str) ->
     if radius == 0:  # nothing is filtered
         cost, index = src.to(torch.promote_types(src.dtype, torch.float32)).min(1)
         return index, cost
-    return select.kernel(_ARGMIN, src).guided_filter_argmin(guide, src, radius, eps, border)
+    return select.kernel(_ARGMIN, src, radius, border).guided_filter_argmin(guide, src, radius, eps, border)
 
 
 def _argmin_fake(guide: Tensor, src: Tensor, radius: int, eps: float, border: str) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 import fastseg
 from fastseg.backends import availability, select
 from fastseg.backends.views import as_layout, layout_of, strides3
-from fastseg.ops import instance_norm_act
+from fastseg.ops import guided_filter, instance_norm_act
 from tests.support import LAYOUTS, in_layout
 
 X = torch.randn(2, 3, 4, 5)
@@ -58,6 +59,31 @@ def test_backend_nests_and_ends_with_an_exception():
         assert select.choose("instance_norm_act", X).backend == "reference"
         raise KeyError
     assert select.choose("instance_norm_act", X).backend == "cpu"
+
+
+def test_limits_of_a_kernel_leave_a_call_to_the_next_one(monkeypatch):
+    """As on a card without Triton: what CUDA C++ does not filter runs as plain torch ops."""
+    candidates = [c for c in select.CANDIDATES["guided_filter"] if c.backend in ("cuda", "reference")]
+    assert [c.backend for c in candidates] == ["cuda", "reference"]
+    anywhere = dataclasses.replace(candidates[0], refusal=lambda x: None)
+    monkeypatch.setitem(select.CANDIDATES, "guided_filter", (anywhere, candidates[1]))
+    image = torch.rand(8, 300)
+    for call, runs in (
+        ((96, "reflect", 1), "cuda"),
+        ((97, "reflect", 1), "reference"),
+        ((97, "truncate", 1), "reference"),
+        ((9, "truncate", 2), "reference"),
+    ):
+        assert select.choose("guided_filter", image, *call).backend == runs
+    assert select.choose("guided_filter", image[:, :97], 3000, "truncate", 1).backend == "cuda"
+    expected = fastseg.reference.guided_filter(image, image, radius=97, eps=0.1)
+    assert torch.equal(guided_filter(image, image, radius=97, eps=0.1), expected)
+    assert "cuda       runs" in fastseg.explain("guided_filter", image)
+    with fastseg.backend("cuda"):
+        with pytest.raises(fastseg.BackendError, match="radius is 97, this kernel takes windows of radius 96"):
+            guided_filter(image, image, radius=97, eps=0.1)
+        with pytest.raises(fastseg.BackendError, match="subsample is 2, this kernel filters all pixels"):
+            guided_filter(image, image, radius=9, eps=0.1, subsample=2)
 
 
 def test_reference_is_plain_torch_ops():

@@ -180,6 +180,17 @@ T shuffle_xor(T value, int offset) {
   return other;
 }
 
+template <typename T>
+T shuffle_up(T value, int offset) {
+  const int lane = current->thread_index.x % 32;
+  Warp& warp = current->cta->warps[current->thread_index.x / 32];
+  warp.lanes[lane] = value;
+  current->meet(warp.barrier);
+  const T other = lane < offset ? value : static_cast<T>(warp.lanes[lane - offset]);
+  current->meet(warp.barrier);
+  return other;
+}
+
 }  // namespace cuda_on_host
 
 #define threadIdx (cuda_on_host::current->thread_index)
@@ -187,8 +198,11 @@ T shuffle_xor(T value, int offset) {
 #define __syncthreads() cuda_on_host::current->meet(cuda_on_host::current->cta->barrier)
 #define __syncwarp() cuda_on_host::current->meet(cuda_on_host::current->cta->warps[threadIdx.x / 32].barrier)
 #define __shfl_xor_sync(mask, value, offset) cuda_on_host::shuffle_xor(value, offset)
+#define __shfl_up_sync(mask, value, offset) cuda_on_host::shuffle_up(value, offset)
 #define cudaLaunchKernelEx cuda_on_host::launch
 
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
 inline float __uint_as_float(unsigned bits) {
   float value;
   std::memcpy(&value, &bits, 4);
