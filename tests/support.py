@@ -26,6 +26,26 @@ def data_file(name: str) -> Path:
     return path
 
 
+def picture(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    """Patches with noise on them, in [0, 1], or in [0, 255] for bytes."""
+    generator = torch.Generator().manual_seed(seed)
+    patches = torch.rand((*shape[:-2], -(-shape[-2] // 9), -(-shape[-1] // 9)), generator=generator)
+    image = patches.repeat_interleave(9, -2).repeat_interleave(9, -1)[..., : shape[-2], : shape[-1]]
+    image = 0.9 * image + 0.1 * torch.rand(shape, generator=generator)
+    return (255 * image).round().to(dtype) if dtype == torch.uint8 else image.to(dtype)
+
+
+#: An image, or a stack of them, in other places.
+IMAGE_LAYOUTS = {
+    "transposed": lambda t: t.mT.contiguous().mT,
+    "channels last": lambda t: t.movedim(-3, -1).contiguous().movedim(-1, -3),
+    "every second pixel": lambda t: t.repeat_interleave(2, -1)[..., ::2],
+    "cropped": lambda t: torch.nn.functional.pad(t, (2, 3, 1, 4), value=float("nan"))[..., 1:-4, 2:-3],
+    "every second channel": lambda t: t.repeat_interleave(2, -3)[..., ::2, :, :],
+    "expanded": lambda t: t[..., :1, :, :].expand(t.shape),
+}
+
+
 def in_layout(t: Tensor, layout: str) -> Tensor:
     """The same numbers in another place: dense or sliced, channels first or last, or with mixed axes."""
     if layout == "contiguous":
@@ -61,11 +81,12 @@ def assert_within_budget(actual: Tensor, exact: Tensor, peer: Tensor, what: str 
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> None:
-    """Make an allocator of a backend hand out NaN, so that an element that no kernel writes is seen."""
+    """Make an allocator of a backend hand out NaN, or for bytes 77, so that what no kernel writes is seen."""
     allocate = getattr(module, name)
 
     def poisoned(*args: object, **kwargs: object) -> Tensor:
-        return allocate(*args, **kwargs).fill_(float("nan"))
+        out = allocate(*args, **kwargs)
+        return out.fill_(float("nan") if out.is_floating_point() else 77)
 
     monkeypatch.setattr(module, name, poisoned)
 

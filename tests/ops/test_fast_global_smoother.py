@@ -13,7 +13,15 @@ import fastseg
 from fastseg import reference
 from fastseg.backends import cpu_fast_global_smoother as cpu
 from fastseg.ops import fast_global_smoother
-from tests.support import DTYPES, assert_within_budget, data_file, rerun_with_capability
+from tests.support import (
+    DTYPES,
+    IMAGE_LAYOUTS,
+    assert_within_budget,
+    data_file,
+    picture,
+    poison,
+    rerun_with_capability,
+)
 
 OP = torch.ops.fastseg.fast_global_smoother.default
 SETTINGS = {"lambda_": 30.0, "sigma": 0.2}
@@ -24,23 +32,7 @@ SIZES = ((1, 1), (1, 7), (7, 1), (2, 2), (1, 300), (300, 1), (2, 70), (70, 3), (
 
 @pytest.fixture(autouse=True)
 def poisoned_outputs(monkeypatch):
-    """NaN, or for bytes 77, so that a pixel that nobody writes is seen."""
-    allocate = cpu.new_output
-
-    def poisoned(*args: object) -> Tensor:
-        out = allocate(*args)
-        return out.fill_(float("nan") if out.is_floating_point() else 77)
-
-    monkeypatch.setattr(cpu, "new_output", poisoned)
-
-
-def picture(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    """Patches with noise on them, in [0, 1], or in [0, 255] for bytes."""
-    generator = torch.Generator().manual_seed(seed)
-    patches = torch.rand((*shape[:-2], -(-shape[-2] // 9), -(-shape[-1] // 9)), generator=generator)
-    image = patches.repeat_interleave(9, -2).repeat_interleave(9, -1)[..., : shape[-2], : shape[-1]]
-    image = 0.9 * image + 0.1 * torch.rand(shape, generator=generator)
-    return (255 * image).round().to(dtype) if dtype == torch.uint8 else image.to(dtype)
+    poison(monkeypatch, cpu, "new_output")
 
 
 def check(src: Tensor, guide: Tensor, **parameters: float) -> None:
@@ -141,19 +133,9 @@ def test_grey_guides(guide_shape):
     assert torch.equal(fast_global_smoother(src, guide.view(guide_shape), **SETTINGS), expected)
 
 
-LAYOUTS = {
-    "transposed": lambda t: t.mT.contiguous().mT,
-    "channels last": lambda t: t.movedim(-3, -1).contiguous().movedim(-1, -3),
-    "every second pixel": lambda t: t.repeat_interleave(2, -1)[..., ::2],
-    "cropped": lambda t: torch.nn.functional.pad(t, (2, 3, 1, 4), value=float("nan"))[..., 1:-4, 2:-3],
-    "every second channel": lambda t: t.repeat_interleave(2, -3)[..., ::2, :, :],
-    "expanded": lambda t: t[..., :1, :, :].expand(t.shape),
-}
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", IMAGE_LAYOUTS)
 def test_layouts(layout):
-    src, guide = (LAYOUTS[layout](picture(2, 3, *ODD, seed=seed)) for seed in (0, 1))
+    src, guide = (IMAGE_LAYOUTS[layout](picture(2, 3, *ODD, seed=seed)) for seed in (0, 1))
     check(src, guide)
 
 

@@ -15,7 +15,7 @@ import fastseg
 from fastseg import reference
 from fastseg.backends import cpu_matching_cost as cpu
 from fastseg.ops import matching_cost
-from tests.support import DTYPES, assert_within_budget, data_file, rerun_with_capability
+from tests.support import DTYPES, assert_within_budget, data_file, poison, rerun_with_capability
 
 OP = torch.ops.fastseg.matching_cost.default
 ODD = (19, 53)
@@ -33,9 +33,7 @@ COSTS: dict[str, dict] = {
 
 @pytest.fixture(autouse=True)
 def poisoned_outputs(monkeypatch):
-    """NaN, so that a cost that nobody writes is seen."""
-    allocate = cpu.new_output
-    monkeypatch.setattr(cpu, "new_output", lambda *args: allocate(*args).fill_(float("nan")))
+    poison(monkeypatch, cpu, "new_output")
 
 
 def pair(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple[Tensor, Tensor]:
