@@ -14,6 +14,7 @@
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
+#include "fastseg/weighted_median.h"
 #include "fastseg/wls.h"
 
 namespace py = pybind11;
@@ -68,8 +69,9 @@ struct type_caster<fastseg::DepthwiseShape> {
 
 template <>
 struct type_caster<fastseg::Images> {
-  PYBIND11_TYPE_CASTER(fastseg::Images, const_name("tuple[int, int, int, int]"));
+  PYBIND11_TYPE_CASTER(fastseg::Images, const_name("tuple[int, int, int, int] | None"));
   bool load(handle from, bool) {
+    if (from.is_none()) return true;
     int64_t v[4];
     if (!read_tuple(from, v, 4)) return false;
     value = {reinterpret_cast<void*>(v[0]), static_cast<fastseg::Pixel>(v[1]), v[2], v[3]};
@@ -331,6 +333,13 @@ MatchingCost matching_cost_args(int64_t batch, int64_t channels, int64_t height,
           static_cast<fastseg::Element>(type)};
 }
 
+fastseg::WeightedMedian weighted_median_args(int64_t batch, int64_t channels, int64_t height, int64_t width, Images src,
+                                             Images guide, int64_t guide_channels, Images mask, Images weights,
+                                             Images dst, int64_t radius, double sigma_color, double sigma_space) {
+  return {batch, channels, height, width,  src,         guide,      guide_channels,
+          mask,  weights,  dst,    radius, sigma_color, sigma_space};
+}
+
 // Exposes `run(args, extra...)` under `name`: Python passes the fields that `make` takes, then the extras.
 template <class... Fields, class Args, class... Extra>
 void define(py::module_& m, const char* name, Args (*make)(Fields...), void (*run)(const Args&, Extra...)) {
@@ -383,6 +392,7 @@ PYBIND11_MODULE(_C, m) {
   define(m, "cross_scale_aggregate_backward", cross_scale_args, fastseg::cpu::cross_scale_aggregate_backward);
   define(m, "census_transform", census_args, fastseg::cpu::census_transform);
   define(m, "matching_cost", matching_cost_args, fastseg::cpu::matching_cost);
+  define(m, "weighted_median", weighted_median_args, fastseg::cpu::weighted_median);
 #ifdef FASTSEG_WITH_CUDA
   m.attr("cuda_architectures") = FASTSEG_CUDA_ARCHITECTURES;
   m.def("cuda_instance_norm_act_workspace", [](int64_t batch, int64_t channels, int64_t spatial, int type) {

@@ -180,6 +180,23 @@ def fast_global_smoother(
     threads: int,
     /,
 ) -> None: ...
+def weighted_median(
+    batch: int,
+    channels: int,
+    height: int,
+    width: int,
+    src: Images,
+    guide: Images,
+    guide_channels: int,
+    mask: Images | None,
+    weights: Images | None,
+    dst: Images,
+    radius: int,
+    sigma_color: float,
+    sigma_space: float,
+    threads: int,
+    /,
+) -> None: ...
 def guided_filter(
     batch: int,
     channels: int,

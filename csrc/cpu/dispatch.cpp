@@ -12,6 +12,7 @@
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
+#include "fastseg/weighted_median.h"
 #include "fastseg/wls.h"
 
 namespace fastseg {
@@ -36,6 +37,7 @@ namespace fastseg {
   void cross_scale_aggregate_backward(const CrossScale&, int threads, bool);          \
   void census_transform(const CensusTransform&, int threads);                         \
   void matching_cost(const MatchingCost&, int threads, bool);                         \
+  void weighted_median(const WeightedMedian&, int threads);                           \
   }
 FASTSEG_DECLARE_BUILD(baseline)
 #ifdef FASTSEG_X86
@@ -226,6 +228,12 @@ void matching_cost(const MatchingCost& args, int threads) {
   const int64_t costs = args.batch * args.disparities * args.height * args.width;
   const Launch launch = launch_for(costs, args.type, threads);
   FASTSEG_CALL_BUILD(matching_cost, args, launch.threads, launch.stream);
+}
+
+void weighted_median(const WeightedMedian& args, int threads) {
+  const int64_t pixels = args.batch * args.channels * args.height * args.width;
+  const int64_t work = pixels * (2 * args.radius + 1);  // unless the mask is nearly empty
+  FASTSEG_CALL_BUILD(weighted_median, args, work < serial_elements || threads < 1 ? 1 : threads);
 }
 
 }  // namespace cpu

@@ -144,6 +144,11 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
         Candidate("triton", "fastseg.backends.triton.cross_scale", _triton_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
+    "weighted_median": (
+        Candidate("cpu", "fastseg.backends.cpu_weighted_median", _cpu_refusal),
+        Candidate("triton", "fastseg.backends.triton.weighted_median", _triton_refusal),
+        Candidate("reference", "fastseg.reference", _never),
+    ),
     "census_transform": _MATCHING_COST,
     "matching_cost": _MATCHING_COST,
 }

@@ -16,6 +16,7 @@ from fastseg.ops.guided_filter import GuidedArgmin, guided_filter, guided_filter
 from fastseg.ops.matching_cost import census_transform, matching_cost
 from fastseg.ops.norm import instance_norm_act
 from fastseg.ops.pointwise import pointwise_conv
+from fastseg.ops.weighted_median import weighted_median
 from fastseg.ops.wls import wls_decompose, wls_filter, wls_solve
 from fastseg.ops.wls_arguments import WLSConvergenceError, WLSConvergenceWarning
 from fastseg.ops.wls_system import WLSDecomposition, WLSResult, WLSSystem
@@ -44,6 +45,7 @@ __all__ = [
     "instance_norm_act",
     "matching_cost",
     "pointwise_conv",
+    "weighted_median",
     "wls_decompose",
     "wls_filter",
     "wls_solve",

@@ -23,6 +23,9 @@ inline Vec<float> load(const uint8_t* p) {
   return __builtin_convertvector(__builtin_convertvector(bytes, WordVec), Vec<float>);
 }
 
+// For values that bytes have.
+inline void store_one(uint8_t* p, float value) { *p = uint8_t(value); }
+
 // Rounded to the nearest (even) number and clipped.
 inline void store(uint8_t* p, Vec<float> v) {
   const Vec<float> zero = {}, most = zero + 255.0f;
