@@ -1,0 +1,206 @@
+"""From a rectified pair to a disparity map: :class:`StereoMatcher`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastseg import ops
+from fastseg.ops.arrays import Array, as_kind_of
+from fastseg.ops.checks import check_not_negative
+from fastseg.ops.cross_scale_levels import MOST_LEVELS
+from fastseg.ops.guided_filter import check_guided_filter
+from fastseg.stereo.clock import StageClock
+from fastseg.stereo.disparity_map import DisparityMap
+from fastseg.stereo.options import MatchingCost, Refinement, WLSLevels, preset_options
+from fastseg.stereo.pair import check_rectified, load_pair
+from fastseg.stereo.scales import CostFilter, Scales, disparity_chunks, image_pyramid, luminance, wls_scales
+from fastseg.stereo.stages import Stages
+
+_NAME = "StereoMatcher"
+_LARGEST = 1 << 30
+
+#: Called after each piece of work with the stage's name and the share of all work that is done, 0 to 1.
+OnProgress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class StereoMatcher:
+    """Dense disparities of rectified pairs, by filtered costs and cross-scale aggregation.
+
+    Costs of every candidate (:func:`fastseg.ops.matching_cost`) on several levels, each filtered with the image as its
+    guide (:func:`fastseg.ops.guided_filter`), coupled (:func:`fastseg.ops.cross_scale_aggregate`); the least cost wins
+    (:func:`fastseg.ops.winner_takes_all`); then :mod:`fastseg.stereo.refinement`. Hosni et al. 2013, "Fast cost-volume
+    filtering", Zhang et al. 2014, "Cross-scale cost aggregation"; with ``wls`` the levels are those of multi-scale WLS
+    smoothing. The volume is never whole in memory.
+
+    Attributes:
+        max_disparity: candidates are the whole disparities from ``min_disparity`` to below this.
+        min_disparity: may be negative.
+        levels: how many are coupled; 1 is the image alone.
+        cost: the matching cost.
+        radius: of the guided filter, in pixels of each level.
+        eps: of the guided filter, for images in [0, 1].
+        cross_scale_lambda: how strongly levels are coupled.
+        wls: None for a pyramid of halved images; otherwise levels of one size by WLS smoothing.
+        refine: what follows the winner.
+        device: where to compute; None is where the images are.
+        memory_limit: bytes for volumes of costs. Fewer disparities at a time are computed where more would not fit.
+        check_input: whether a small copy of each pair is looked at first for swapped or unrectified views.
+        stages: the functions that are called; replace any of them.
+    """
+
+    max_disparity: int
+    min_disparity: int = 0
+    levels: int = 4
+    cost: MatchingCost = field(default_factory=MatchingCost)
+    radius: int = 9
+    eps: float = 1e-4
+    cross_scale_lambda: float = 0.3
+    wls: WLSLevels | None = None
+    refine: Refinement = field(default_factory=Refinement)
+    device: torch.device | str | None = None
+    memory_limit: int = 1 << 30
+    check_input: bool = True
+    stages: Stages = field(default_factory=Stages)
+
+    def __post_init__(self) -> None:
+        check_matcher(self)
+
+    @classmethod
+    def preset(cls, name: str, *, max_disparity: int, **options: Any) -> StereoMatcher:
+        """A matcher with a preset's options; ``options`` override them.
+
+        ``"accurate"``: the defaults. ``"fast"``: the image alone, sub-pixel by the winner's own costs. ``"paper"``: as
+        multi-scale WLS stereo describes it: WLS levels, census of 7x9, WLS smoothing at last.
+        """
+        return cls(max_disparity=max_disparity, **{**preset_options(name), **options})
+
+    def match(self, left: Array, right: Array, *, on_progress: OnProgress | None = None) -> DisparityMap:
+        """The left image's disparities.
+
+        Args:
+            left, right: NumPy, CuPy or torch, of one shape, dtype and device: (H, W), (C, H, W), (H, W, C),
+                (B, C, H, W) or (B, H, W, C), C 1 or 3; uint8, uint16, or floating point in [0, 1].
+            on_progress: called after each piece of work with the stage's name and the share that is done, 0 to 1.
+
+        Returns:
+            Arrays of the images' kind, (H, W) or (B, H, W); on the images' device, or on ``device`` for torch tensors.
+
+        Raises:
+            ValueError: images that are no pair, a range of disparities wider than the images, a memory limit that is
+                too small.
+            StereoPairError: views that look swapped or unrectified.
+            TypeError: another dtype, or no array.
+        """
+        images = load_pair(left, right, None if self.device is None else torch.device(self.device))
+        check_width(self, images[0].shape[-1])
+        result = self._match(*images, on_progress)
+        batched = len(left.shape) == 4
+        disparity, valid, confidence = (
+            as_kind_of(left, _for_kind_of(left, t if batched else t[0])) for t in (result.disparity, result.valid, result.confidence)
+        )
+        return replace(result, disparity=disparity, valid=valid, confidence=confidence)
+
+    def _match(self, left: Tensor, right: Tensor, on_progress: OnProgress | None) -> DisparityMap:
+        refine, stages = self.refine, self.stages
+        local = refine.subpixel and refine.subpixel_radius is not None
+        costs = CostFilter(self.cost.arguments(), self.radius, self.eps, self.cross_scale_lambda)
+        finest = replace(costs, radius=refine.subpixel_radius) if local else costs
+        each = costs.bytes_per_disparity(left.shape, self.levels, pyramid=self.wls is None)
+        chunks = disparity_chunks(self.min_disparity, self.max_disparity, each, self.memory_limit)
+        clock = StageClock(left.device, len(chunks) * (3 if local else 2) + 4, on_progress)
+
+        with clock.stage("scales"):
+            if self.check_input and self.min_disparity >= 0:
+                check_rectified(left, right, self.max_disparity)
+            if self.wls is None:
+                scales = image_pyramid(left, right, self.levels)
+            else:
+                scales = wls_scales(left, right, self.levels, self.wls)
+        filtered = stages.costs or costs
+        winner = self._winner(filtered, scales, "left", chunks, clock)
+        other = self._winner(filtered, scales, "right", chunks, clock)
+        with clock.stage("check"):
+            whole = winner.index.float() + self.min_disparity
+            valid = stages.check(whole, other.index.float() + self.min_disparity, tolerance=refine.left_right_tolerance)
+            confidence = torch.where(valid, stages.confidence(winner.cost, winner.second), 0.0)
+        with clock.stage("fill"):
+            disparity = stages.fill(whole, valid)
+            if refine.median_radius:
+                sigmas = {"sigma_color": refine.sigma_color, "sigma_space": refine.sigma_space}
+                median = stages.median(
+                    disparity.unsqueeze(1), left, radius=refine.median_radius, mask=~valid.unsqueeze(1), **sigmas
+                )
+                disparity = median.squeeze(1)
+        if local:
+            at = Scales([left], [right], pyramid=True)
+            winner = self._winner(finest, at, "left", chunks, clock, "sub-pixel", near=winner.index, reach=1)
+        with clock.stage("refine"):
+            if refine.subpixel:
+                offset = stages.offset(winner.before, winner.cost, winner.after)
+                disparity = torch.where(valid, winner.index + self.min_disparity + offset, disparity)
+            if refine.smooth:
+                disparity = stages.smooth(disparity)
+            if refine.wls is not None:
+                disparity = stages.wls(
+                    disparity, confidence, luminance(left), lambda_=refine.wls.lambda_, alpha=refine.wls.alpha
+                )
+        return DisparityMap(disparity, valid, confidence, clock.seconds)
+
+    def _winner(
+        self,
+        costs: Callable[[Scales, str, int, int], Tensor],
+        scales: Scales,
+        view: str,
+        chunks: Sequence[tuple[int, int]],
+        clock: StageClock,
+        name: str | None = None,
+        **near: Any,
+    ) -> ops.Winner:
+        winner = None
+        for first, last in chunks:
+            with clock.stage(name or f"costs, {view} view"):
+                volume = costs(scales, view, first, last)
+                winner = ops.winner_takes_all(volume, previous=winner, **near)
+                del volume  # before the next one is made
+        assert winner is not None  # there is at least one disparity
+        return winner
+
+
+def check_matcher(matcher: StereoMatcher) -> None:
+    """Options that need no image.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
+    first, last = matcher.min_disparity, matcher.max_disparity
+    if first != int(first) or abs(first) > _LARGEST:
+        raise ValueError(f"{_NAME}: min_disparity is {first}, expected a whole number of pixels")
+    if not (last == int(last) and first < last <= _LARGEST):
+        raise ValueError(f"{_NAME}: max_disparity is {last}, expected a whole number above min_disparity {first}")
+    if not (1 <= matcher.levels <= MOST_LEVELS and matcher.levels == int(matcher.levels)):
+        raise ValueError(f"{_NAME}: levels is {matcher.levels}, expected a whole number from 1 to {MOST_LEVELS}")
+    check_guided_filter(_NAME, matcher.radius, matcher.eps, "truncate")
+    check_not_negative(_NAME, "cross_scale_lambda", matcher.cross_scale_lambda)
+    if matcher.memory_limit < 1:
+        raise ValueError(f"{_NAME}: memory_limit is {matcher.memory_limit}, expected a number of bytes")
+
+
+def check_width(matcher: StereoMatcher, width: int) -> None:
+    """Raises ValueError where disparities reach beyond the images."""
+    if matcher.max_disparity > width or matcher.min_disparity <= -width:
+        raise ValueError(
+            f"{_NAME}: disparities from {matcher.min_disparity} to below {matcher.max_disparity} reach beyond images of "
+            f"width {width}; expected less than the width"
+        )
+
+
+def _for_kind_of(like: Array, result: Tensor) -> Tensor:
+    """NumPy arrays lie on the CPU, wherever they were computed; tensors stay."""
+    return result.cpu() if isinstance(like, np.ndarray) else result

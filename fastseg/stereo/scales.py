@@ -1,0 +1,147 @@
+"""The levels that cross-scale aggregation couples, and their filtered costs for a range of disparities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastseg import ops
+from fastseg.stereo.options import WLSLevels
+
+# Disparities at a time where memory is plenty: enough to keep threads busy, few enough for caches.
+_CHUNK = 64
+# The guided filter has as many disparities in a vector.
+_LANES = 16
+# NTSC weights, as in matching_cost.
+_GREY = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class Scales:
+    """The images of each level, finest first; either a pyramid of halves, or smoothed images of one size.
+
+    Attributes:
+        left, right: a level each, (B, 1 or 3, H, W) in [0, 1].
+        pyramid: whether each level has half the size of the one before.
+    """
+
+    left: Sequence[Tensor]
+    right: Sequence[Tensor]
+    pyramid: bool
+
+    def guide(self, view: str) -> Sequence[Tensor]:
+        return self.left if view == "left" else self.right
+
+
+def luminance(image: Tensor) -> Tensor:
+    """(..., 1 or 3, H, W) to (..., H, W)."""
+    if image.shape[-3] == 1:
+        return image.squeeze(-3)
+    weights = torch.tensor(_GREY, dtype=image.dtype, device=image.device)
+    return (image * weights[:, None, None]).sum(-3)
+
+
+def image_pyramid(left: Tensor, right: Tensor, levels: int) -> Scales:
+    """Each level the means of 2x2 pixels of the one before; odd sizes rounded up (Zhang et al. 2014)."""
+    return Scales(_pyramid(left, levels), _pyramid(right, levels), pyramid=True)
+
+
+def wls_scales(left: Tensor, right: Tensor, levels: int, options: WLSLevels) -> Scales:
+    """The images and their WLS base layers, each smoothed out of the one before (paper 000)."""
+    return Scales(_smoothed(left, levels, options), _smoothed(right, levels, options), pyramid=False)
+
+
+def _pyramid(image: Tensor, levels: int) -> list[Tensor]:
+    result = [image]
+    for _ in range(levels - 1):
+        height, width = result[-1].shape[-2:]
+        # An odd edge is doubled, so that its mean is its own.
+        even = torch.nn.functional.pad(result[-1], (0, width % 2, 0, height % 2), mode="replicate")
+        result.append(torch.nn.functional.avg_pool2d(even, 2))
+    return result
+
+
+def _smoothed(image: Tensor, levels: int, options: WLSLevels) -> list[Tensor]:
+    if levels == 1:
+        return [image]
+    bases = ops.wls_decompose(
+        image,
+        levels - 1,
+        guide=luminance(image).clamp(min=0).unsqueeze(-3),
+        lambda_=options.lambda_,
+        factor=options.factor,
+        iterated=options.iterated,
+        alpha=options.alpha,
+    ).bases
+    return [base.clamp(0, 1) for base in bases]
+
+
+@dataclass(frozen=True)
+class CostFilter:
+    """Filtered and combined costs of a range of disparities.
+
+    Attributes:
+        cost: options of :func:`fastseg.ops.matching_cost`.
+        radius, eps: of the guided filter, in pixels of each level.
+        lambda_: of :func:`fastseg.ops.cross_scale_aggregate`.
+    """
+
+    cost: dict[str, Any]
+    radius: int
+    eps: float
+    lambda_: float
+
+    def __call__(self, scales: Scales, view: str, first: int, last: int) -> Tensor:
+        """(B, last - first, H, W): costs of the disparities from ``first`` to below ``last``."""
+        shape = (*scales.left[0].shape[:1], last - first, *scales.left[0].shape[-2:])
+        guides = scales.guide(view)
+        if not scales.pyramid:
+            volumes = [self._costs(scales, level, view, first, last) for level in range(len(guides))]
+            combined = volumes[0] if len(volumes) == 1 else ops.cross_scale_aggregate(volumes, lambda_=self.lambda_)
+            return self._filtered(guides[0], combined)  # linear, so once for all levels
+        volumes = []
+        for level, (size, start) in enumerate(ops.cross_scale_shapes(shape, len(guides), first)):
+            costs = self._costs(scales, level, view, start, start + size[1])
+            volumes.append(self._filtered(guides[level], costs))
+        if len(volumes) == 1:
+            return volumes[0]
+        return ops.cross_scale_aggregate(volumes, lambda_=self.lambda_, min_disparity=first)
+
+    @staticmethod
+    def bytes_per_disparity(shape: Sequence[int], levels: int, *, pyramid: bool) -> int:
+        """Of memory that a call needs at most, for each disparity and for one more; ``shape`` is the image's."""
+        batch, _, height, width = shape
+        # Costs and filtered costs of the finest level and their combination; coarser levels besides.
+        volumes = 3 if levels == 1 else (3.5 if pyramid else levels + 2)
+        return int(4 * batch * height * width * volumes)
+
+    def _costs(self, scales: Scales, level: int, view: str, first: int, last: int) -> Tensor:
+        return ops.matching_cost(
+            scales.left[level], scales.right[level], min_disparity=first, max_disparity=last, view=view, **self.cost
+        )
+
+    def _filtered(self, guide: Tensor, costs: Tensor) -> Tensor:
+        return ops.guided_filter(guide, costs, radius=self.radius, eps=self.eps)
+
+
+def disparity_chunks(first: int, last: int, bytes_each: int, limit: int) -> list[tuple[int, int]]:
+    """Ranges of disparities that together are [first, last), of about equal length, each within ``limit`` bytes.
+
+    Raises:
+        ValueError: not even one disparity fits.
+    """
+    fitting = limit // bytes_each - 1
+    if fitting < 1:
+        raise ValueError(
+            f"StereoMatcher: memory_limit is {limit} bytes, expected at least {2 * bytes_each} for images of this size"
+        )
+    longest = min(_CHUNK, fitting)
+    count = -(-(last - first) // longest)
+    length = -(-(last - first) // count)
+    if length > _LANES:
+        length = min(longest, -(-length // _LANES) * _LANES)
+    return [(start, min(start + length, last)) for start in range(first, last, length)]
