@@ -12,6 +12,7 @@
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
+#include "fastseg/winner_takes_all.h"
 #include "fastseg/wls.h"
 
 namespace fastseg {
@@ -36,6 +37,7 @@ namespace fastseg {
   void cross_scale_aggregate_backward(const CrossScale&, int threads, bool);          \
   void census_transform(const CensusTransform&, int threads);                         \
   void matching_cost(const MatchingCost&, int threads, bool);                         \
+  void winner_takes_all(const WinnerTakesAll&, int threads);                          \
   }
 FASTSEG_DECLARE_BUILD(baseline)
 #ifdef FASTSEG_X86
@@ -226,6 +228,11 @@ void matching_cost(const MatchingCost& args, int threads) {
   const int64_t costs = args.batch * args.disparities * args.height * args.width;
   const Launch launch = launch_for(costs, args.type, threads);
   FASTSEG_CALL_BUILD(matching_cost, args, launch.threads, launch.stream);
+}
+
+void winner_takes_all(const WinnerTakesAll& args, int threads) {
+  const int64_t costs = args.batch * args.slices * args.pixels;
+  FASTSEG_CALL_BUILD(winner_takes_all, args, costs < serial_elements || threads < 1 ? 1 : threads);
 }
 
 }  // namespace cpu

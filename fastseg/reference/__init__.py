@@ -11,6 +11,7 @@ from fastseg.reference.fast_global_smoother import fast_global_smoother
 from fastseg.reference.guided_filter import guided_filter, guided_filter_argmin
 from fastseg.reference.matching_cost import census_transform, matching_cost
 from fastseg.reference.norm import instance_norm_act
+from fastseg.reference.winner_takes_all import winner_takes_all
 from fastseg.reference.wls import wls_filter
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "instance_norm_act",
     "matching_cost",
     "pointwise_conv",
+    "winner_takes_all",
     "wls_filter",
 ]
