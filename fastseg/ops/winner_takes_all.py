@@ -76,8 +76,8 @@ def winner_takes_all(
             found = tuple(t.view(volume.shape[-2:]) for t in found)
     if not torch.compiler.is_compiling():  # reading numbers would break the graph
         _check_found(found[1])
-    index, *planes = (as_kind_of(costs, t) for t in found)
-    return Winner(index, *planes, slices=slices + volume.shape[-3])
+    index, cost, before, after, second, last = (as_kind_of(costs, t) for t in found)
+    return Winner(index, cost, before, after, second, last, slices + volume.shape[-3])
 
 
 def _check_costs(costs: Tensor) -> None:

@@ -36,11 +36,5 @@ def winner_takes_all(
         index = torch.where(wins, d, index)
         cost = torch.where(wins, c, cost)
         last, nan = c, nan | torch.isnan(c)
-    return (
-        index,
-        torch.where(nan, torch.nan, cost),
-        before,
-        after,
-        second,
-        last.clone(memory_format=torch.contiguous_format),
-    )
+    last = last.clone(memory_format=torch.contiguous_format)  # not a view of costs
+    return index, torch.where(nan, torch.nan, cost), before, after, second, last
