@@ -15,6 +15,7 @@
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
 #include "fastseg/weighted_median.h"
+#include "fastseg/winner_takes_all.h"
 #include "fastseg/wls.h"
 
 namespace py = pybind11;
@@ -91,6 +92,19 @@ struct type_caster<fastseg::CrossScaleLevels> {
       value.level[s] = {reinterpret_cast<void*>(v[0]), v[1]};
     }
     return value.count > 0;
+  }
+};
+
+template <>
+struct type_caster<fastseg::WinnerPlanes> {
+  PYBIND11_TYPE_CASTER(fastseg::WinnerPlanes, const_name("tuple[int, int, int, int, int, int] | None"));
+  bool load(handle from, bool) {
+    if (from.is_none()) return true;
+    int64_t v[6];
+    if (!read_tuple(from, v, 6)) return false;
+    value = {reinterpret_cast<int32_t*>(v[0]), reinterpret_cast<void*>(v[1]), reinterpret_cast<void*>(v[2]),
+             reinterpret_cast<void*>(v[3]),    reinterpret_cast<void*>(v[4]), reinterpret_cast<void*>(v[5])};
+    return true;
   }
 };
 
@@ -340,6 +354,12 @@ fastseg::WeightedMedian weighted_median_args(int64_t batch, int64_t channels, in
           mask,  weights,  dst,    radius, sigma_color, sigma_space};
 }
 
+fastseg::WinnerTakesAll winner_args(int64_t batch, int64_t slices, int64_t pixels, Images costs, int64_t first,
+                                    fastseg::WinnerPlanes previous, uint64_t near, int64_t reach,
+                                    fastseg::WinnerPlanes result) {
+  return {batch, slices, pixels, costs, first, previous, pointer<const int32_t>(near), reach, result};
+}
+
 // Exposes `run(args, extra...)` under `name`: Python passes the fields that `make` takes, then the extras.
 template <class... Fields, class Args, class... Extra>
 void define(py::module_& m, const char* name, Args (*make)(Fields...), void (*run)(const Args&, Extra...)) {
@@ -393,6 +413,7 @@ PYBIND11_MODULE(_C, m) {
   define(m, "census_transform", census_args, fastseg::cpu::census_transform);
   define(m, "matching_cost", matching_cost_args, fastseg::cpu::matching_cost);
   define(m, "weighted_median", weighted_median_args, fastseg::cpu::weighted_median);
+  define(m, "winner_takes_all", winner_args, fastseg::cpu::winner_takes_all);
 #ifdef FASTSEG_WITH_CUDA
   m.attr("cuda_architectures") = FASTSEG_CUDA_ARCHITECTURES;
   m.def("cuda_instance_norm_act_workspace", [](int64_t batch, int64_t channels, int64_t spatial, int type) {

@@ -280,6 +280,19 @@ def matching_cost(
     threads: int,
     /,
 ) -> None: ...
+def winner_takes_all(
+    batch: int,
+    slices: int,
+    pixels: int,
+    costs: Images,
+    first: int,
+    previous: tuple[int, ...] | None,
+    near: int,
+    reach: int,
+    result: tuple[int, ...],
+    threads: int,
+    /,
+) -> None: ...
 def cross_scale_aggregate(
     batch: int,
     height: int,

@@ -13,6 +13,7 @@
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
 #include "fastseg/weighted_median.h"
+#include "fastseg/winner_takes_all.h"
 #include "fastseg/wls.h"
 
 namespace fastseg {
@@ -38,6 +39,7 @@ namespace fastseg {
   void census_transform(const CensusTransform&, int threads);                         \
   void matching_cost(const MatchingCost&, int threads, bool);                         \
   void weighted_median(const WeightedMedian&, int threads);                           \
+  void winner_takes_all(const WinnerTakesAll&, int threads);                          \
   }
 FASTSEG_DECLARE_BUILD(baseline)
 #ifdef FASTSEG_X86
@@ -234,6 +236,11 @@ void weighted_median(const WeightedMedian& args, int threads) {
   const int64_t pixels = args.batch * args.channels * args.height * args.width;
   const int64_t work = pixels * (2 * args.radius + 1);  // unless the mask is nearly empty
   FASTSEG_CALL_BUILD(weighted_median, args, work < serial_elements || threads < 1 ? 1 : threads);
+}
+
+void winner_takes_all(const WinnerTakesAll& args, int threads) {
+  const int64_t costs = args.batch * args.slices * args.pixels;
+  FASTSEG_CALL_BUILD(winner_takes_all, args, costs < serial_elements || threads < 1 ? 1 : threads);
 }
 
 }  // namespace cpu

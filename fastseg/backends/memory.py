@@ -30,6 +30,13 @@ def empty(count: int) -> Tensor:
     return _pooled((count,), torch.float32, (1,))
 
 
+def new_empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """An uninitialised dense CPU tensor."""
+    if math.prod(shape) * dtype.itemsize < POOLED_BYTES:
+        return torch.empty(shape, dtype=dtype)
+    return _pooled(shape, dtype, torch.empty(shape, device="meta").stride())
+
+
 def new_output(x: Tensor, channels: int, size: Sequence[int], layout: Layout) -> Tensor:
     """:func:`fastseg.backends.views.new_output` for CPU tensors."""
     if x.shape[0] * channels * math.prod(size) * x.element_size() < POOLED_BYTES:

@@ -151,6 +151,11 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
     ),
     "census_transform": _MATCHING_COST,
     "matching_cost": _MATCHING_COST,
+    "winner_takes_all": (
+        Candidate("cpu", "fastseg.backends.cpu_winner_takes_all", _cpu_refusal),
+        Candidate("triton", "fastseg.backends.triton.winner_takes_all", _triton_refusal),
+        Candidate("reference", "fastseg.reference", _never),
+    ),
 }
 
 # Process-wide and not per thread: autograd runs backward on threads of its own.

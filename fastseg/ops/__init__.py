@@ -17,6 +17,7 @@ from fastseg.ops.matching_cost import census_transform, matching_cost
 from fastseg.ops.norm import instance_norm_act
 from fastseg.ops.pointwise import pointwise_conv
 from fastseg.ops.weighted_median import weighted_median
+from fastseg.ops.winner_takes_all import Winner, winner_takes_all
 from fastseg.ops.wls import wls_decompose, wls_filter, wls_solve
 from fastseg.ops.wls_arguments import WLSConvergenceError, WLSConvergenceWarning
 from fastseg.ops.wls_system import WLSDecomposition, WLSResult, WLSSystem
@@ -29,6 +30,7 @@ __all__ = [
     "WLSDecomposition",
     "WLSResult",
     "WLSSystem",
+    "Winner",
     "census_transform",
     "cross_scale_aggregate",
     "cross_scale_shapes",
@@ -46,6 +48,7 @@ __all__ = [
     "matching_cost",
     "pointwise_conv",
     "weighted_median",
+    "winner_takes_all",
     "wls_decompose",
     "wls_filter",
     "wls_solve",

@@ -12,6 +12,7 @@ from fastseg.reference.guided_filter import guided_filter, guided_filter_argmin
 from fastseg.reference.matching_cost import census_transform, matching_cost
 from fastseg.reference.norm import instance_norm_act
 from fastseg.reference.weighted_median import weighted_median
+from fastseg.reference.winner_takes_all import winner_takes_all
 from fastseg.reference.wls import wls_filter
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "matching_cost",
     "pointwise_conv",
     "weighted_median",
+    "winner_takes_all",
     "wls_filter",
 ]

@@ -103,7 +103,8 @@ class StereoMatcher:
         result = self._match(*images, on_progress)
         batched = len(left.shape) == 4
         disparity, valid, confidence = (
-            as_kind_of(left, _for_kind_of(left, t if batched else t[0])) for t in (result.disparity, result.valid, result.confidence)
+            as_kind_of(left, _for_kind_of(left, t if batched else t[0]))
+            for t in (result.disparity, result.valid, result.confidence)
         )
         return replace(result, disparity=disparity, valid=valid, confidence=confidence)
 

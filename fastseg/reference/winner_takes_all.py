@@ -1,0 +1,40 @@
+"""Reference of winner takes all: one slice after another, each pixel's least and what is around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def winner_takes_all(
+    costs: Tensor, previous: Sequence[Tensor] = (), slices: int = 0, near: Tensor | None = None, reach: int = 0
+) -> tuple[Tensor, ...]:
+    """The arrays of :class:`fastseg.ops.Winner`, in its order; ``previous`` are those of the ``slices`` before.
+
+    cost is NaN where one of the costs is.
+    """
+    volume = costs.to(torch.promote_types(costs.dtype, torch.float32)).unbind(-3)
+    if previous:
+        index, cost, before, after, second, last = previous
+    else:
+        index = torch.full_like(volume[0], -1, dtype=torch.int32)
+        cost = before = after = second = last = torch.full_like(volume[0], torch.inf)
+    nan = torch.isnan(cost)
+    for d, c in enumerate(volume, slices):
+        follows = (index == d - 1) & (index >= 0)
+        among = torch.ones_like(follows) if near is None else (d - near.long()).abs() <= reach
+        wins = among & (c < cost)
+        # Of the candidates before slice d - 1. One that is not the least's neighbour has been in second.
+        reaches = before < second if near is None else (before < second) & ((d - 2 - near.long()).abs() <= reach)
+        earlier = torch.where(follows, torch.where(reaches, before, second), cost)
+        lower = among & ~follows & (c < second)
+        second = torch.where(wins, earlier, torch.where(lower, c, second))
+        after = torch.where(wins, torch.inf, torch.where(follows, c, after))
+        before = torch.where(wins, last, before)
+        index = torch.where(wins, d, index)
+        cost = torch.where(wins, c, cost)
+        last, nan = c, nan | torch.isnan(c)
+    last = last.clone(memory_format=torch.contiguous_format)  # not a view of costs
+    return index, torch.where(nan, torch.nan, cost), before, after, second, last
