@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ def _stereo(options: argparse.Namespace) -> None:
             raise CommandError(f"{path}: a PNG holds disparity times a number, such as 4 or 256: give it with {option}")
         return load_disparity(path, scale=scale)
 
-    def load_mask(path: Path) -> NDArray[np.generic]:
+    def load_mask(path: Path) -> NDArray[Any]:
         mask = load_image(path)
         _check_size(path, mask, disparity, options.disparity)
         return mask
@@ -46,7 +47,7 @@ def _stereo(options: argparse.Namespace) -> None:
     if np.isnan(truth).all():
         raise CommandError(f"{options.truth}: no pixel is known, so there is nothing to compare with")
     files = {name: path for name in _REGIONS if (path := getattr(options, name)) is not None}
-    masks = {}
+    masks: dict[str, NDArray[np.bool_]] = {}
     for name, path in files.items():
         image = load_mask(path)
         try:

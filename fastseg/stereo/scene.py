@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastseg.stereo import scene_paints as paints
-from fastseg.stereo.scene_surfaces import Array, Box, Plane, Pole, Sphere, Surface, nearest
+from fastseg.stereo.scene_surfaces import RAYS, Array, Box, Plane, Pole, Sphere, Surface, nearest
 
 _NAME = "rendered_pair"
-_RAYS = 1 << 14  # cast at a time: what they need stays in a core's cache
 _LAMP = (-1.6, -2.1, -0.4)
 _SMALLEST = 16
 
@@ -199,7 +198,7 @@ def _light(surfaces: Sequence[Surface], view: _View, samples: int) -> Array:
     within = (np.arange(samples) + 0.5) / samples - 0.5
     columns = (np.arange(view.width)[:, None] + within).reshape(-1)
     origin = view.origin(np.float32)
-    step = max(1, _RAYS // (columns.size * samples))
+    step = max(1, RAYS // (columns.size * samples))
     image = np.empty((3, view.height, view.width), np.float32)
     for top in range(0, view.height, step):
         lines = np.arange(top, min(top + step, view.height))

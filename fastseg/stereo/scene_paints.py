@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastseg.stereo.scene_surfaces import Array, Paint
 
@@ -21,14 +22,14 @@ class Waves:
         strength = lengths**0.35  # coarse waves a little stronger than fine ones
         self._amplitude = strength / np.sqrt(np.square(strength).sum() / 2)
         self._wave = 2 * np.pi * directions / lengths[:, None]
-        self._phase = rng.uniform(0, 2 * np.pi, (count, 1))
+        self._phase = rng.uniform(0, 2 * np.pi, count)
 
     def __call__(self, points: Array) -> Array:
-        kind = points.dtype
-        angle = self._wave.astype(kind) @ points
-        angle += self._phase.astype(kind)
-        waves: Array = self._amplitude.astype(kind) @ np.cos(angle, out=angle)
-        return waves
+        total = np.zeros_like(points[0])
+        # One wave after another, not by a matrix product: BLAS may round in another way for another number of threads.
+        for amplitude, wave, phase in zip(self._amplitude, self._wave, self._phase, strict=True):
+            total += float(amplitude) * np.cos(_along(wave, points) + float(phase))
+        return total
 
 
 def bricks(rng: np.random.Generator, finest: float, *, size: tuple[float, float] = (0.34, 0.13)) -> Paint:
@@ -80,7 +81,7 @@ def marble(rng: np.random.Generator, finest: float, light: Colour, dark: Colour)
     wave = 2 * np.pi * direction / np.linalg.norm(direction) / (9 * finest)
 
     def paint(points: Array) -> Array:
-        veins = np.cos(wave.astype(points.dtype) @ points + 1.2 * bend(points))
+        veins = np.cos(_along(wave, points) + 1.2 * bend(points))
         return _mix(light, dark, _step(0.5 + 0.6 * veins)) * _grain(rough(points), 0.15)
 
     return paint
@@ -98,6 +99,12 @@ def terrazzo(rng: np.random.Generator, finest: float, ground: Colour, chips: Seq
         return colour * _grain(rough(points), 0.14)
 
     return paint
+
+
+def _along(direction: NDArray[np.float64], points: Array) -> Array:
+    """The inner product of each point with one direction, in the points' own precision."""
+    x, y, z = (float(component) * coordinate for component, coordinate in zip(direction, points, strict=True))
+    return x + y + z
 
 
 def _grain(noise: Array, strength: float) -> Array:

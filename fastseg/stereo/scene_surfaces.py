@@ -21,6 +21,10 @@ Vector = tuple[float, float, float]
 NEAR = 1e-4
 
 
+#: Cast at a time: what they need stays in a core's cache.
+RAYS = 1 << 14
+
+
 class Surface(Protocol):
     """``hit`` is in lengths of the direction, infinite where the ray misses; ``normal`` has length 1."""
 
@@ -119,13 +123,17 @@ class Box:
 
 def nearest(surfaces: Sequence[Surface], origin: Array, direction: Array) -> tuple[Array, NDArray[np.int8]]:
     """For each ray how far the first surface is, in lengths of the direction, and which one it is."""
-    distance = np.full(direction.shape[1], np.inf, direction.dtype)
-    index = np.full(direction.shape[1], -1, np.int8)
-    for number, surface in enumerate(surfaces):
-        hit = surface.hit(origin, direction)
-        closer = hit < distance
-        np.copyto(distance, hit, where=closer)
-        index[closer] = number
+    rays = direction.shape[1]
+    origin = np.broadcast_to(origin, direction.shape)
+    distance = np.full(rays, np.inf, direction.dtype)
+    index = np.full(rays, -1, np.int8)
+    for start in range(0, rays, RAYS):
+        part = slice(start, start + RAYS)
+        for number, surface in enumerate(surfaces):
+            hit = surface.hit(origin[:, part], direction[:, part])
+            closer = hit < distance[part]
+            np.copyto(distance[part], hit, where=closer)
+            index[part][closer] = number
     return distance, index
 
 

@@ -13,7 +13,7 @@ from fastseg.stereo.scene import _scene
 from fastseg.stereo.scene_surfaces import Box, Plane, Pole, Sphere, Surface
 
 Array = NDArray[np.float64]
-DOFFS = 4.5
+DOFFS = 24.0  # so much that some disparities are negative
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def pair() -> RenderedPair:
 
 @pytest.fixture(scope="module")
 def shifted() -> RenderedPair:
-    return rendered_pair(150, 201, seed=5, baseline=0.2, doffs=DOFFS)
+    return rendered_pair(150, 201, seed=5, baseline=0.4, doffs=DOFFS)
 
 
 def inside(surface: Surface, points: Array) -> Array:
@@ -95,7 +95,7 @@ def test_shapes_and_types(shifted: RenderedPair) -> None:
     for disparity in (shifted.disparity, shifted.disparity_right, shifted.depth):
         assert disparity.shape == (150, 201) and disparity.dtype == np.float32 and np.isfinite(disparity).all()
     assert shifted.occluded.shape == (150, 201) and shifted.occluded.dtype == np.bool_
-    assert shifted.focal_length == pytest.approx(1.1 * 201) and (shifted.baseline, shifted.doffs) == (0.2, DOFFS)
+    assert shifted.focal_length == pytest.approx(1.1 * 201) and (shifted.baseline, shifted.doffs) == (0.4, DOFFS)
     assert (shifted.cx, shifted.cy) == (100, 74.5)
 
 
@@ -128,9 +128,23 @@ def test_occluded_is_what_walking_to_the_right_camera_finds(made: tuple[Rendered
     np.testing.assert_array_equal(pair.occluded[rows, columns][sure], found[sure])
 
 
+def test_surfaces_that_face_away_from_the_right_camera_are_occluded(shifted: RenderedPair) -> None:
+    """A strip of few pixels at the side of each round object, hidden by the object itself."""
+    rows, columns = (axis.ravel() for axis in np.indices(shifted.disparity.shape))
+    points = points_of(shifted, shifted.disparity.ravel().astype(np.float64), columns, rows)
+    surfaces = _scene(np.random.default_rng(5), shifted.focal_length)
+    distances = np.array([inside(surface, points) for surface in surfaces])
+    towards = np.array([[shifted.baseline], [0.0], [0.0]]) - points
+    a_step_on = np.array([inside(surface, points + 2e-3 * towards) for surface in surfaces])
+    own = np.abs(distances).argmin(axis=0)
+    away = np.take_along_axis(a_step_on, own[None], 0)[0] < -1e-5
+    assert 20 < np.count_nonzero(away) < 2000
+    assert shifted.occluded.ravel()[away].all()
+
+
 def test_depth_and_disparity(shifted: RenderedPair) -> None:
     z = shifted.depth.astype(np.float64)
-    np.testing.assert_allclose(shifted.disparity, shifted.focal_length * 0.2 / z - DOFFS, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(shifted.disparity, shifted.focal_length * 0.4 / z - DOFFS, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(4))
