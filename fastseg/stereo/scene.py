@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastseg.stereo import scene_paints as paints
+from fastseg.stereo.calibration import RectifiedCalibration
+from fastseg.stereo.geometry import depth_from_disparity
 from fastseg.stereo.scene_surfaces import RAYS, Array, Box, Plane, Pole, Sphere, Surface, nearest
 
 _NAME = "rendered_pair"
@@ -46,8 +48,25 @@ class RenderedPair:
     @property
     def depth(self) -> NDArray[np.float32]:
         """(H, W), float32: distance from the plane of the cameras in metres, f B / (disparity + doffs)."""
-        wide = self.disparity.astype(np.float64)
-        return (self.focal_length * self.baseline / (wide + self.doffs)).astype(np.float32)
+        return depth_from_disparity(
+            self.disparity, focal_length=self.focal_length, baseline=self.baseline, doffs=self.doffs
+        )
+
+    @property
+    def calibration(self) -> RectifiedCalibration:
+        """The numbers above in one, with the size of the images and a whole number above every disparity."""
+        height, width = self.disparity.shape
+        largest = max(self.disparity.max(), self.disparity_right.max())
+        return RectifiedCalibration(
+            focal_length=self.focal_length,
+            baseline=self.baseline,
+            doffs=self.doffs,
+            cx=self.cx,
+            cy=self.cy,
+            width=width,
+            height=height,
+            max_disparity=max(1, math.floor(largest) + 2),
+        )
 
 
 @dataclass(frozen=True)

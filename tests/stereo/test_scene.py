@@ -147,6 +147,18 @@ def test_depth_and_disparity(shifted: RenderedPair) -> None:
     np.testing.assert_allclose(shifted.disparity, shifted.focal_length * 0.4 / z - DOFFS, rtol=0, atol=1e-5)
 
 
+def test_calibration(shifted: RenderedPair) -> None:
+    calibration = shifted.calibration
+    assert (calibration.width, calibration.height) == (201, 150)
+    assert calibration.max_disparity is not None
+    assert calibration.max_disparity - 2 <= max(shifted.disparity.max(), shifted.disparity_right.max())
+    assert calibration.max_disparity > max(shifted.disparity.max(), shifted.disparity_right.max())
+    rows, columns = np.indices(shifted.disparity.shape)
+    wide = shifted.disparity.astype(np.float64)
+    points = points_of(shifted, wide.ravel(), columns.ravel(), rows.ravel())
+    np.testing.assert_allclose(calibration.triangulate(wide).reshape(-1, 3).T, points, rtol=1e-12)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_disparities_are_in_the_stated_range(seed: int) -> None:
     made = rendered_pair(64, 64, seed=seed, samples=1)
