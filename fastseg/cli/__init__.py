@@ -1,1 +1,1 @@
-"""The command line: ``fastseg info``, ``fastseg demo``, ``fastseg bench``."""
+"""The command line: ``fastseg info``, ``demo``, ``bench`` and ``evaluate``."""

@@ -46,6 +46,17 @@ def overlap(text: str) -> float:
     return value
 
 
+def positive_number(text: str) -> float:
+    """A finite number above zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < float("inf"):  # also refuses NaN
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above zero")
+    return value
+
+
 def _whole(text: str) -> int:
     try:
         return int(text)
@@ -85,9 +96,26 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     add("--huge-pages", action="store_true", help="run the large ones again with huge pages for torch's own outputs")
 
 
+def _evaluate(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="stereo")
+    summary = "Score a disparity map against a known truth."
+    add = kinds.add_parser("stereo", help=summary, description=summary).add_argument
+    add("disparity", type=Path, metavar="DISPARITY", help="PFM, NPY, NPZ or PNG; NaN, infinity or a PNG's 0: invalid")
+    add("truth", type=Path, metavar="TRUTH", help="the same formats; NaN, infinity or a PNG's 0: not known")
+    scale = "what the numbers of {} are divided by, needed for PNG: 4 for Middlebury 2003, 256 for KITTI"
+    add("--scale", type=positive_number, metavar="N", help=scale.format("DISPARITY"))
+    add("--truth-scale", type=positive_number, metavar="N", help=scale.format("TRUTH"))
+    for region, where in (("nonocc", "visible to both"), ("all", "known"), ("disc", "near discontinuities of depth")):
+        add(f"--{region}", type=Path, metavar="FILE", help=f"mask of Middlebury: 255 where {where}")
+    add("--valid", type=Path, metavar="FILE", help="mask, 0 where the disparity is invalid (it is scored all the same)")
+    add("--only-valid", action="store_true", help="leave invalid pixels out of bad, average and RMS")
+    add("--json", action="store_true", help="print JSON instead of text")
+
+
 #: Name of the command -> its summary and the function that adds its options.
 COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "info": ("Versions, CPU features, GPU, and which kernels are available or why not.", _info),
     "demo": ("Segment a volume with a stock network and with the same network accelerated, and compare.", _demo),
     "bench": ("Run the repository's benchmarks and print the report.", _bench),
+    "evaluate": ("Score a result against a known truth.", _evaluate),
 }

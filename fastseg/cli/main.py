@@ -24,7 +24,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="fastseg", description="Fused kernels for medical segmentation and stereo reconstruction.")
     parser.add_argument("--version", action="version", version=f"fastseg {fastseg.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="info|demo|bench")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(arguments.COMMANDS))
     for name, (summary, add_arguments) in arguments.COMMANDS.items():
         add_arguments(commands.add_parser(name, help=summary, description=summary))
     return parser

@@ -1,14 +1,56 @@
-"""Reading and writing medical volumes."""
+"""Reading and writing: medical volumes, images, disparity maps, calibrations, point clouds and meshes.
 
-from fastseg.io.nifti import Volume, VolumeError, from_ras, load_nifti, ras_spacing, save_nifti, to_ras, written_whole
+Each format is imported with its first use, because each needs a library of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from fastseg.io.files import FileError, written_whole
+
+if TYPE_CHECKING:
+    from fastseg.io.calibration import CalibrationError, load_calibration
+    from fastseg.io.disparity import load_disparity, save_depth_png, save_npy, save_pfm
+    from fastseg.io.images import ImageError, load_image, save_image
+    from fastseg.io.nifti import Volume, VolumeError, from_ras, load_nifti, ras_spacing, save_nifti, to_ras
+    from fastseg.io.ply import save_mesh, save_point_cloud
 
 __all__ = [
+    "CalibrationError",
+    "FileError",
+    "ImageError",
     "Volume",
     "VolumeError",
     "from_ras",
+    "load_calibration",
+    "load_disparity",
+    "load_image",
     "load_nifti",
     "ras_spacing",
+    "save_depth_png",
+    "save_image",
+    "save_mesh",
     "save_nifti",
+    "save_npy",
+    "save_pfm",
+    "save_point_cloud",
     "to_ras",
     "written_whole",
 ]
+
+_FORMATS = {
+    "calibration": ("CalibrationError", "load_calibration"),
+    "disparity": ("load_disparity", "save_depth_png", "save_npy", "save_pfm"),
+    "images": ("ImageError", "load_image", "save_image"),
+    "nifti": ("Volume", "VolumeError", "from_ras", "load_nifti", "ras_spacing", "save_nifti", "to_ras"),
+    "ply": ("save_mesh", "save_point_cloud"),
+}
+_FORMAT_OF = {name: module for module, names in _FORMATS.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _FORMAT_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_FORMAT_OF[name]}"), name)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +16,10 @@ try:
 except ImportError as error:
     raise ImportError('NIfTI files need nibabel: pip install "fastseg-kernels[segmentation]"') from error
 
+from fastseg.io.files import FileError, saving
 
-class VolumeError(ValueError):
+
+class VolumeError(FileError):
     """A file that cannot be read or written as a volume; the message names the file and the reason."""
 
 
@@ -111,11 +111,8 @@ def save_nifti(path: str | os.PathLike[str], data: NDArray[np.generic], *, like:
     header.set_intent("none")
     image_class = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     image = image_class(array.astype(dtype), like.affine, header)
-    try:
-        with written_whole(path) as temporary:
-            nib.save(image, temporary)
-    except OSError as error:
-        raise VolumeError(f"{path}: cannot be written ({error.strerror or error})") from error
+    with saving(path, VolumeError) as temporary:
+        nib.save(image, temporary)
 
 
 def _stored_dtype(data: NDArray[np.generic]) -> type[np.generic]:
@@ -126,17 +123,6 @@ def _stored_dtype(data: NDArray[np.generic]) -> type[np.generic]:
         if np.iinfo(dtype).min <= smallest and largest <= np.iinfo(dtype).max:
             return dtype
     raise VolumeError(f"labels from {smallest} to {largest} do not fit in int32")
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``: renamed to it when the block ends, removed when the block fails."""
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")  # the ending stays: writers choose the format by it
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def to_ras(data: NDArray[np.generic], affine: NDArray[np.float64]) -> NDArray[np.generic]:

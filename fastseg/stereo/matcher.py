@@ -101,12 +101,15 @@ class StereoMatcher:
         images = load_pair(left, right, None if self.device is None else torch.device(self.device))
         check_width(self, images[0].shape[-1])
         result = self._match(*images, on_progress)
-        batched = len(left.shape) == 4
-        disparity, valid, confidence = (
-            as_kind_of(left, _for_kind_of(left, t if batched else t[0]))
-            for t in (result.disparity, result.valid, result.confidence)
-        )
-        return replace(result, disparity=disparity, valid=valid, confidence=confidence)
+        found = {
+            name: as_kind_of(left, _at_home(left, values if len(left.shape) == 4 else values[0]))
+            for name, values in (
+                ("disparity", result.disparity),
+                ("valid", result.valid),
+                ("confidence", result.confidence),
+            )
+        }
+        return replace(result, **found)
 
     def _match(self, left: Tensor, right: Tensor, on_progress: OnProgress | None) -> DisparityMap:
         refine, stages = self.refine, self.stages
@@ -197,11 +200,11 @@ def check_width(matcher: StereoMatcher, width: int) -> None:
     """Raises ValueError where disparities reach beyond the images."""
     if matcher.max_disparity > width or matcher.min_disparity <= -width:
         raise ValueError(
-            f"{_NAME}: disparities from {matcher.min_disparity} to below {matcher.max_disparity} reach beyond images of "
-            f"width {width}; expected less than the width"
+            f"{_NAME}: disparities from {matcher.min_disparity} to below {matcher.max_disparity} reach beyond "
+            f"images of width {width}; expected less than the width"
         )
 
 
-def _for_kind_of(like: Array, result: Tensor) -> Tensor:
+def _at_home(like: Array, result: Tensor) -> Tensor:
     """NumPy arrays lie on the CPU, wherever they were computed; tensors stay."""
     return result.cpu() if isinstance(like, np.ndarray) else result

@@ -1,0 +1,53 @@
+"""What readers and writers of every format share: files that appear whole, and errors that name the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class FileError(ValueError):
+    """A file that cannot be read or written; the message names the file and the reason."""
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path``: renamed to it when the block ends, removed when the block fails."""
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")  # the ending stays: writers choose the format by it
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def saving(path: Path, error: type[FileError]) -> Iterator[Path]:
+    """:func:`written_whole`, where what the system refuses becomes an ``error`` that names the file."""
+    try:
+        with written_whole(path) as temporary:
+            yield temporary
+    except OSError as refused:
+        raise error(f"{path}: cannot be written ({refused.strerror or refused})") from refused
+
+
+def check_file(path: Path, error: type[FileError]) -> None:
+    """A file that is there, is no folder, and holds something.
+
+    Raises:
+        FileError: of the kind ``error``.
+    """
+    if path.is_dir():
+        raise error(f"{path}: this is a folder")
+    if not path.is_file():
+        raise error(f"{path}: there is no such file")
+    if path.stat().st_size == 0:
+        raise error(f"{path}: the file is empty")
+
+
+def check_ending(path: Path, error: type[FileError], *endings: str) -> None:
+    """A name that says what is in the file: others choose the reader by it."""
+    if path.suffix.lower() not in endings:
+        raise error(f"{path}: expected a name that ends in {' or '.join(endings)}")

@@ -1,0 +1,96 @@
+"""Formats are imported with their first use, and files appear whole or not at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastseg.io
+from fastseg.io.files import FileError, check_ending, check_file, saving, written_whole
+
+# A process in which the extras are not installed.
+WITHOUT_EXTRAS = """
+import sys
+for name in ("nibabel", "PIL", "yaml", "trimesh", "cv2"):
+    sys.modules[name] = None
+"""
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS + code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_package_needs_no_extra() -> None:
+    """Neither do calibrations as plain text, and everything in memory."""
+    python(
+        "import fastseg.io, fastseg.stereo\n"
+        "from fastseg.io import FileError, load_calibration, written_whole\n"
+        "import numpy as np\n"
+        "points = fastseg.stereo.triangulate(np.ones((3, 4)), focal_length=2, baseline=1)\n"
+        "assert len(fastseg.stereo.surface_mesh(points).faces) == 12\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("load_nifti", 'NIfTI files need nibabel: pip install "fastseg-kernels[segmentation]"'),
+        ("load_image", 'Images need Pillow: pip install "fastseg-kernels[stereo]"'),
+        ("load_disparity", 'Images need Pillow: pip install "fastseg-kernels[stereo]"'),
+        ("save_mesh", 'PLY files need trimesh: pip install "fastseg-kernels[stereo]"'),
+    ],
+)
+def test_a_missing_extra_is_named(name: str, words: str) -> None:
+    said = python(f"try:\n    from fastseg.io import {name}\nexcept ImportError as error:\n    print(error)\n")
+    assert said.strip() == words
+
+
+def test_every_name_is_there() -> None:
+    for module in ("nibabel", "PIL", "trimesh"):
+        pytest.importorskip(module)
+    assert all(getattr(fastseg.io, name) is not None for name in fastseg.io.__all__)
+    with pytest.raises(AttributeError, match=r"'fastseg\.io' has no attribute 'load_dicom'"):
+        fastseg.io.load_dicom  # noqa: B018
+
+
+def test_a_failed_write_keeps_the_file_that_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("precious")
+    with pytest.raises(KeyError), written_whole(path) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert path.read_text() == "precious" and list(tmp_path.iterdir()) == [path]
+    with written_whole(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "precious"
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_the_system_refuses_names_the_file(tmp_path: Path) -> None:
+    folder = tmp_path / "folder.txt"
+    folder.mkdir()
+    for path, reason in ((folder, "Is a directory"), (tmp_path / "none" / "a.txt", "No such file or directory")):
+        with pytest.raises(FileError) as caught, saving(path, FileError) as temporary:
+            temporary.write_text("text")
+        assert str(caught.value) == f"{path}: cannot be written ({reason})"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_files_to_read(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    for path, reason in (
+        (tmp_path, "this is a folder"),
+        (tmp_path / "none", "there is no such file"),
+        (tmp_path / "empty", "the file is empty"),
+    ):
+        with pytest.raises(FileError) as caught:
+            check_file(path, FileError)
+        assert str(caught.value) == f"{path}: {reason}"
+    check_ending(Path("a.PLY"), FileError, ".ply")
+    with pytest.raises(FileError, match=r"^a\.obj: expected a name that ends in \.ply or \.stl$"):
+        check_ending(Path("a.obj"), FileError, ".ply", ".stl")
