@@ -113,12 +113,11 @@ class StereoMatcher:
 
     def _match(self, left: Tensor, right: Tensor, on_progress: OnProgress | None) -> DisparityMap:
         refine, stages = self.refine, self.stages
-        local = refine.subpixel and refine.subpixel_radius is not None
+        local = refine.subpixel_radius if refine.subpixel else None
         costs = CostFilter(self.cost.arguments(), self.radius, self.eps, self.cross_scale_lambda)
-        finest = replace(costs, radius=refine.subpixel_radius) if local else costs
         each = costs.bytes_per_disparity(left.shape, self.levels, pyramid=self.wls is None)
         chunks = disparity_chunks(self.min_disparity, self.max_disparity, each, self.memory_limit)
-        clock = StageClock(left.device, len(chunks) * (3 if local else 2) + 4, on_progress)
+        clock = StageClock(left.device, len(chunks) * (2 if local is None else 3) + 4, on_progress)
 
         with clock.stage("scales"):
             if self.check_input and self.min_disparity >= 0:
@@ -127,12 +126,14 @@ class StereoMatcher:
                 scales = image_pyramid(left, right, self.levels)
             else:
                 scales = wls_scales(left, right, self.levels, self.wls)
-        filtered = stages.costs or costs
-        winner = self._winner(filtered, scales, "left", chunks, clock)
-        other = self._winner(filtered, scales, "right", chunks, clock)
+        winner = self._winner(stages.costs or costs, scales, "left", chunks, clock)
+        if stages.costs is None and self.levels == 1:
+            right = self._least(costs, scales, chunks, clock)
+        else:
+            right = self._winner(stages.costs or costs, scales, "right", chunks, clock).index
         with clock.stage("check"):
             whole = winner.index.float() + self.min_disparity
-            valid = stages.check(whole, other.index.float() + self.min_disparity, tolerance=refine.left_right_tolerance)
+            valid = stages.check(whole, right.float() + self.min_disparity, tolerance=refine.left_right_tolerance)
             confidence = torch.where(valid, stages.confidence(winner.cost, winner.second), 0.0)
         with clock.stage("fill"):
             disparity = stages.fill(whole, valid)
@@ -142,7 +143,8 @@ class StereoMatcher:
                     disparity.unsqueeze(1), left, radius=refine.median_radius, mask=~valid.unsqueeze(1), **sigmas
                 )
                 disparity = median.squeeze(1)
-        if local:
+        if local is not None:
+            finest = replace(costs, radius=local)
             at = Scales([left], [right], pyramid=True)
             winner = self._winner(finest, at, "left", chunks, clock, "sub-pixel", near=winner.index, reach=1)
         with clock.stage("refine"):
@@ -175,6 +177,23 @@ class StereoMatcher:
                 del volume  # before the next one is made
         assert winner is not None  # there is at least one disparity
         return winner
+
+    def _least(self, costs: CostFilter, scales: Scales, chunks: Sequence[tuple[int, int]], clock: StageClock) -> Tensor:
+        """The right view's winners where nothing but their index is needed: no filtered volume is stored for them."""
+        best: ops.GuidedArgmin | None = None
+        for first, last in chunks:
+            with clock.stage("costs, right view"):
+                found = costs.least(scales, "right", first, last)
+                index = found.index + (first - self.min_disparity)
+                if best is None:
+                    best = ops.GuidedArgmin(index, found.cost)
+                else:
+                    less = found.cost < best.cost
+                    best = ops.GuidedArgmin(
+                        torch.where(less, index, best.index), torch.where(less, found.cost, best.cost)
+                    )
+        assert best is not None  # there is at least one disparity
+        return best.index
 
 
 def check_matcher(matcher: StereoMatcher) -> None:

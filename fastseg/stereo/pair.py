@@ -101,9 +101,9 @@ def check_rectified(left: Tensor, right: Tensor, max_disparity: int) -> None:
     size = max(1, round(height / scale)), max(1, round(width / scale))
     if min(size) < 16:
         return
-    small = [torch.nn.functional.interpolate(image, size=size, mode="area") for image in (left, right)]
+    small = tuple(torch.nn.functional.interpolate(image, size=size, mode="area") for image in (left, right))
     reach = min(max(2, int(max_disparity / scale) + 1), size[1] // 2)
-    backwards, forwards = _agreement(*small, reach, 0)
+    backwards, forwards = _agreement(small, reach, 0)
     if backwards > _SOME and backwards > 2 * forwards:
         raise StereoPairError(
             f"{_NAME}: {backwards:.0%} of the pixels of a small copy match pixels to the right and {forwards:.0%} "
@@ -112,7 +112,7 @@ def check_rectified(left: Tensor, right: Tensor, max_disparity: int) -> None:
         )
     if forwards >= _MOST:
         return
-    shifts = {rows: _agreement(*small, reach, rows)[1] for rows in range(-_LOOK_ROWS, _LOOK_ROWS + 1) if rows}
+    shifts = {rows: _agreement(small, reach, rows)[1] for rows in range(-_LOOK_ROWS, _LOOK_ROWS + 1) if rows}
     rows, share = max(shifts.items(), key=lambda item: item[1])
     if share > _SOME and share > forwards + 0.1:
         raise StereoPairError(
@@ -122,9 +122,9 @@ def check_rectified(left: Tensor, right: Tensor, max_disparity: int) -> None:
         )
 
 
-def _agreement(left: Tensor, right: Tensor, reach: int, rows: int) -> tuple[float, float]:
-    """Shares of pixels that both views agree on, of negative and of positive disparity; right is moved by ``rows``."""
-    moved = right.roll(-rows, dims=-2)
+def _agreement(pair: tuple[Tensor, ...], reach: int, rows: int) -> tuple[float, float]:
+    """Shares of pixels that both views agree on, of negative and of positive disparity, right moved by ``rows``."""
+    left, moved = pair[0], pair[1].roll(-rows, dims=-2)
     found = []
     for view, guide in (("left", left), ("right", moved)):
         costs = ops.matching_cost(left, moved, max_disparity=reach + 1, min_disparity=-reach, view=view)

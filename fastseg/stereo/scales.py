@@ -111,6 +111,11 @@ class CostFilter:
             return volumes[0]
         return ops.cross_scale_aggregate(volumes, lambda_=self.lambda_, min_disparity=first)
 
+    def least(self, scales: Scales, view: str, first: int, last: int) -> ops.GuidedArgmin:
+        """Of a single level, which disparity costs least at each pixel, counted from ``first``, and what it costs."""
+        costs = self._costs(scales, 0, view, first, last)
+        return ops.guided_filter_argmin(scales.guide(view)[0], costs, radius=self.radius, eps=self.eps)
+
     @staticmethod
     def bytes_per_disparity(shape: Sequence[int], levels: int, *, pyramid: bool) -> int:
         """Of memory that a call needs at most, for each disparity and for one more; ``shape`` is the image's."""
