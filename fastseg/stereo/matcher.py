@@ -128,12 +128,12 @@ class StereoMatcher:
                 scales = wls_scales(left, right, self.levels, self.wls)
         winner = self._winner(stages.costs or costs, scales, "left", chunks, clock)
         if stages.costs is None and self.levels == 1:
-            right = self._least(costs, scales, chunks, clock)
+            other = self._least(costs, scales, chunks, clock)
         else:
-            right = self._winner(stages.costs or costs, scales, "right", chunks, clock).index
+            other = self._winner(stages.costs or costs, scales, "right", chunks, clock).index
         with clock.stage("check"):
             whole = winner.index.float() + self.min_disparity
-            valid = stages.check(whole, right.float() + self.min_disparity, tolerance=refine.left_right_tolerance)
+            valid = stages.check(whole, other.float() + self.min_disparity, tolerance=refine.left_right_tolerance)
             confidence = torch.where(valid, stages.confidence(winner.cost, winner.second), 0.0)
         with clock.stage("fill"):
             disparity = stages.fill(whole, valid)
