@@ -136,7 +136,7 @@ def test_three_corners_make_a_triangle(corner: tuple[int, int], how: str) -> Non
 
 @pytest.mark.parametrize("along", ["falling", "rising"])
 def test_the_shorter_diagonal(along: str) -> None:
-    """A ridge along one diagonal: the other one, across it, is as long, and the one on it is bent less."""
+    """Both are equally long until the last corner moves towards the first, or away from it."""
     z = np.array([[10.0, 10.3], [10.3, 10.0]])
     points = np.dstack((*np.meshgrid([0.0, 0.1], [0.0, 0.1]), z))
     points[1, 1] += [0.01, 0.01, 0] if along == "rising" else [-0.01, -0.01, 0]
