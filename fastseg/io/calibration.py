@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastseg.io.files import FileError, check_file
+from fastseg.io.files import FileError, first_bytes
 from fastseg.stereo.calibration import RectifiedCalibration
 
 # Files hold rounded decimals, so that equal numbers may differ by this much.
@@ -38,7 +38,7 @@ def load_calibration(path: str | os.PathLike[str]) -> RectifiedCalibration:
             are not rectified, not side by side, or the wrong way round.
     """
     path = Path(path)
-    check_file(path, CalibrationError)
+    first_bytes(path, CalibrationError)
     try:
         text = path.read_text(encoding="utf-8-sig")
         if text.lstrip().startswith("{"):

@@ -33,18 +33,24 @@ def saving(path: Path, error: type[FileError]) -> Iterator[Path]:
         raise error(f"{path}: cannot be written ({refused.strerror or refused})") from refused
 
 
-def check_file(path: Path, error: type[FileError]) -> None:
-    """A file that is there, is no folder, and holds something.
+def first_bytes(path: Path, error: type[FileError]) -> bytes:
+    """The head of a file, 512 bytes at most, which says what kind of file it is.
 
     Raises:
-        FileError: of the kind ``error``.
+        FileError: of the kind ``error``: missing, a folder, not to be opened, or empty.
     """
-    if path.is_dir():
-        raise error(f"{path}: this is a folder")
-    if not path.is_file():
-        raise error(f"{path}: there is no such file")
-    if path.stat().st_size == 0:
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except FileNotFoundError as missing:
+        raise error(f"{path}: there is no such file") from missing
+    except IsADirectoryError as folder:
+        raise error(f"{path}: this is a folder") from folder
+    except OSError as refused:
+        raise error(f"{path}: cannot be read ({refused.strerror or refused})") from refused
+    if not head:
         raise error(f"{path}: the file is empty")
+    return head
 
 
 def check_ending(path: Path, error: type[FileError], *endings: str) -> None:

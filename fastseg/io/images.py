@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +15,9 @@ try:
 except ImportError as error:
     raise ImportError('Images need Pillow: pip install "fastseg-kernels[stereo]"') from error
 
-from fastseg.io.files import FileError, check_file, saving
+from fastseg.io.files import FileError, first_bytes, saving
 
 _BITS_PER_SAMPLE = 258  # the TIFF tag
-# What Pillow's decoders raise on broken files, beside OSError.
-_DECODING = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 
 
 class ImageError(FileError):
@@ -40,18 +37,17 @@ def load_image(path: str | os.PathLike[str]) -> NDArray[np.generic]:
             reads those, is not installed: Pillow would cut them to 8.
     """
     path = Path(path)
-    check_file(path, ImageError)
+    head = first_bytes(path, ImageError)
     try:
         with Image.open(path) as image:
-            deep = _has_deep_colours(path, image)
+            deep = _deep_channels(head, image)
             image.load()
-            pixels = None if deep else _pixels(ImageOps.exif_transpose(image))
-            grey = image.mode in ("L", "LA", "I;16")
-    except _DECODING as error:
+            pixels = _pixels(ImageOps.exif_transpose(image))
+    except Exception as error:  # the decoders of Pillow raise all kinds on broken files
         reason = "" if isinstance(error, UnidentifiedImageError) else f" ({getattr(error, 'strerror', None) or error})"
         raise ImageError(f"{path}: not an image that can be read{reason}") from error
-    if pixels is None:
-        return _deep_pixels(path, grey)
+    if deep is not None:
+        return _deep_pixels(path, deep)
     if pixels.dtype == np.int32:  # Pillow's type for 16 bits in some formats, and for 32
         if pixels.min() < 0 or pixels.max() > 65535:
             raise ImageError(f"{path}: values from {pixels.min()} to {pixels.max()}, expected at most 16 bits")
@@ -109,22 +105,20 @@ def _pixels(image: Image.Image) -> NDArray[np.generic]:
     return np.array(image.convert("RGB"))
 
 
-def _has_deep_colours(path: Path, image: Image.Image) -> bool:
-    """More than 8 bits a channel and more than one channel: Pillow has no mode for that, and cuts them to 8."""
+def _deep_channels(head: bytes, image: Image.Image) -> int | None:
+    """How many channels without alpha, where there are several of more than 8 bits: Pillow cuts those to 8."""
     if image.format == "TIFF":
         bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
-        return isinstance(bits, tuple) and len(bits) > 1 and max(bits) > 8
-    with path.open("rb") as file:
-        head = file.read(512)
-    if image.format == "PNG":  # bytes of the header chunk: bits a channel, and 2, 4 or 6 for more than one channel
-        return head[24] == 16 and head[25] in (2, 4, 6)
+        return (1 if len(bits) == 2 else 3) if isinstance(bits, tuple) and len(bits) > 1 and max(bits) > 8 else None
+    if image.format == "PNG" and head[24] == 16:  # the header's bytes for bits a channel and for the kind of pixels
+        return {2: 3, 4: 1, 6: 3}.get(head[25])
     if image.format == "PPM":
         header = re.match(rb"P[36]\s+(?:#.*\s+)*\d+\s+(?:#.*\s+)*\d+\s+(?:#.*\s+)*(\d+)", head)
-        return header is not None and int(header[1]) > 255
-    return False
+        return 3 if header is not None and int(header[1]) > 255 else None
+    return None
 
 
-def _deep_pixels(path: Path, grey: bool) -> NDArray[np.generic]:
+def _deep_pixels(path: Path, channels: int) -> NDArray[np.generic]:
     if importlib.util.find_spec("cv2") is None:
         raise ImageError(
             f"{path}: more than 8 bits a colour, which Pillow cannot hold; OpenCV can: "
@@ -132,9 +126,9 @@ def _deep_pixels(path: Path, grey: bool) -> NDArray[np.generic]:
         )
     import cv2
 
-    kind = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
+    kind = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
     # As bytes: imread prints warnings of its own, and cannot open every name.
     pixels = cv2.imdecode(np.fromfile(path, np.uint8), kind | cv2.IMREAD_ANYDEPTH)
     if pixels is None or pixels.dtype == np.uint8:
         raise ImageError(f"{path}: more than 8 bits a colour, in a form that neither Pillow nor OpenCV reads")
-    return pixels if grey else np.ascontiguousarray(pixels[..., ::-1])
+    return pixels if channels == 1 else np.ascontiguousarray(pixels[..., ::-1])

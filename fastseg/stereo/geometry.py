@@ -92,8 +92,11 @@ def _slopes(name: str, centre: float | None, size: int, focal_length: float, lik
 def _divided(numerator: float, by: Tensor, multiplied_by: float = 1.0) -> Tensor:
     """numerator / by; NaN where ``by`` is not finite, not above 0, or so small that a multiple of the result overflows.
 
-    What is left out is replaced before the division too: its gradient is 0 then, and not NaN.
+    The derivative must not overflow either, for inf times a gradient of 0 is NaN. What is left out is replaced before
+    the division, for the same reason.
     """
     least = numerator * multiplied_by / torch.finfo(by.dtype).max
-    known = torch.isfinite(by) & (by > least)
-    return torch.where(known, numerator / torch.where(known, by, 1.0), torch.nan)
+    known = torch.isfinite(by) & (by > max(least, math.sqrt(least)))
+    # A number divided by a tensor would be its reciprocal times the number: rounded twice.
+    quotient = torch.div(torch.tensor(numerator, dtype=by.dtype), torch.where(known, by, 1.0))
+    return torch.where(known, quotient, torch.nan)

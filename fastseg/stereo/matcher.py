@@ -77,7 +77,7 @@ class StereoMatcher:
         """A matcher with a preset's options; ``options`` override them.
 
         ``"accurate"``: the defaults. ``"fast"``: the image alone, sub-pixel by the winner's own costs. ``"paper"``: as
-        multi-scale WLS stereo describes it: WLS levels, census of 7x9, WLS smoothing at last.
+        multi-scale WLS stereo describes it: WLS levels, sub-pixel by the winner's own costs, WLS smoothing at last.
         """
         return cls(max_disparity=max_disparity, **{**preset_options(name), **options})
 
@@ -154,9 +154,9 @@ class StereoMatcher:
             if refine.smooth:
                 disparity = stages.smooth(disparity)
             if refine.wls is not None:
-                disparity = stages.wls(
-                    disparity, confidence, luminance(left), lambda_=refine.wls.lambda_, alpha=refine.wls.alpha
-                )
+                weight = confidence.clamp(min=refine.wls.least_confidence)
+                parameters = {"lambda_": refine.wls.lambda_, "alpha": refine.wls.alpha}
+                disparity = stages.wls(disparity, weight, luminance(left).clamp(min=0), **parameters)
         return DisparityMap(disparity, valid, confidence, clock.seconds)
 
     def _winner(

@@ -48,10 +48,14 @@ class WLSLevels:
 
 @dataclass(frozen=True)
 class WLSRefinement:
-    """Smoothing of the disparity at last, ``smooth(confidence * d) / smooth(confidence)``, guided by the left image."""
+    """Smoothing of the disparity at last, ``smooth(confidence * d) / smooth(confidence)``, guided by the left image.
 
-    lambda_: float = 0.01
+    Filled pixels, of confidence 0, count with ``least_confidence``: they would be washed over by far ones otherwise.
+    """
+
+    lambda_: float = 1e-3
     alpha: float = 1.2
+    least_confidence: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,8 @@ class Refinement:
         subpixel_radius: windows of the costs that this parabola goes through, smaller than those of the winner, which
             are blind to slopes; None takes the winner's own costs, in half the time.
         smooth: whether the median of 3x3 pixels is taken at last.
-        wls: WLS smoothing at last, or None. It draws planes through noise, and rounds depth edges where colours are
-            alike.
+        wls: WLS smoothing at last, or None. It calms noise on surfaces, and rounds depth edges where colours are alike:
+            on Middlebury's pairs the average error falls a little and the share of wrong pixels rises a little.
     """
 
     left_right_tolerance: float = 1.0
@@ -97,7 +101,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "accurate": {},
     "paper": {
         "wls": WLSLevels(),
-        "cost": MatchingCost(census_window=(7, 9), census_weight=0.005),
         "refine": Refinement(subpixel_radius=None, smooth=False, wls=WLSRefinement()),
     },
 }

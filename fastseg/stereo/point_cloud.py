@@ -75,11 +75,9 @@ def checked(
 
 
 def _bytes(op: str, colors: Array, points: Tensor) -> Tensor:
-    if isinstance(colors, np.ndarray) and colors.dtype == np.uint16:
-        colors = colors.astype(np.int32)  # torch has next to no operations on uint16
-        paint = ((as_tensor(op, "colors", colors) * 255 + 32767) // 65535).to(torch.uint8)
-    else:
-        paint = as_tensor(op, "colors", colors).detach()
+    paint = as_tensor(op, "colors", colors).detach()
+    if paint.dtype == torch.uint16:
+        paint = ((paint.to(torch.int32) * 255 + 32767) // 65535).to(torch.uint8)
     if paint.is_floating_point():
         paint = (paint.nan_to_num(nan=0.0) * 255).round().clamp(0, 255).to(torch.uint8)
     if paint.dtype != torch.uint8:

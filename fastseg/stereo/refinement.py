@@ -94,7 +94,7 @@ def median_filter(image: ArrayT) -> ArrayT:
 
 
 def wls_refine(
-    disparity: ArrayT, confidence: Array, guide: Array, *, lambda_: float = 0.01, alpha: float = 1.2
+    disparity: ArrayT, confidence: Array, guide: Array, *, lambda_: float = 1e-3, alpha: float = 1.2
 ) -> ArrayT:
     """``smooth(confidence * d) / smooth(confidence)``, smooth being :func:`fastseg.ops.wls_filter`.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fastseg.io
-from fastseg.io.files import FileError, check_ending, check_file, saving, written_whole
+from fastseg.io.files import FileError, check_ending, first_bytes, saving, written_whole
 
 # A process in which the extras are not installed.
 WITHOUT_EXTRAS = """
@@ -87,10 +87,16 @@ def test_files_to_read(tmp_path: Path) -> None:
         (tmp_path, "this is a folder"),
         (tmp_path / "none", "there is no such file"),
         (tmp_path / "empty", "the file is empty"),
+        (tmp_path / ("long" * 100), "cannot be read (File name too long)"),
     ):
         with pytest.raises(FileError) as caught:
-            check_file(path, FileError)
+            first_bytes(path, FileError)
         assert str(caught.value) == f"{path}: {reason}"
+    (tmp_path / "full").write_bytes(b"abc")
+    assert first_bytes(tmp_path / "full", FileError) == b"abc"
+
+
+def test_endings() -> None:
     check_ending(Path("a.PLY"), FileError, ".ply")
     with pytest.raises(FileError, match=r"^a\.obj: expected a name that ends in \.ply or \.stl$"):
         check_ending(Path("a.obj"), FileError, ".ply", ".stl")

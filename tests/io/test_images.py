@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +129,20 @@ def test_alpha_of_16_bits_is_left_out(tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2")
     assert cv2.imwrite(str(tmp_path / "a.png"), np.dstack((DEEP_COLOURS[..., ::-1], DEEP)))
     np.testing.assert_array_equal(load_image(tmp_path / "a.png"), DEEP_COLOURS)
+
+
+def test_grey_of_16_bits_with_alpha(tmp_path: Path) -> None:
+    """A PNG by hand, for neither Pillow nor OpenCV writes them."""
+    pytest.importorskip("cv2")
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = b"".join(b"\0" + row.tobytes() for row in np.stack((DEEP, DEEP_COLOURS[..., 0]), -1).astype(">u2"))
+    header = struct.pack(">IIBBBBB", 7, 5, 16, 4, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png"), DEEP)
 
 
 def test_colours_of_16_bits_without_opencv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
