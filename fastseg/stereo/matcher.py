@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fastseg import ops
-from fastseg.ops.arrays import Array, as_kind_of
+from fastseg.ops.arrays import Array, as_kind_of, as_tensor
 from fastseg.ops.checks import check_not_negative
 from fastseg.ops.cross_scale_levels import MOST_LEVELS
 from fastseg.ops.guided_filter import check_guided_filter
@@ -101,15 +100,15 @@ class StereoMatcher:
         images = load_pair(left, right, None if self.device is None else torch.device(self.device))
         check_width(self, images[0].shape[-1])
         result = self._match(*images, on_progress)
-        found = {
-            name: as_kind_of(left, _at_home(left, values if len(left.shape) == 4 else values[0]))
-            for name, values in (
-                ("disparity", result.disparity),
-                ("valid", result.valid),
-                ("confidence", result.confidence),
-            )
-        }
-        return replace(result, **found)
+        home = as_tensor(_NAME, "left", left).device
+
+        def as_given(values: Tensor) -> Any:
+            one = values if len(left.shape) == 4 else values[0]
+            return as_kind_of(left, one if isinstance(left, Tensor) else one.to(home))
+
+        return DisparityMap(
+            as_given(result.disparity), as_given(result.valid), as_given(result.confidence), result.seconds
+        )
 
     def _match(self, left: Tensor, right: Tensor, on_progress: OnProgress | None) -> DisparityMap:
         refine, stages = self.refine, self.stages
@@ -222,8 +221,3 @@ def check_width(matcher: StereoMatcher, width: int) -> None:
             f"{_NAME}: disparities from {matcher.min_disparity} to below {matcher.max_disparity} reach beyond "
             f"images of width {width}; expected less than the width"
         )
-
-
-def _at_home(like: Array, result: Tensor) -> Tensor:
-    """NumPy arrays lie on the CPU, wherever they were computed; tensors stay."""
-    return result.cpu() if isinstance(like, np.ndarray) else result

@@ -125,9 +125,15 @@ class CostFilter:
         return int(4 * batch * height * width * volumes)
 
     def _costs(self, scales: Scales, level: int, view: str, first: int, last: int) -> Tensor:
-        return ops.matching_cost(
-            scales.left[level], scales.right[level], min_disparity=first, max_disparity=last, view=view, **self.cost
-        )
+        left, right = scales.left[level], scales.right[level]
+        # Halving rounds the largest disparity up, maybe beyond the width: all is outside there, as in the slice before.
+        width = left.shape[-1]
+        low = min(max(first, 1 - width), width - 1)
+        high = max(min(last, width), low + 1)
+        costs = ops.matching_cost(left, right, min_disparity=low, max_disparity=high, view=view, **self.cost)
+        if (low, high) == (first, last):
+            return costs
+        return costs[:, torch.arange(first - low, last - low, device=costs.device).clamp(0, high - 1 - low)]
 
     def _filtered(self, guide: Tensor, costs: Tensor) -> Tensor:
         return ops.guided_filter(guide, costs, radius=self.radius, eps=self.eps)

@@ -1,0 +1,295 @@
+"""The matcher: kinds of input, options, chunks, stages, and that it finds what is there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import fastseg
+from fastseg import ops
+from fastseg.stereo import (
+    PRESETS,
+    MatchingCost,
+    Refinement,
+    Stages,
+    StereoMatcher,
+    StereoPairError,
+    WLSLevels,
+    WLSRefinement,
+    fill_invalid,
+    rendered_pair,
+)
+from tests.support import picture
+
+RANGE = 48
+
+
+@pytest.fixture(scope="module")
+def scene() -> Any:
+    return rendered_pair(160, 208)
+
+
+def shifted(shift: int, height: int = 70, width: int = 96, channels: int = 3, first: int = 12) -> tuple[Tensor, Tensor]:
+    """A picture and the same one ``shift`` pixels further to the left, so that every disparity is ``shift``."""
+    wide = picture(channels, height, width + 2 * first)
+    return wide[..., first : first + width].contiguous(), wide[..., first + shift : first + shift + width].contiguous()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("shift", [0, 3, 7])
+def test_finds_one_shift(preset: str, shift: int) -> None:
+    found = StereoMatcher.preset(preset, max_disparity=10, check_input=False).match(*shifted(shift))
+    inside = found.disparity[:, 12:]
+    assert (inside - shift).abs().median() < 0.05
+    assert (inside - shift).abs().max() < 0.5
+    assert found.valid[:, 12:].float().mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("preset", "bad", "average"), [("fast", 0.045, 0.35), ("accurate", 0.04, 0.3), ("paper", 0.05, 0.4)]
+)
+def test_rendered_scene(scene: Any, preset: str, bad: float, average: float) -> None:
+    found = StereoMatcher.preset(preset, max_disparity=RANGE).match(scene.left, scene.right)
+    error = np.abs(found.disparity - scene.disparity)[~scene.occluded]
+    assert (error > 1).mean() < bad
+    assert error.mean() < average
+    # What both views agree on is better than the rest, and the surer the better.
+    assert (error[found.valid[~scene.occluded]] > 1).mean() < 0.8 * (error > 1).mean()
+    sure = found.confidence > np.median(found.confidence)
+    wrong = np.abs(found.disparity - scene.disparity) > 1
+    assert wrong[sure].mean() < 0.5 * wrong[~sure].mean()
+    assert found.confidence[~found.valid].max() == 0
+
+
+def test_negative_and_offset_ranges() -> None:
+    left, right = shifted(5)
+    for low, high in ((-4, 9), (3, 8), (5, 6)):
+        found = StereoMatcher(high, min_disparity=low, check_input=False).match(left, right)
+        assert (found.disparity[:, 12:] - 5).abs().median() < 0.05
+    backwards = StereoMatcher(4, min_disparity=-9).match(right, left)  # swapped on purpose: a range that says so
+    assert (backwards.disparity[:, :-12] + 5).abs().median() < 0.05
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_little_memory_changes_nothing_but_roundings(scene: Any, preset: str) -> None:
+    matcher = StereoMatcher.preset(preset, max_disparity=RANGE)
+    whole = matcher.match(scene.left, scene.right)
+    little = replace(matcher, memory_limit=12 * 4 * 160 * 208 * 6).match(scene.left, scene.right)
+    assert np.array_equal(whole.valid, little.valid)
+    np.testing.assert_allclose(little.disparity, whole.disparity, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(little.confidence, whole.confidence, rtol=0, atol=1e-5)
+
+
+def test_memory_stays_within_its_limit() -> None:
+    """The volume of this pair takes 245 MB; with 32 MB for volumes the process grows by far less."""
+    program = """
+        import resource, torch
+        from fastseg.stereo import StereoMatcher
+        def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        pair = torch.rand(2, 3, 600, 800)
+        matcher = StereoMatcher(128, memory_limit=32 << 20, check_input=False)
+        matcher.match(*pair[..., :64, :160])
+        before = peak()
+        matcher.match(*pair)
+        print(peak() - before)
+    """
+    grown = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    assert int(grown.stdout) < 160 << 20
+
+
+def test_batches_are_pairs_one_by_one() -> None:
+    pairs = [shifted(shift, channels=1) for shift in (2, 6)]
+    left, right = (torch.stack(images) for images in zip(*pairs, strict=True))
+    matcher = StereoMatcher(9)
+    both = matcher.match(left, right)
+    assert both.disparity.shape == (2, 70, 96)
+    for i, pair in enumerate(pairs):
+        one = matcher.match(*pair)
+        assert torch.equal(both.disparity[i], one.disparity) and torch.equal(both.valid[i], one.valid)
+
+
+def test_kinds_layouts_and_dtypes_mean_the_same() -> None:
+    bytes_ = [(255 * image).round().to(torch.uint8) for image in shifted(4)]
+    expected = StereoMatcher(8).match(*(image.float() / 255 for image in bytes_))
+    assert isinstance(expected.disparity, Tensor) and expected.disparity.dtype == torch.float32
+    assert expected.valid.dtype == torch.bool and expected.confidence.dtype == torch.float32
+    forms = {
+        "bytes": bytes_,
+        "numpy": [image.numpy() for image in bytes_],
+        "height, width, colours": [image.permute(1, 2, 0).numpy() for image in bytes_],
+        "16 bits": [(image.numpy().astype(np.uint16) * 257) for image in bytes_],
+        "float64": [image.double() / 255 for image in bytes_],
+        "batch, colours last": [image.permute(1, 2, 0)[None] for image in bytes_],
+        "every second row": [image.repeat_interleave(2, 1)[:, ::2] for image in bytes_],
+        "turned twice": [image.numpy()[:, ::-1].copy()[:, ::-1] for image in bytes_],
+    }
+    for name, pair in forms.items():
+        found = StereoMatcher(8).match(*pair)
+        assert isinstance(found.disparity, type(pair[0])), name
+        values = torch.as_tensor(found.disparity).reshape(expected.disparity.shape)
+        assert torch.equal(values, expected.disparity), name
+        assert torch.equal(torch.as_tensor(found.valid).reshape(values.shape), expected.valid), name
+
+
+@pytest.mark.parametrize("size", [(1, 9), (2, 17), (5, 3), (33, 31), (64, 100)])
+@pytest.mark.parametrize("levels", [1, 4])
+def test_any_size(size: tuple[int, int], levels: int) -> None:
+    left, right = picture(*size), picture(*size, seed=1)
+    found = StereoMatcher(min(3, size[1]), levels=levels, check_input=False).match(left, right)
+    assert found.disparity.shape == size
+    assert bool(torch.isfinite(found.disparity).all()) and bool(torch.isfinite(found.confidence).all())
+    assert float(found.disparity.min()) >= 0 and float(found.disparity.max()) <= 2.5
+
+
+@pytest.mark.parametrize("options", [{}, {"wls": WLSLevels()}, {"cost": MatchingCost("ad_census")}, {"levels": 1}])
+def test_backends_agree(options: dict[str, Any]) -> None:
+    pair = shifted(4, 40, 56)
+    found = StereoMatcher(8, **options).match(*pair)
+    with fastseg.backend("reference"):
+        plain = StereoMatcher(8, **options).match(*pair)
+    assert ((found.disparity - plain.disparity).abs() > 1e-3).float().mean() < 0.01
+
+
+def test_options_change_what_they_say(scene: Any) -> None:
+    base = StereoMatcher(RANGE, levels=2)
+
+    def run(**refine: Any) -> np.ndarray:
+        return replace(base, refine=Refinement(**refine)).match(scene.left, scene.right).disparity
+
+    whole = run(subpixel=False, smooth=False)
+    assert np.array_equal(whole, whole.round())
+    assert not np.array_equal(run(smooth=False), whole)
+    assert not np.array_equal(run(subpixel=False, smooth=False, median_radius=0), whole)
+    strict = replace(base, refine=Refinement(left_right_tolerance=0.0)).match(scene.left, scene.right)
+    assert strict.valid.sum() < base.match(scene.left, scene.right).valid.sum()
+
+
+def test_every_stage_can_be_replaced() -> None:
+    called: list[str] = []
+
+    def spy(name: str, function: Any) -> Any:
+        def run(*args: Any, **options: Any) -> Any:
+            called.append(name)
+            return function(*args, **options)
+
+        return run
+
+    plain = Stages()
+    names = ("check", "fill", "median", "offset", "confidence", "smooth", "wls")
+    spies = {name: spy(name, getattr(plain, name)) for name in names}
+
+    def costs(scales: Any, view: str, first: int, last: int) -> Tensor:
+        called.append("costs")
+        return ops.matching_cost(scales.left[0], scales.right[0], min_disparity=first, max_disparity=last, view=view)
+
+    matcher = StereoMatcher(
+        9, stages=Stages(costs=costs, **spies), refine=Refinement(wls=WLSRefinement()), check_input=False
+    )
+    found = matcher.match(*shifted(4))
+    assert set(called) == {*names, "costs"}
+    assert (found.disparity[:, 12:] - 4).abs().median() < 0.05
+    zero = Stages(fill=lambda disparity, valid: torch.where(valid, disparity, 0.0))
+    left = replace(matcher, stages=zero, refine=Refinement(median_radius=0, smooth=False)).match(*shifted(4))
+    assert left.disparity[~left.valid].abs().max() == 0
+    assert fill_invalid is plain.fill
+
+
+def test_progress_and_seconds() -> None:
+    seen: list[tuple[str, float]] = []
+    matcher = StereoMatcher(40, memory_limit=4 * 70 * 96 * 4 * 14)
+    found = matcher.match(*shifted(4), on_progress=lambda name, share: seen.append((name, share)))
+    shares = [share for _, share in seen]
+    assert shares == sorted(shares) and shares[-1] == 1.0 and len(shares) > 8
+    assert {name for name, _ in seen} == set(found.seconds)
+    assert all(seconds >= 0 for seconds in found.seconds.values())
+
+
+def test_same_bits_for_any_number_of_threads(scene: Any) -> None:
+    matcher = StereoMatcher(RANGE)
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append(matcher.match(scene.left, scene.right))
+    finally:
+        torch.set_num_threads(threads)
+    assert np.array_equal(found[0].disparity, found[1].disparity)
+    assert np.array_equal(found[0].confidence, found[1].confidence)
+
+
+def test_swapped_views_are_an_error(scene: Any) -> None:
+    matcher = StereoMatcher(RANGE)
+    with pytest.raises(StereoPairError, match="negative disparities dominate, left and right look swapped"):
+        matcher.match(scene.right, scene.left)
+    replace(matcher, check_input=False).match(scene.right, scene.left)
+
+
+@pytest.mark.parametrize("rows", [-7, 6])
+def test_unrectified_views_are_an_error(scene: Any, rows: int) -> None:
+    moved = np.roll(scene.right, rows, axis=-2)
+    where = "below" if rows > 0 else "above"
+    with pytest.raises(StereoPairError, match=f"rows {where} in the right image, .* the pair is not rectified"):
+        StereoMatcher(RANGE).match(scene.left, moved)
+
+
+def test_pictures_that_say_nothing_pass() -> None:
+    noise = torch.rand(2, 1, 120, 160, generator=torch.Generator().manual_seed(0))
+    for left, right in ((noise[0], noise[1]), (noise[0], noise[0]), (torch.zeros(1, 90, 90), torch.zeros(1, 90, 90))):
+        StereoMatcher(20).match(left, right)
+
+
+IMAGE = torch.zeros(3, 20, 30)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: StereoMatcher(0), ValueError, "max_disparity is 0, expected a whole number above min_disparity 0"),
+        (lambda: StereoMatcher(9, min_disparity=9), ValueError, "max_disparity is 9"),
+        (lambda: StereoMatcher(9, levels=0), ValueError, "levels is 0, expected a whole number from 1 to 16"),
+        (lambda: StereoMatcher(9, radius=-1), ValueError, "radius is -1"),
+        (lambda: StereoMatcher(9, eps=0.0), ValueError, "eps is 0.0"),
+        (lambda: StereoMatcher(9, cross_scale_lambda=-1.0), ValueError, "cross_scale_lambda is -1.0"),
+        (lambda: StereoMatcher(9, memory_limit=0), ValueError, "memory_limit is 0"),
+        (lambda: StereoMatcher.preset("best", max_disparity=9), ValueError, "preset is 'best', expected one of 'fast'"),
+        (lambda: MatchingCost("sad"), ValueError, "kind is 'sad'"),
+        (lambda: Refinement(median_radius=-1), ValueError, "median_radius is -1"),
+        (lambda: Refinement(subpixel_radius=-2), ValueError, "subpixel_radius is -2"),
+        (lambda: Refinement(left_right_tolerance=-1.0), ValueError, "left_right_tolerance is -1.0"),
+        (lambda: StereoMatcher(9).match(IMAGE, IMAGE[:, 1:]), ValueError, r"right has shape \(3, 19, 30\), expected"),
+        (lambda: StereoMatcher(9).match(IMAGE, IMAGE.double()), ValueError, "right is torch.float64"),
+        (lambda: StereoMatcher(31).match(IMAGE, IMAGE), ValueError, "beyond images of width 30"),
+        (lambda: StereoMatcher(9, min_disparity=-30).match(IMAGE, IMAGE), ValueError, "beyond images of width 30"),
+        (lambda: StereoMatcher(9).match(IMAGE.long(), IMAGE.long()), TypeError, "left is torch.int64, expected uint8"),
+        (
+            lambda: StereoMatcher(9).match(IMAGE + 200, IMAGE),
+            ValueError,
+            "left has values from 200 to 200, expected .*0, 1",
+        ),
+        (lambda: StereoMatcher(9).match(IMAGE, IMAGE / 0), ValueError, "right has 1800 values that are NaN"),
+        (lambda: StereoMatcher(9).match(torch.zeros(5, 20, 30), torch.zeros(5, 20, 30)), ValueError, "left has shape"),
+        (
+            lambda: StereoMatcher(9).match(torch.zeros(3, 0, 30), torch.zeros(3, 0, 30)),
+            ValueError,
+            "at least one pixel",
+        ),
+        (lambda: StereoMatcher(9).match([[0.0]], [[0.0]]), TypeError, "left is a list"),
+        (
+            lambda: StereoMatcher(9, memory_limit=100).match(IMAGE, IMAGE),
+            ValueError,
+            "memory_limit is 100 bytes, expected",
+        ),
+    ],
+)
+def test_errors_name_argument_value_and_expectation(call: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
