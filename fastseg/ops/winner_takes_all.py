@@ -12,7 +12,6 @@ from torch import Tensor
 from fastseg import reference
 from fastseg.backends import select
 from fastseg.ops.arrays import Array, as_kind_of, as_tensor
-from fastseg.ops.checks import check_device
 from fastseg.ops.guided_images import IMAGE_DTYPES
 from fastseg.ops.registry import register
 
@@ -145,7 +144,8 @@ def _check_pixels(name: str, t: Tensor, costs: Tensor) -> None:
     shape = (*costs.shape[:-3], *costs.shape[-2:])
     if t.shape != shape:
         raise ValueError(f"{_NAME}: {name} has shape {tuple(t.shape)}, expected {tuple(shape)}, the pixels of costs")
-    check_device(_NAME, name, t, costs)
+    if t.device != costs.device:
+        raise ValueError(f"{_NAME}: {name} is on {t.device}, expected costs's device {costs.device}")
 
 
 def _forward(costs: Tensor, previous: Sequence[Tensor], slices: int, near: Tensor | None, reach: int) -> Any:

@@ -15,14 +15,16 @@ def winner_takes_all(
 
     cost is NaN where one of the costs is.
     """
-    volume = costs.to(torch.promote_types(costs.dtype, torch.float32)).unbind(-3)
+    compute = torch.promote_types(costs.dtype, torch.float32)
     if previous:
         index, cost, before, after, second, last = previous
     else:
-        index = torch.full_like(volume[0], -1, dtype=torch.int32)
-        cost = before = after = second = last = torch.full_like(volume[0], torch.inf)
+        shape = (*costs.shape[:-3], *costs.shape[-2:])
+        index = costs.new_full(shape, -1, dtype=torch.int32)
+        cost = before = after = second = last = costs.new_full(shape, torch.inf, dtype=compute)
     nan = torch.isnan(cost)
-    for d, c in enumerate(volume, slices):
+    for d, slice in enumerate(costs.unbind(-3), slices):
+        c = slice.to(compute)
         follows = (index == d - 1) & (index >= 0)
         among = torch.ones_like(follows) if near is None else (d - near.long()).abs() <= reach
         wins = among & (c < cost)
