@@ -66,13 +66,14 @@ def winner_takes_all(
             f"{_NAME}: costs has {volume.shape[-3]} slices after {slices}, expected at most {_MOST} in all"
         )
     if select.runs_reference(_NAME, volume):
-        found = reference.winner_takes_all(volume, state, slices, window, reach)
+        resumed = (*state, slices) if state else None
+        *found, _ = reference.winner_takes_all(volume, previous=resumed, near=window, reach=reach)
     else:
         batched = volume.ndim == 4
         images = volume if batched else volume.unsqueeze(0)
         found = _op(images, state, slices, window, reach)
         if not batched:
-            found = tuple(t.view(volume.shape[-2:]) for t in found)
+            found = [t.view(volume.shape[-2:]) for t in found]
     if not torch.compiler.is_compiling():  # reading numbers would break the graph
         _check_found(found[1])
     index, cost, before, after, second, last = (as_kind_of(costs, t) for t in found)
