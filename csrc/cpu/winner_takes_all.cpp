@@ -37,9 +37,10 @@ class WinnerBlock {
   }
 
  private:
-  // `count` pixels from x on, through slices d to behind.
+  // `count` pixels from x on, through slices d to behind. Inlined, for a call takes as long as two slices.
   template <bool Whole>
-  void advance(int64_t n, int64_t x, int64_t count, int64_t d, int64_t behind, WinnerState<A, Near>& kept) const {
+  __attribute__((always_inline)) void advance(int64_t n, int64_t x, int64_t count, int64_t d, int64_t behind,
+                                              WinnerState<A, Near>& kept) const {
     if constexpr (Whole) count = L;
     const int64_t at = n * args_.pixels + x, stride = args_.costs.channel_stride;
     Candidates<A, Near> candidates{};
@@ -55,9 +56,16 @@ class WinnerBlock {
     const T* costs = static_cast<const T*>(args_.costs.data) + n * args_.costs.batch_stride + d * stride + x;
     // The same pixels in the next slices, or the next block in the first ones.
     const int64_t ahead = behind < args_.slices ? (behind - d) * stride : block_pixels - d * stride;
-    for (int64_t slice = args_.first + d; slice < args_.first + behind; ++slice, costs += stride) {
-      __builtin_prefetch(costs + ahead);
-      state.take(load_some(costs, count), Integer<A>(slice), candidates);
+    Integers<A> follows = state.follows(args_.first + d);
+    const auto take = [&](int64_t i) {
+      __builtin_prefetch(costs + i * stride + ahead);
+      state.take(load_some(costs + i * stride, count), Integer<A>(args_.first + d + i), candidates, follows);
+    };
+    if (Whole && behind - d == slices_at_a_time) {
+#pragma GCC unroll 8
+      for (int64_t i = 0; i < slices_at_a_time; ++i) take(i);
+    } else {
+      for (int64_t i = 0; i < behind - d; ++i) take(i);
     }
     if (behind < args_.slices)
       kept = state;
