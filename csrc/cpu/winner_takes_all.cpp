@@ -1,7 +1,7 @@
 // Winner takes all on CPUs: the volume is read once.
 //
-// Bytes: the volume, and 24 a pixel written, 24 more read where slices came before (float32; twice as many in float64):
-// of 64 slices a tenth. Operations: about 14 for each vector of costs, less time than the volume takes from memory.
+// Bytes: the volume, and 24 a pixel written (44 with float64), as many more read where slices came before: of 64 slices
+// a tenth. Operations: about 12 for each vector of costs, less time than the volume takes from memory.
 //
 // A block of pixels is taken through all slices. What is known of its pixels lies in the first cache, and is loaded to
 // registers for some slices at a time. A processor does not foresee such jumps: what comes next is asked for while the

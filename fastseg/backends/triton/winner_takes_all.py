@@ -1,6 +1,6 @@
 """Launches the Triton kernel of winner takes all.
 
-Bytes to move: the volume once, and 24 a pixel written (40 with float64 costs), as many more read where slices came
+Bytes to move: the volume once, and 24 a pixel written (44 with float64 costs), as many more read where slices came
 before, 4 more with near. A program takes some pixels through all slices in registers. No atomics: results are
 deterministic, and the same bits as on the CPU.
 """
