@@ -52,13 +52,14 @@ struct Candidates {
 
 template <class A, bool Near>
 struct WinnerState {
-  static constexpr A none = sizeof(A) == 8 ? A(__builtin_inf()) : A(__builtin_inff());
+  static constexpr A none = A(__builtin_inff());
+  static constexpr Integer<A> most = ~(Integer<A>(1) << (8 * sizeof(A) - 1));  // all bits but the sign
 
   // Before the first slice. No winner has an index below -1, so that slice 0 does not follow one.
   void clear() {
     index = Integers<A>{} - 2;
     cost = before = after = second = last = earlier = broadcast<Vec<A>>(none);
-    nan = Vec<A>{};
+    largest = Integers<A>{};
   }
 
   // After slices 0 to first - 1, of which `earlier` is found again: all but the last one.
@@ -72,38 +73,42 @@ struct WinnerState {
     last = load_some(static_cast<const A*>(from.last) + at, count);
     auto lower = before < second;
     if constexpr (Near) lower &= candidates.among(Integer<A>(first - 2));
-    earlier = index == Integer<A>(first - 1) ? (lower ? before : second) : cost;
-    nan = Vec<A>{};
+    earlier = follows(first) ? (lower ? before : second) : cost;
+    largest = Integers<A>{};
   }
 
-  // One more slice. The least cost so far but for the last slice, `earlier`, is second where this slice wins: when
-  // the last one had been least, it is its neighbour. NaN wins nothing, and is remembered.
-  void take(Vec<A> c, Integer<A> slice, const Candidates<A, Near>& candidates) {
-    const auto follows = index == slice - 1;
-    auto wins = c < cost, lower = (c < second) & ~follows;
+  // One more slice; where it `follows` the winner, to be told once and then kept here. The least cost so far but for
+  // the last slice, `earlier`, is second where this slice wins: when the last one had been least, it is its neighbour.
+  void take(Vec<A> c, Integer<A> slice, const Candidates<A, Near>& candidates, Integers<A>& follows) {
+    Integers<A> wins = c < cost, beside = follows;
     if constexpr (Near) {
-      const auto among = candidates.among(slice);
+      const Integers<A> among = candidates.among(slice);
       wins &= among;
-      lower &= among;
+      beside |= ~among;
     }
-    nan = c == c ? nan : c;
-    second = wins ? earlier : lower ? c : second;
+    const Vec<A> challenger = beside ? broadcast<Vec<A>>(none) : c;
+    const Vec<A> lower = challenger < second ? challenger : second;
+    second = wins ? earlier : lower;
     before = wins ? last : before;
     after = follows ? c : after;
     earlier = cost;
     cost = wins ? c : cost;
     index = wins ? Integers<A>{} + slice : index;
+    const Integers<A> size = (Integers<A>)c & most;
+    largest = size > largest ? size : largest;
     last = c;
+    follows = wins;
   }
+  Integers<A> follows(int64_t slice) const { return index == Integer<A>(slice - 1); }
 
   void finish(const WinnerPlanes& to, int64_t at, int64_t count, int64_t slices) const {
     const Integers<A> nobody = Integers<A>{} - 1;
+    const Vec<A> infinity = broadcast<Vec<A>>(none);
     store_integers<A>(to.index + at, index < nobody ? nobody : index, count);
-    store_some(static_cast<A*>(to.cost) + at, nan == nan ? cost : nan, count);
+    store_some(static_cast<A*>(to.cost) + at, largest > (Integers<A>)infinity ? infinity - infinity : cost, count);
     store_some(static_cast<A*>(to.before) + at, before, count);
     // What followed an earlier winner is still there.
-    store_some(static_cast<A*>(to.after) + at, index == Integer<A>(slices - 1) ? broadcast<Vec<A>>(none) : after,
-               count);
+    store_some(static_cast<A*>(to.after) + at, follows(slices) ? infinity : after, count);
     store_some(static_cast<A*>(to.second) + at, second, count);
     store_some(static_cast<A*>(to.last) + at, last, count);
   }
@@ -111,7 +116,8 @@ struct WinnerState {
   Integers<A> index;
   Vec<A> cost, before, after, second, last;
   Vec<A> earlier;  // least cost of the candidates, but for the last slice
-  Vec<A> nan;      // the last NaN among the costs
+  // Of the costs, without signs and as integers: NaN is above infinity. It wins nothing, and is found at the end.
+  Integers<A> largest;
 };
 
 }  // namespace fastseg::FASTSEG_ISA

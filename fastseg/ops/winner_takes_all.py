@@ -12,7 +12,6 @@ from torch import Tensor
 from fastseg import reference
 from fastseg.backends import select
 from fastseg.ops.arrays import Array, as_kind_of, as_tensor
-from fastseg.ops.checks import check_device
 from fastseg.ops.guided_images import IMAGE_DTYPES
 from fastseg.ops.registry import register
 
@@ -67,13 +66,14 @@ def winner_takes_all(
             f"{_NAME}: costs has {volume.shape[-3]} slices after {slices}, expected at most {_MOST} in all"
         )
     if select.runs_reference(_NAME, volume):
-        found = reference.winner_takes_all(volume, state, slices, window, reach)
+        resumed = (*state, slices) if state else None
+        *found, _ = reference.winner_takes_all(volume, previous=resumed, near=window, reach=reach)
     else:
         batched = volume.ndim == 4
         images = volume if batched else volume.unsqueeze(0)
         found = _op(images, state, slices, window, reach)
         if not batched:
-            found = tuple(t.view(volume.shape[-2:]) for t in found)
+            found = [t.view(volume.shape[-2:]) for t in found]
     if not torch.compiler.is_compiling():  # reading numbers would break the graph
         _check_found(found[1])
     index, cost, before, after, second, last = (as_kind_of(costs, t) for t in found)
@@ -145,7 +145,8 @@ def _check_pixels(name: str, t: Tensor, costs: Tensor) -> None:
     shape = (*costs.shape[:-3], *costs.shape[-2:])
     if t.shape != shape:
         raise ValueError(f"{_NAME}: {name} has shape {tuple(t.shape)}, expected {tuple(shape)}, the pixels of costs")
-    check_device(_NAME, name, t, costs)
+    if t.device != costs.device:
+        raise ValueError(f"{_NAME}: {name} is on {t.device}, expected costs's device {costs.device}")
 
 
 def _forward(costs: Tensor, previous: Sequence[Tensor], slices: int, near: Tensor | None, reach: int) -> Any:

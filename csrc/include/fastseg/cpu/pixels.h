@@ -17,10 +17,17 @@ inline void with_pixel(Pixel type, const Body& body) {
 typedef uint8_t ByteVec __attribute__((vector_size(vector_bytes / 4)));
 
 inline float load_one(const uint8_t* p) { return float(*p); }
+// Compilers widen bytes one by one.
 inline Vec<float> load(const uint8_t* p) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)));
+#elif defined(__AVX2__)
+  return (Vec<float>)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+#else
   ByteVec bytes;
   std::memcpy(&bytes, p, sizeof bytes);
   return __builtin_convertvector(__builtin_convertvector(bytes, WordVec), Vec<float>);
+#endif
 }
 
 // For values that bytes have.
