@@ -120,13 +120,14 @@ class Median {
           window.template find_exponents<1>(guide_, scale, spatial_);
         else if (!weighed)
           window.template find_exponents<3>(guide_, scale, spatial_);
+        window.take_values(values_, c);
         if (given_ == 0 && !weighed)
           window.find_weights();
         else if (given_ > 1 || !weighed)
           window.find_weights(weights_, given_ > 1 ? c : 0);
         weighed = true;
         if (!window.weighs()) continue;  // the pixel stays as it is
-        guess[c] = window.median(values_, c, guess[c]);
+        guess[c] = window.median(guess[c]);
         store_one(line<T>(args_.dst, n, first + c, y) + x, from_ordered<A>(guess[c]));
       }
     }
