@@ -50,7 +50,6 @@ class Median {
   int64_t tasks(int64_t phase) const { return phase % 3 == 2 ? args_.height * pieces() : args_.height; }
 
   void run(int64_t phase, int64_t task, int thread) const {
-    const SubnormalsAreZero mode;
     const int64_t n = phase / 3 / groups(), first = phase / 3 % groups() * together;
     const int64_t count = first + together < args_.channels ? together : args_.channels - first;
     if (phase % 3 == 0)
@@ -108,6 +107,7 @@ class Median {
 
   void filter(int64_t n, int64_t first, int64_t count, int64_t y, int64_t begin, Window<A> window) const {
     if (!filtered_[y]) return;
+    const SubnormalsAreZero mode;  // of weights; values are integers here, and keep theirs
     const A scale = A(1 / (args_.sigma_color * args_.sigma_color));
     Ordered<A> guess[together];
     for (int64_t c = 0; c < count; ++c) guess[c] = values_.row(c, y)[begin];

@@ -112,7 +112,8 @@ class Window {
     const Vec<A> nearest = broadcast<Vec<A>>(smallest_lane(least));
     Vec<A> total = {};
     for (int64_t i = 0; i < count_; i += lanes<A>) {
-      const Vec<A> weight = exp(nearest - load(exponents_ + i)) * load(given_ + i);
+      // Pixels that are nearer do not count, and infinity times 0 is no number.
+      const Vec<A> weight = exp(smaller(nearest - load(exponents_ + i), none)) * load(given_ + i);
       total += weight;
       store(weights_ + i, weight);
     }

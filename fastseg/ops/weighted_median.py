@@ -103,7 +103,7 @@ def weighted_median(
 
 def _over_batches(t: Tensor, src: Tensor, images: Tensor) -> Tensor:
     """(1 or B, 1 or C, H, W) beside the images that :func:`in_batches` makes of src."""
-    if src.ndim == 4 and images.shape == src.shape or t.shape[:-2].numel() == 1:
+    if (src.ndim == 4 and images.shape == src.shape) or t.shape[:-2].numel() == 1:
         return t.reshape((1,) * (4 - min(t.ndim, 4)) + tuple(t.shape[-4:]))
     return t.expand(src.shape).reshape(images.shape)
 
@@ -128,7 +128,9 @@ def _check_parameters(radius: int, sigma_color: float, sigma_space: float) -> No
         raise ValueError(f"{_NAME}: radius is {radius}, expected a whole number of pixels from 0 to {_LARGEST_RADIUS}")
     for name, sigma in (("sigma_color", sigma_color), ("sigma_space", sigma_space)):
         if not _SIGMAS[0] <= sigma <= _SIGMAS[1]:
-            raise ValueError(f"{_NAME}: {name} is {sigma}, expected a number > 0, from {_SIGMAS[0]:g} to {_SIGMAS[1]:g}")
+            raise ValueError(
+                f"{_NAME}: {name} is {sigma}, expected a number > 0, from {_SIGMAS[0]:g} to {_SIGMAS[1]:g}"
+            )
 
 
 def _check_weights(weights: Tensor | None) -> None:
