@@ -31,7 +31,7 @@ def test_everything_here_in_the_interpreter() -> None:
 @pytest.fixture(params=("one block", "several blocks"))
 def blocks(request, monkeypatch):
     if request.param == "several blocks":
-        monkeypatch.setattr(median, "LARGEST_BLOCK", 16)
+        monkeypatch.setattr(median, "BLOCK_BYTES", 64)
 
 
 @pytest.fixture(autouse=True)
@@ -104,9 +104,9 @@ def test_batches_masks_and_weights():
 
 
 @runs_kernels
-@pytest.mark.parametrize("block", (128, 4096))
-def test_wide_windows(block, monkeypatch):
-    monkeypatch.setattr(median, "LARGEST_BLOCK", block)
+@pytest.mark.parametrize("block_bytes", (512, 16384))
+def test_wide_windows(block_bytes, monkeypatch):
+    monkeypatch.setattr(median, "BLOCK_BYTES", block_bytes)
     mask = torch.zeros(25, 26, dtype=torch.bool)
     mask[::8, ::5] = True
     check(picture(25, 26), picture(3, 25, 26, seed=1), radius=9, mask=mask)

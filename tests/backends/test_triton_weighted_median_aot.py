@@ -45,7 +45,8 @@ def launch_of(
 @pytest.mark.usefixtures("ptxas_report")
 def test_compiles_without_spills(shape, guide_channels, listed, dtype, radius, capability, monkeypatch, capfd):
     launch = launch_of(shape, guide_channels, dtype, radius, listed, monkeypatch)
-    assert (launch.constants["BLOCK"] >= (2 * radius + 1) ** 2) == (radius <= 31)
+    in_registers = 22 if dtype == torch.float64 else 31
+    assert (launch.constants["BLOCK"] >= (2 * radius + 1) ** 2) == (radius <= in_registers)
     assert compile_launch(launch, capability, capfd).spilled_bytes == 0
 
 

@@ -2,7 +2,7 @@
 
 To move: src, guide and mask once, and dst twice, for it begins as a copy of src; windows come from the caches. What
 takes the time is to weigh (2 radius + 1)^2 pixels, 30 operations each, and to go over them some ten times. Up to radius
-31 a window stays in registers; larger ones are weighed again in each pass.
+31 (22 in float64) a window stays in registers; larger ones are weighed again in each pass.
 
 A mask is read by the host, which waits for it: a program for every other pixel would cost more.
 """
@@ -17,8 +17,8 @@ from fastseg.backends.images import dense_rows
 from fastseg.backends.triton.tensors import compute_dtype, launch
 from fastseg.backends.triton.weighted_median_kernels import filter_pixels
 
-LARGEST_BLOCK = 4096  # pixels of a window that are in registers at a time
-LANE_PIXELS = 16  # of each thread
+BLOCK_BYTES = 16 * 1024  # of a window's values, which are in registers at a time
+THREAD_BYTES = 64
 
 
 def weighted_median(
@@ -57,9 +57,9 @@ def filter_listed(
         weights = dense_rows(weights.expand(src.shape))
     _, channels, height, width = src.shape
     reach = min(radius, max(height, width) - 1)
-    block = min(triton.next_power_of_2((2 * reach + 1) ** 2), LARGEST_BLOCK)
-    elements = LANE_PIXELS * 4 // compute_dtype(src.dtype).itemsize
-    warps = max(min(block // (32 * elements), 16), 1)
+    itemsize = compute_dtype(src.dtype).itemsize
+    block = min(triton.next_power_of_2((2 * reach + 1) ** 2), BLOCK_BYTES // itemsize)
+    warps = max(block * itemsize // (32 * THREAD_BYTES), 1)
     strides = (0, 0) if weights is None else weights.stride()[:2]
     with torch.cuda.device_of(src):
         launch(

@@ -61,9 +61,8 @@ def _window(
         distance += step * step
     exponent = distance * scale_color + (dy * dy + dx * dx).to(ACC) * scale_space
     exponent = tl.where(inside, tl.minimum(exponent, LARGEST_EXPONENT), LARGEST_EXPONENT)
-    if weights is None:
-        given = inside.to(ACC)
-    else:
+    given = inside.to(ACC)
+    if weights is not None:
         given = tl.load(weights + there, inside, 0.0)
     value = tl.where(inside, _ordered(tl.load(src + there, inside, 0.0).to(ACC)), own)
     return value, exponent, given
