@@ -78,7 +78,7 @@ class Median {
     bool any = args_.mask.data == nullptr;
     for (int64_t c = first; c < first + count; ++c) {
       std::memcpy(line<T>(args_.dst, n, c, y), line<T>(args_.src, n, c, y), size_t(args_.width) * sizeof(T));
-      any = any || std::memchr(line<uint8_t>(args_.mask, n, c, y), 1, size_t(args_.width));
+      for (int64_t x = 0; args_.mask.data && x < args_.width; ++x) any |= wanted(n, c, y, x);
     }
     filtered_[y] = any;
   }

@@ -365,7 +365,7 @@ def message_cases():
         (ValueError, {"mask": torch.ones(4, 6).bool()}, r"mask has shape \(4, 6\), expected \(4, 5\) or"),
         (ValueError, {"mask": torch.ones(2, 4, 5).bool()}, r"mask has shape \(2, 4, 5\), expected \(4, 5\) or"),
         (ValueError, {"mask": torch.ones(5).bool()}, r"mask has shape \(5,\), expected \(4, 5\) or"),
-        (ValueError, {"mask": torch.ones(4, 5, device="meta").bool()}, "mask is on meta, expected x's device cpu"),
+        (ValueError, {"mask": torch.ones(4, 5, device="meta").bool()}, "mask is on meta, expected src's device cpu"),
         (TypeError, {"weights": image.long()}, "weights is torch.int64, expected a dtype of src's or bool"),
         (ValueError, {"weights": torch.rand(4, 1)}, r"weights has shape \(4, 1\), expected \(4, 5\) or"),
         (ValueError, {"weights": image - 2}, "weights has values from -.* expected numbers from 0 to 1e.30"),
