@@ -37,7 +37,7 @@ echo "== tests"
 "$python" -m pytest -q tests/backends/test_triton_norm.py tests/backends/test_triton_depthwise.py \
   tests/backends/test_triton_wls.py tests/backends/test_triton_fast_global_smoother.py \
   tests/backends/test_triton_guided_filter.py tests/backends/test_triton_cross_scale.py \
-  tests/backends/test_triton_matching_cost.py
+  tests/backends/test_triton_matching_cost.py tests/backends/test_triton_weighted_median.py
 
 echo "== compute-sanitizer"
 # One size for each variant: rows in registers, in shared memory, in a cluster's shared memory, streamed; and odd sizes,

@@ -50,7 +50,6 @@ class Median {
   int64_t tasks(int64_t phase) const { return phase % 3 == 2 ? args_.height * pieces() : args_.height; }
 
   void run(int64_t phase, int64_t task, int thread) const {
-    const SubnormalsAreZero mode;
     const int64_t n = phase / 3 / groups(), first = phase / 3 % groups() * together;
     const int64_t count = first + together < args_.channels ? together : args_.channels - first;
     if (phase % 3 == 0)
@@ -79,7 +78,7 @@ class Median {
     bool any = args_.mask.data == nullptr;
     for (int64_t c = first; c < first + count; ++c) {
       std::memcpy(line<T>(args_.dst, n, c, y), line<T>(args_.src, n, c, y), size_t(args_.width) * sizeof(T));
-      any = any || std::memchr(line<uint8_t>(args_.mask, n, c, y), 1, size_t(args_.width));
+      for (int64_t x = 0; args_.mask.data && x < args_.width; ++x) any |= wanted(n, c, y, x);
     }
     filtered_[y] = any;
   }
@@ -108,6 +107,7 @@ class Median {
 
   void filter(int64_t n, int64_t first, int64_t count, int64_t y, int64_t begin, Window<A> window) const {
     if (!filtered_[y]) return;
+    const SubnormalsAreZero mode;  // of weights; values are integers here, and keep theirs
     const A scale = A(1 / (args_.sigma_color * args_.sigma_color));
     Ordered<A> guess[together];
     for (int64_t c = 0; c < count; ++c) guess[c] = values_.row(c, y)[begin];
@@ -120,13 +120,14 @@ class Median {
           window.template find_exponents<1>(guide_, scale, spatial_);
         else if (!weighed)
           window.template find_exponents<3>(guide_, scale, spatial_);
+        window.take_values(values_, c);
         if (given_ == 0 && !weighed)
           window.find_weights();
         else if (given_ > 1 || !weighed)
           window.find_weights(weights_, given_ > 1 ? c : 0);
         weighed = true;
         if (!window.weighs()) continue;  // the pixel stays as it is
-        guess[c] = window.median(values_, c, guess[c]);
+        guess[c] = window.median(guess[c]);
         store_one(line<T>(args_.dst, n, first + c, y) + x, from_ordered<A>(guess[c]));
       }
     }

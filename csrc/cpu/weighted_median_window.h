@@ -78,7 +78,15 @@ class Window {
         store(to + i, smaller(distance * scale + load(near + i), most));
       }
     }
-    for (int64_t i = pixels_; i < count_; ++i) exponents_[i] = largest;
+    for (int64_t i = pixels_; i < count_; i += lanes<A>) store(exponents_ + i, most);
+  }
+
+  // The values to choose from. Taken between two steps that compute, for what was stored a moment ago in pieces cannot
+  // be loaded whole before it has left the processor's queue of stores.
+  void take_values(const Planes<Ordered<A>>& values, int64_t image) {
+    copy_rows(values, image, values_);
+    const OrderedVec<A> any = broadcast<OrderedVec<A>>(*values_);
+    for (int64_t i = pixels_; i < count_; i += lanes<A>) store_ordered<A>(values_ + i, any);
   }
 
   // Weights of the exponents alone: the pixel itself weighs 1.
@@ -89,41 +97,40 @@ class Window {
       total += weight;
       store(weights_ + i, weight);
     }
-    half_ = add_lanes(total) / 2;
+    total_ = add_lanes(total);
   }
 
   // Weights times those given for the pixels. Only their ratios matter: the least exponent of a pixel that counts is
   // taken off all of them, so that the weights of pixels that all differ from this one do not vanish together.
   void find_weights(const Planes<A>& given, int64_t image) {
     copy_rows(given, image, given_);
-    for (int64_t i = pixels_; i < count_; ++i) given_[i] = 0;
     const Vec<A> none = {}, most = broadcast<Vec<A>>(largest);
+    for (int64_t i = pixels_; i < count_; i += lanes<A>) store(given_ + i, none);
     Vec<A> least = most;
     for (int64_t i = 0; i < count_; i += lanes<A>)
       least = smaller(least, load(given_ + i) > none ? load(exponents_ + i) : most);
     const Vec<A> nearest = broadcast<Vec<A>>(smallest_lane(least));
     Vec<A> total = {};
     for (int64_t i = 0; i < count_; i += lanes<A>) {
-      const Vec<A> weight = exp(nearest - load(exponents_ + i)) * load(given_ + i);
+      // Pixels that are nearer do not count, and infinity times 0 is no number.
+      const Vec<A> weight = exp(smaller(nearest - load(exponents_ + i), none)) * load(given_ + i);
       total += weight;
       store(weights_ + i, weight);
     }
-    half_ = add_lanes(total) / 2;
+    total_ = add_lanes(total);
   }
 
   // Whether there is a weight to choose by.
-  bool weighs() const { return half_ > 0; }
+  bool weighs() const { return total_ > 0; }
 
-  Ordered<A> median(const Planes<Ordered<A>>& values, int64_t image, Ordered<A> guess) {
-    copy_rows(values, image, values_);
-    for (int64_t i = pixels_; i < count_; ++i) values_[i] = values_[0];
+  Ordered<A> median(Ordered<A> guess) const {
     OrderedVec<A> least = load_ordered<A>(values_), most = least;
     for (int64_t i = lanes<A>; i < count_; i += lanes<A>) {
       const OrderedVec<A> value = load_ordered<A>(values_ + i);
       least = smaller(least, value);
       most = larger(most, value);
     }
-    return select_median<A>({values_, weights_, count_}, half_, smallest_lane(least), largest_lane(most), guess);
+    return select_median<A>({values_, weights_, count_}, total_, smallest_lane(least), largest_lane(most), guess);
   }
 
  private:
@@ -144,7 +151,7 @@ class Window {
 
   int64_t radius_, y_ = 0, x_ = 0, left_ = 0, top_ = 0, columns_ = 0, rows_ = 0;
   int64_t pixels_ = 0, count_ = 0;  // of the window, and with what pads it
-  A half_ = 0;
+  A total_ = 0;
   A *exponents_, *weights_, *given_;
   Ordered<A>* values_;
 };

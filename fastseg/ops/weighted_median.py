@@ -8,7 +8,6 @@ from torch import Tensor
 from fastseg import reference
 from fastseg.backends import select
 from fastseg.ops.arrays import Array, ArrayT, as_kind_of, as_tensor, check_numbers
-from fastseg.ops.checks import check_device
 from fastseg.ops.guided_images import IMAGE_DTYPES, check_guided_images, in_batches
 from fastseg.ops.registry import register
 
@@ -120,7 +119,8 @@ def _check_over(name: str, t: Tensor | None, src: Tensor, dtypes: tuple[torch.dt
             f"{_NAME}: {name} has shape {tuple(t.shape)}, expected {tuple(src.shape[-2:])} or a shape of such images "
             f"that broadcasts to src's {tuple(src.shape)}"
         )
-    check_device(_NAME, name, t, src)
+    if t.device != src.device:
+        raise ValueError(f"{_NAME}: {name} is on {t.device}, expected src's device {src.device}")
 
 
 def _check_parameters(radius: int, sigma_color: float, sigma_space: float) -> None:

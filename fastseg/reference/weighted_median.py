@@ -24,7 +24,7 @@ def weighted_median(
     compute = torch.promote_types(src.dtype, torch.float32)
     height, width = src.shape[-2:]
     values = src.reshape(-1, height, width)
-    guides = guide.to(compute).reshape(guide.shape[0] if guide.ndim == 4 else 1, -1, height, width)
+    guides = guide.to(compute).reshape((1,) * (4 - guide.ndim) + tuple(guide.shape))
     channels = max(len(values) // max(len(guides), 1), 1)  # of each guide
     given = None if weights is None else weights.to(compute).expand(src.shape).reshape(values.shape)
     wanted = src.new_ones(src.shape, dtype=torch.bool) if mask is None else mask.expand(src.shape)
@@ -36,14 +36,14 @@ def weighted_median(
         n, y, x = pixels.T.unsqueeze(-1)
         rows, columns = y + dy, x + dx
         inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-        window = n, rows.clamp(0, height - 1), columns.clamp(0, width - 1)
-        steps = guides[n // channels, :, *window[1:]] - guides[n // channels, :, y, x]
+        rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+        steps = guides[n // channels, :, rows, columns] - guides[n // channels, :, y, x]
         exponent = steps.square().sum(-1) / sigma_color**2 + near
-        weight = inside.to(compute) if given is None else inside * given[window]
+        weight = inside.to(compute) if given is None else inside * given[n, rows, columns]
         # Only ratios matter, and so nothing vanishes where all pixels that count are far off.
         nearest = exponent.masked_fill(weight == 0, torch.inf).amin(1, keepdim=True)
         weight = torch.where(weight > 0, weight * torch.exp(nearest - exponent), 0)
-        ordered, order = values[window].sort(1)
+        ordered, order = values[n, rows, columns].sort(1)
         up_to = weight.gather(1, order).cumsum(1)
         total = up_to[:, -1:]
         middle = (up_to >= total / 2).int().argmax(1, keepdim=True)
