@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 
-from fastseg.backends.select import BackendError
-from fastseg.cli.errors import CommandError, require
-from fastseg.io import FileError
+from fastseg.cli.errors import CommandError, require, sentences
 
 if TYPE_CHECKING:
     from fastseg.stereo import RectifiedCalibration
@@ -33,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    with sentences():
+    with sentences("give a smaller --memory-limit"):
         stereo_run.run(
             stereo_run.Job(
                 left=options.left,
@@ -56,19 +52,6 @@ def run(options: argparse.Namespace) -> int:
             )
         )
     return 0
-
-
-@contextmanager
-def sentences() -> Iterator[None]:
-    """What files, kernels and systems refuse becomes a CommandError."""
-    try:
-        yield
-    except (FileError, BackendError) as error:
-        raise CommandError(str(error)) from error
-    except torch.OutOfMemoryError as error:
-        raise CommandError("the GPU has too little memory: give a smaller --memory-limit") from error
-    except OSError as error:
-        raise CommandError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
 
 
 def _check(options: argparse.Namespace) -> None:

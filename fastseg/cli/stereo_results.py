@@ -61,15 +61,16 @@ def summary(outcome: Outcome) -> str:
     """Times of the stages, what was found, and the files."""
     total = sum(outcome.seconds.values())
     lines = ["", f"{'stage':<22}{'seconds':>9}{'share':>8}"]
-    lines += [f"{name:<22}{seconds:>9.2f}{seconds / total:>8.0%}" for name, seconds in outcome.seconds.items()]
-    lines += [f"{'total':<22}{total:>9.2f}", ""]
+    lines += [f"{name:<22}{seconds:>9.3f}{seconds / total:>8.0%}" for name, seconds in outcome.seconds.items()]
+    lines += [f"{'total':<22}{total:>9.3f}", ""]
     lines.append(f"{'valid':<13}{outcome.found.valid.mean():.1%} of {outcome.found.valid.size:,} pixels")
     space = outcome.space
     if space is not None:
         span = _span(space.depth)
         known = "unknown"
         if span is not None:
-            known = f"{_figure(span[0])} to {_figure(span[1])} in the unit of the baseline; depth.png: times {space.scale:g}"
+            unit = f"in the unit of the baseline; depth.png: times {space.scale:g}"
+            known = f"{_figure(span[0])} to {_figure(span[1])} {unit}"
         lines.append(f"{'depth':<13}{known}")
         for name, asked, there in (("cloud", outcome.job.cloud, space.cloud), ("mesh", outcome.job.mesh, space.mesh)):
             if asked:
