@@ -12,7 +12,8 @@ from fastseg.cli import picture_stereo, stereo_run
 from fastseg.io import load_calibration, save_image, save_pfm, written_together, written_whole
 from fastseg.stereo import RectifiedCalibration, RenderedPair, StereoScores, evaluate_disparity, rendered_pair
 
-_HEIGHT, _WIDTH = 480, 640
+#: Height and width of the pair.
+SIZE = 480, 640
 _PRESET = "accurate"
 
 
@@ -23,7 +24,7 @@ def run(options: argparse.Namespace) -> None:
         CommandError, FileError, OSError: a folder that cannot be written to.
     """
     folder = options.output / "stereo"
-    pair = rendered_pair(_HEIGHT, _WIDTH, seed=options.seed)
+    pair = rendered_pair(*SIZE, seed=options.seed)
     _write_pair(folder, pair)
     # From its files, as any other pair.
     job = stereo_run.Job(
@@ -51,10 +52,10 @@ def _write_pair(folder: Path, pair: RenderedPair) -> None:
         save_image(staged / "right.png", np.moveaxis(pair.right, 0, -1))
         save_pfm(staged / "truth.pfm", pair.disparity)
         save_image(staged / "nonocc.png", ~pair.occluded)
-        (staged / "calib.txt").write_text(_middlebury(pair.calibration), encoding="utf-8")
+        (staged / "calib.txt").write_text(calib_txt(pair.calibration), encoding="utf-8")
 
 
-def _middlebury(known: RectifiedCalibration) -> str:
+def calib_txt(known: RectifiedCalibration) -> str:
     """As calib.txt of Middlebury, whose baselines are in millimetres."""
     f, cx, cy = known.focal_length, known.cx or 0.0, known.cy or 0.0
     return (

@@ -51,7 +51,7 @@ def draw(path: Path, pair: RenderedPair, outcome: Outcome, scores: StereoScores)
         height, width = truth.shape
         title = f"a rendered pair of {width} x {height}, {outcome.job.max_disparity} disparities"
         figure.text(0.02, 0.957, title, fontsize=15, fontweight="bold", va="center")
-        subtitle = f"preset {outcome.job.preset}, {found.valid.mean():.1%} valid, the rest filled  |  "
+        subtitle = f"preset {outcome.job.preset}, {100 * found.valid.mean():.1f} % valid, the rest filled  |  "
         figure.text(0.02, 0.921, subtitle + machine(outcome.job.device), color=MUTED, va="center")
         with written_whole(path) as temporary:
             figure.savefig(temporary, dpi=120, facecolor=BACKGROUND)
@@ -139,7 +139,9 @@ def _numbers(panel: Axes, outcome: Outcome, scores: StereoScores) -> None:
     columns = (0.07, 0.62, 0.93)
     rows = [("error", *scores.regions)]
     for threshold in scores["all"].bad:
-        rows.append((f"over {threshold:g} px", *(f"{region.bad[threshold]:.1%}" for region in scores.regions.values())))
+        rows.append(
+            (f"over {threshold:g} px", *(f"{100 * region.bad[threshold]:.1f} %" for region in scores.regions.values()))
+        )
     rows.append(("average", *(f"{region.average:.2f} px" for region in scores.regions.values())))
     for number, row in enumerate(rows):
         for place, text in zip(columns, row, strict=True):

@@ -61,9 +61,9 @@ def summary(outcome: Outcome) -> str:
     """Times of the stages, what was found, and the files."""
     total = sum(outcome.seconds.values())
     lines = ["", f"{'stage':<22}{'seconds':>9}{'share':>8}"]
-    lines += [f"{name:<22}{seconds:>9.3f}{seconds / total:>8.0%}" for name, seconds in outcome.seconds.items()]
+    lines += [f"{name:<22}{seconds:>9.3f}{100 * seconds / total:>6.0f} %" for name, seconds in outcome.seconds.items()]
     lines += [f"{'total':<22}{total:>9.3f}", ""]
-    lines.append(f"{'valid':<13}{outcome.found.valid.mean():.1%} of {outcome.found.valid.size:,} pixels")
+    lines.append(f"{'valid':<13}{100 * outcome.found.valid.mean():.1f} % of {outcome.found.valid.size:,} pixels")
     space = outcome.space
     if space is not None:
         span = _span(space.depth)
@@ -75,7 +75,8 @@ def summary(outcome: Outcome) -> str:
         for name, asked, there in (("cloud", outcome.job.cloud, space.cloud), ("mesh", outcome.job.mesh, space.mesh)):
             if asked:
                 lines.append(f"{name:<13}{'none: no pixels to make it of' if there is None else _count(there)}")
-    return "\n".join([*lines, "", "written  " + "\n         ".join(map(str, outcome.files))])
+    written = f"written to {outcome.job.output}: {', '.join(path.name for path in outcome.files)}"
+    return "\n".join([*lines, "", written])
 
 
 def write_json(path: Path, outcome: Outcome) -> None:
