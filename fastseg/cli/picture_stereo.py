@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
@@ -13,8 +14,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from fastseg.cli.info import machine
 from fastseg.cli.picture import ACCENT, BACKGROUND, MUTED, TEXT, without_frame
-from fastseg.cli.stereo_results import COLOURS, machine
+from fastseg.cli.stereo_results import COLOURS
 from fastseg.cli.stereo_run import Outcome
 from fastseg.io import written_whole
 from fastseg.stereo import Mesh, RectifiedCalibration, RenderedPair, StereoScores, surface_mesh
@@ -52,7 +54,7 @@ def draw(path: Path, pair: RenderedPair, outcome: Outcome, scores: StereoScores)
         title = f"a rendered pair of {width} x {height}, {outcome.job.max_disparity} disparities"
         figure.text(0.02, 0.957, title, fontsize=15, fontweight="bold", va="center")
         subtitle = f"preset {outcome.job.preset}, {100 * found.valid.mean():.1f} % valid, the rest filled  |  "
-        figure.text(0.02, 0.921, subtitle + machine(outcome.job.device), color=MUTED, va="center")
+        figure.text(0.02, 0.921, subtitle + machine(torch.device(outcome.job.device)), color=MUTED, va="center")
         with written_whole(path) as temporary:
             figure.savefig(temporary, dpi=120, facecolor=BACKGROUND)
 
@@ -137,12 +139,11 @@ def _numbers(panel: Axes, outcome: Outcome, scores: StereoScores) -> None:
     panel.set_ylim(0, 1)
     without_frame(panel)
     columns = (0.07, 0.62, 0.93)
+    regions = scores.regions.values()
     rows = [("error", *scores.regions)]
-    for threshold in scores["all"].bad:
-        rows.append(
-            (f"over {threshold:g} px", *(f"{100 * region.bad[threshold]:.1f} %" for region in scores.regions.values()))
-        )
-    rows.append(("average", *(f"{region.average:.2f} px" for region in scores.regions.values())))
+    for limit in scores["all"].bad:
+        rows.append((f"over {limit:g} px", *(f"{100 * region.bad[limit]:.1f} %" for region in regions)))
+    rows.append(("average", *(f"{region.average:.2f} px" for region in regions)))
     for number, row in enumerate(rows):
         for place, text in zip(columns, row, strict=True):
             colour = MUTED if number == 0 or place == columns[0] else TEXT

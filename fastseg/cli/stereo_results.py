@@ -16,7 +16,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fastseg.cli.info import cpu_name, versions
+from fastseg.cli.info import machine, versions
 from fastseg.cli.stereo import GIVE_ONE
 from fastseg.io import written_whole
 
@@ -35,13 +35,6 @@ def kind(image: NDArray[np.generic]) -> str:
     return f"{image.shape[1]} x {image.shape[0]}, {image.dtype} {'colours' if image.ndim == 3 else 'greys'}"
 
 
-def machine(device: str) -> str:
-    """What the work ran on."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    return f"{cpu_name()}, {torch.get_num_threads()} threads"
-
-
 def heading(job: Job, image: NDArray[np.generic]) -> str:
     """What is going to run, a fact a line."""
     calibration = f"no calibration: no depth, cloud or mesh; {GIVE_ONE}"
@@ -52,7 +45,7 @@ def heading(job: Job, image: NDArray[np.generic]) -> str:
         "pair": f"{job.left}, {job.right}: {kind(image)}",
         "matcher": f"disparities {job.min_disparity} to {job.max_disparity - 1}, preset {job.preset}",
         "calibration": calibration,
-        "machine": machine(job.device),
+        "machine": machine(torch.device(job.device)),
     }
     return "\n".join(f"{name:<13}{text}" for name, text in facts.items())
 
@@ -89,7 +82,7 @@ def write_json(path: Path, outcome: Outcome) -> None:
         "images": {"height": outcome.image.shape[0], "width": outcome.image.shape[1], "kind": kind(outcome.image)},
         "calibration": None if calibration is None else dataclasses.asdict(calibration),
         "versions": versions(),
-        "machine": machine(job.device),
+        "machine": machine(torch.device(job.device)),
         "threads": torch.get_num_threads(),
         "seconds": {**outcome.seconds, "total": sum(outcome.seconds.values())},
         "valid": float(found.valid.mean()),
