@@ -1,4 +1,4 @@
-"""``fastseg demo``: a stock network and its accelerated twin on one volume, compared."""
+"""``fastseg demo``: a stock network and its accelerated twin on one volume; a stereo pair and its truth."""
 
 from __future__ import annotations
 
@@ -6,28 +6,33 @@ import argparse
 
 import torch
 
-from fastseg.backends.select import BackendError
 from fastseg.cli import networks
-from fastseg.cli.errors import CommandError, require
+from fastseg.cli.errors import CommandError, require, sentences
+from fastseg.cli.stereo import LIBRARIES
 
 
 def run(options: argparse.Namespace) -> int:
     _check(options)
-    require("demo", "nibabel", "monai", "matplotlib", *networks.libraries(options.network))
-    # Only now: these import the libraries of the extra.
-    from fastseg.cli import demo_run
-    from fastseg.io import VolumeError
-
+    # Somebody's own volume is all that they want to see.
+    segmentation = options.only != "stereo"
+    stereo = options.only == "stereo" or (options.only is None and options.input is None)
+    libraries = ["nibabel", "monai", "matplotlib", *networks.libraries(options.network)] if segmentation else []
+    require("demo", *dict.fromkeys([*libraries, *(LIBRARIES if stereo else ())]))
     if options.threads:
         torch.set_num_threads(options.threads)
-    try:
-        demo_run.run(options)
-    except (VolumeError, BackendError) as error:
-        raise CommandError(str(error)) from error
-    except torch.OutOfMemoryError as error:
-        raise CommandError("the GPU has too little memory for this window: give a smaller one with --roi") from error
-    except OSError as error:
-        raise CommandError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
+    # Imported only now: these need the libraries of the extra.
+    if segmentation:
+        from fastseg.cli import demo_run
+
+        with sentences("give a smaller window with --roi"):
+            demo_run.run(options)
+    if segmentation and stereo:
+        print()
+    if stereo:
+        from fastseg.cli import demo_stereo
+
+        with sentences("give --device cpu"):
+            demo_stereo.run(options)
     return 0
 
 
@@ -35,6 +40,8 @@ def _check(options: argparse.Namespace) -> None:
     """What the parser cannot see in one option alone."""
     if options.device == "cuda" and not torch.cuda.is_available():
         raise CommandError("--device cuda: torch sees no CUDA device (fastseg info says more)")
+    if options.only == "stereo" and options.input:
+        raise CommandError("--only stereo renders its own pair: leave out --input")
     if options.train_steps and options.input:
         raise CommandError("--train-steps needs labels, which only the phantom has: leave out --input")
     if options.train_steps and options.weights:

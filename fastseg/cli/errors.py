@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from fastseg.backends.select import BackendError
+from fastseg.io import FileError
 
 
 class CommandError(Exception):
@@ -24,3 +31,20 @@ def require(extra: str, *modules: str) -> None:
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise CommandError(f'{", ".join(missing)} {verb} not installed: pip install "fastseg-kernels[{extra}]"')
+
+
+@contextmanager
+def sentences(when_memory_ends: str) -> Iterator[None]:
+    """What files, kernels and systems refuse becomes a CommandError.
+
+    Args:
+        when_memory_ends: what to do when the GPU has too little memory.
+    """
+    try:
+        yield
+    except (FileError, BackendError) as error:
+        raise CommandError(str(error)) from error
+    except torch.OutOfMemoryError as error:
+        raise CommandError(f"the GPU has too little memory: {when_memory_ends}") from error
+    except OSError as error:
+        raise CommandError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error

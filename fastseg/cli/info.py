@@ -14,7 +14,9 @@ import torch
 import fastseg
 from fastseg.backends import availability, select
 
-_LIBRARIES = ("numpy", "torch", "triton", "nibabel", "monai", "dynamic-network-architectures", "nnunetv2")
+_LIBRARIES = (
+    "numpy", "torch", "triton", "nibabel", "monai", "dynamic-network-architectures", "nnunetv2", "pillow", "trimesh",
+)  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
@@ -43,6 +45,13 @@ def cpu_name() -> str:
     except OSError:  # not Linux
         names = []
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def machine(device: torch.device) -> str:
+    """What work on a device runs on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{cpu_name()}, {torch.get_num_threads()} threads"
 
 
 def collect() -> dict[str, Any]:

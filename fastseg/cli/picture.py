@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from fastseg.io import written_whole
 
-_BACKGROUND, _TEXT, _MUTED = "#0f1317", "#e8eaed", "#8b949e"
-_STOCK, _ACCELERATED = "#6b7683", "#2ec4b6"
+#: Colours that all pictures of the demo share.
+BACKGROUND, TEXT, MUTED = "#0f1317", "#e8eaed", "#8b949e"
+GREY, ACCENT = "#6b7683", "#2ec4b6"
 _LABEL_COLOURS = ("#ff5c5c", "#ffd166", "#4cc9f0", "#b388eb", "#80ed99", "#ff9f1c", "#f15bb5", "#9bb1ff")
 _VIEWS = (("axial", 2), ("coronal", 1), ("sagittal", 0))  # the axis of RAS that each looks along
 
@@ -66,8 +67,8 @@ def draw(
     """
     colours = {label: _LABEL_COLOURS[i % len(_LABEL_COLOURS)] for i, label in enumerate(label_names)}
     height = 3.4 * len(rows) + 1.5
-    with matplotlib.rc_context({"text.color": _TEXT, "font.family": "sans-serif", "font.size": 11}):
-        figure = Figure(figsize=(14.5, height), facecolor=_BACKGROUND)
+    with matplotlib.rc_context({"text.color": TEXT, "font.family": "sans-serif", "font.size": 11}):
+        figure = Figure(figsize=(14.5, height), facecolor=BACKGROUND)
         grid = figure.add_gridspec(
             len(rows), 4, width_ratios=(1, 1, 1, 1.15), left=0.035, right=0.965, bottom=0.75 / height,
             top=1 - 1.05 / height, wspace=0.06, hspace=0.12,
@@ -77,20 +78,28 @@ def draw(
                 panel = figure.add_subplot(grid[number, column])
                 _section(panel, row, axis, centre[axis], spacing, colours)
                 if number == 0:
-                    panel.set_title(view, color=_MUTED, fontsize=11, pad=6)
+                    panel.set_title(view, color=MUTED, fontsize=11, pad=6)
                 if column == 0:
-                    panel.set_ylabel(row.title, color=_TEXT, fontsize=11, labelpad=8)
+                    panel.set_ylabel(row.title, color=TEXT, fontsize=11, labelpad=8)
         _bars(figure.add_subplot(grid[0, 3]), seconds)
         figure.text(0.035, 1 - 0.38 / height, title, fontsize=15, fontweight="bold", va="center")
-        figure.text(0.035, 1 - 0.68 / height, subtitle, fontsize=11, color=_MUTED, va="center")
-        figure.text(0.965, 0.3 / height, note, fontsize=11, color=_MUTED, va="center", ha="right")
+        figure.text(0.035, 1 - 0.68 / height, subtitle, fontsize=11, color=MUTED, va="center")
+        figure.text(0.965, 0.3 / height, note, fontsize=11, color=MUTED, va="center", ha="right")
         handles = [Line2D([], [], color=colours[label], linewidth=3, label=name) for label, name in label_names.items()]
         figure.legend(
             handles=handles, loc="lower left", bbox_to_anchor=(0.028, 0.12 / height), ncols=len(handles), frameon=False,
-            labelcolor=_TEXT, fontsize=11, handlelength=1.4, columnspacing=1.8,
+            labelcolor=TEXT, fontsize=11, handlelength=1.4, columnspacing=1.8,
         )  # fmt: skip
         with written_whole(path) as temporary:
-            figure.savefig(temporary, dpi=120, facecolor=_BACKGROUND)
+            figure.savefig(temporary, dpi=120, facecolor=BACKGROUND)
+
+
+def without_frame(panel: Axes) -> None:
+    """No ticks and no lines around it."""
+    panel.set_xticks([])
+    panel.set_yticks([])
+    for spine in panel.spines.values():
+        spine.set_visible(False)
 
 
 def _section(
@@ -123,27 +132,21 @@ def _section(
             panel.imshow(fill, origin="lower", aspect=height_mm / width_mm, interpolation="nearest")
             if row.outlined:
                 panel.contour(mask.astype(float), levels=[0.5], colors=[colour], linewidths=1.1)
-    panel.set_xticks([])
-    panel.set_yticks([])
     panel.set_facecolor("black")
-    for spine in panel.spines.values():
-        spine.set_visible(False)
+    without_frame(panel)
 
 
 def _bars(panel: Axes, seconds: tuple[float, float]) -> None:
     stock, accelerated = seconds
-    panel.set_facecolor(_BACKGROUND)
-    panel.barh((1, 0), seconds, height=0.52, color=(_STOCK, _ACCELERATED))
+    panel.set_facecolor(BACKGROUND)
+    panel.barh((1, 0), seconds, height=0.52, color=(GREY, ACCENT))
     for position, name, value in ((1, "stock PyTorch", stock), (0, "fastseg", accelerated)):
-        panel.text(0, position + 0.36, name, fontsize=11, color=_TEXT, va="bottom")
-        panel.text(value + 0.02 * max(seconds), position, f"{value:.3g} s", fontsize=12, color=_TEXT, va="center")
+        panel.text(0, position + 0.36, name, fontsize=11, color=TEXT, va="bottom")
+        panel.text(value + 0.02 * max(seconds), position, f"{value:.3g} s", fontsize=12, color=TEXT, va="center")
     panel.set_xlim(0, 1.25 * max(seconds))
     panel.set_ylim(-0.9, 2.0)
-    panel.set_title(f"whole volume, {stock / accelerated:.2f} x", color=_TEXT, fontsize=13, pad=6)
-    panel.set_xticks([])
-    panel.set_yticks([])
-    for spine in panel.spines.values():
-        spine.set_visible(False)
+    panel.set_title(f"whole volume, {stock / accelerated:.2f} x", color=TEXT, fontsize=13, pad=6)
+    without_frame(panel)
     # Away from the sections' edge, which fills its whole cell.
     box = panel.get_position()
     panel.set_position((box.x0 + 0.02, box.y0, box.width - 0.02, box.height))

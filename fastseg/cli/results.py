@@ -17,7 +17,7 @@ from fastseg.accelerate import report
 from fastseg.backends import select
 from fastseg.cli import picture
 from fastseg.cli.compare import Comparison
-from fastseg.cli.info import cpu_name, versions
+from fastseg.cli.info import machine, versions
 from fastseg.cli.memory import meaning
 from fastseg.io import Volume, ras_spacing, to_ras, written_whole
 from fastseg.segmentation.phantom import LABELS, SEQUENCES, Phantom
@@ -42,12 +42,6 @@ class Setup:
     dtype: str
     channels_last: bool
 
-    @property
-    def machine(self) -> str:
-        if self.device.type == "cuda":
-            return torch.cuda.get_device_name(self.device)
-        return f"{cpu_name()}, {torch.get_num_threads()} threads"
-
 
 def heading(setup: Setup, accelerated: nn.Module) -> str:
     """What is going to run, a fact a line."""
@@ -62,7 +56,7 @@ def heading(setup: Setup, accelerated: nn.Module) -> str:
         accelerated=f"{len(changes.swapped)} changes, {len(changes.left)} modules left as they were{layout}",
         kernels=select.choose("instance_norm_act", torch.empty((1, 1, 2, 2, 2), device=setup.device)).backend,
         windows=f"{setup.windows} of {_by(setup.roi)}, overlap {setup.overlap:g}, Gaussian blending",
-        machine=f"{setup.machine}, {setup.dtype}",
+        machine=f"{machine(setup.device)}, {setup.dtype}",
     )
 
 
@@ -128,7 +122,7 @@ def draw_picture(
         label_names=names,
         seconds=(comparison.stock.volume, comparison.accelerated.volume),
         title=f"{setup.input.name}  |  {setup.network}",
-        subtitle=f"weights {setup.weights}  |  {setup.machine}, {setup.dtype}",
+        subtitle=f"weights {setup.weights}  |  {machine(setup.device)}, {setup.dtype}",
         note=f"largest difference of the logits {comparison.largest_difference:.2g}, "
         f"same label in {100 * comparison.same_label:.4f} % of voxels",
     )
@@ -146,7 +140,7 @@ def write_json(
     facts = {
         "options": {name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
         "versions": versions(),
-        "machine": setup.machine,
+        "machine": machine(setup.device),
         "input": {"file": str(setup.input), "shape": setup.volume.data.shape, "affine": setup.volume.affine.tolist()},
         "network": {"name": setup.network, "parameters": setup.parameters, "weights": setup.weights},
         "window": {"roi": setup.roi, "overlap": setup.overlap, "count": setup.windows},

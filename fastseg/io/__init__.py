@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from fastseg.io.files import FileError, written_whole
+from fastseg.io.files import FileError, written_together, written_whole
 
 if TYPE_CHECKING:
     from fastseg.io.calibration import CalibrationError, load_calibration
@@ -37,6 +37,7 @@ __all__ = [
     "save_pfm",
     "save_point_cloud",
     "to_ras",
+    "written_together",
     "written_whole",
 ]
 

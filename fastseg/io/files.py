@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -21,6 +23,31 @@ def written_whole(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_together(folder: Path) -> Iterator[Path]:
+    """A temporary folder inside ``folder``: its files move up when the block ends, and none does when the block fails.
+
+    Raises:
+        FileError: a folder in ``folder`` has the name of a file.
+    """
+    existed = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
+    try:
+        yield staged
+        files = sorted(staged.iterdir())
+        for file in files:
+            if (folder / file.name).is_dir():
+                raise FileError(f"{folder / file.name}: this is a folder")
+        for file in files:
+            os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+        if not existed:
+            with suppress(OSError):  # it is not empty: all went well
+                folder.rmdir()
 
 
 @contextmanager

@@ -18,7 +18,7 @@ nib = pytest.importorskip("nibabel")
 pytest.importorskip("matplotlib")
 pytest.importorskip("monai")
 
-TINY = ["--size", "small", "--roi", "16", "--repeats", "1", "--overlap", "0"]
+TINY = ["--only", "segmentation", "--size", "small", "--roi", "16", "--repeats", "1", "--overlap", "0"]
 PHANTOM = [*TINY, "--shape", "32", "--train-steps", "0"]
 DATA = Path(os.environ.get("FASTSEG_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
 MNI = DATA / "mri" / "mni_icbm152_nilearn" / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
@@ -130,6 +130,7 @@ def test_a_crop_of_a_real_scan(tmp_path: Path) -> None:
 
 
 REFUSED = {
+    "stereo of a volume": (["--only", "stereo", "--input", __file__], "--only stereo renders its own pair"),
     "no file": (["--input", "nowhere.nii.gz"], "nowhere.nii.gz: there is no such file"),
     "no NIfTI": (["--input", __file__], "not a NIfTI file that can be read"),
     "window and stride": (["--roi", "20", "--size", "small"], "each size must be a multiple of 8"),
@@ -192,6 +193,7 @@ def test_weights_that_do_not_fit(
         (["--repeats", "0"], "0 is not positive"),
         (["--threads", "-1"], "-1 is not positive"),
         (["--train-steps", "-1"], "-1 is negative"),
+        (["--only", "all"], "invalid choice: 'all'"),
         (["--roi", "16x16"], "'16x16' is not one size or three"),
         (["--roi", "big"], "'big' is not a whole number"),
         (["--overlap", "1"], "'1' is not a share"),
@@ -218,9 +220,27 @@ def test_an_output_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "File exists" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ([], ["segmentation", "stereo"]),
+        (["--only", "segmentation"], ["segmentation"]),
+        (["--only", "stereo"], ["stereo"]),
+        (["--input", "scan.nii.gz"], ["segmentation"]),
+    ],
+)
+def test_parts(monkeypatch: pytest.MonkeyPatch, options: list[str], parts: list[str]) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr("fastseg.cli.demo_run.run", lambda options: ran.append("segmentation"))
+    monkeypatch.setattr("fastseg.cli.demo_stereo.run", lambda options: ran.append("stereo"))
+    assert main(["demo", "--network", "monai", *options]) == 0
+    assert ran == parts
+
+
 def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["demo"]) == 2
     error = capsys.readouterr().err
-    assert "nibabel, monai, matplotlib, dynamic_network_architectures are not installed" in error
+    names = "nibabel, monai, matplotlib, dynamic_network_architectures, PIL, trimesh, yaml"
+    assert f"{names} are not installed" in error
     assert 'pip install "fastseg-kernels[demo]"' in error

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fastseg.io
-from fastseg.io.files import FileError, check_ending, first_bytes, saving, written_whole
+from fastseg.io.files import FileError, check_ending, check_file, first_bytes, saving, written_together, written_whole
 
 # A process in which the extras are not installed.
 WITHOUT_EXTRAS = """
@@ -69,6 +69,23 @@ def test_a_failed_write_keeps_the_file_that_was_there(tmp_path: Path) -> None:
         temporary.write_text("new")
         assert path.read_text() == "precious"
     assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_files_of_one_run_appear_together_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    with pytest.raises(KeyError), written_together(folder) as staged:
+        (staged / "a.txt").write_text("half")
+        raise KeyError
+    assert not folder.exists()
+    with written_together(folder) as staged:
+        (staged / "a.txt").write_text("first")
+        assert staged.parent == folder and not (folder / "a.txt").exists()
+    (folder / "z.txt").mkdir()
+    with pytest.raises(FileError, match=r"z\.txt: this is a folder"), written_together(folder) as staged:
+        (staged / "a.txt").write_text("second")
+        (staged / "z.txt").write_text("second")
+    assert sorted(path.name for path in folder.iterdir()) == ["a.txt", "z.txt"]
+    assert (folder / "a.txt").read_text() == "first"
 
 
 def test_what_the_system_refuses_names_the_file(tmp_path: Path) -> None:
