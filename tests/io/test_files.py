@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fastseg.io
-from fastseg.io.files import FileError, check_ending, check_file, first_bytes, saving, written_together, written_whole
+from fastseg.io.files import FileError, check_ending, first_bytes, saving, written_together, written_whole
 
 # A process in which the extras are not installed.
 WITHOUT_EXTRAS = """
