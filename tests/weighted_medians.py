@@ -11,6 +11,12 @@ def random_mask(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(100 + seed)) < 1 / 3
 
 
+def random_weights(*shape: int) -> Tensor:
+    """A third of them is 0."""
+    weights = torch.rand(shape, generator=torch.Generator().manual_seed(3))
+    return torch.where(weights < 1 / 3, 0, weights)
+
+
 def assert_weighted_median(
     actual: Tensor,
     src: Tensor,

@@ -12,7 +12,7 @@ import fastseg
 from fastseg.backends.triton import weighted_median as median
 from fastseg.ops import weighted_median
 from tests.support import DTYPES, picture, rerun
-from tests.weighted_medians import assert_weighted_median, random_mask
+from tests.weighted_medians import assert_weighted_median, random_mask, random_weights
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -52,11 +52,6 @@ def check(src: Tensor, guide: Tensor, **arguments: object) -> None:
         actual = weighted_median(src.to(DEVICE), guide.to(DEVICE), **on_device).cpu()
     assert actual.dtype == src.dtype and actual.shape == src.shape
     assert_weighted_median(actual, src, guide, **arguments)
-
-
-def random_weights(*shape: int) -> Tensor:
-    weights = picture(*shape, seed=3)
-    return torch.where(weights < 0.4, 0, weights)
 
 
 @runs_kernels
