@@ -87,7 +87,6 @@ def write_json(path: Path, outcome: Outcome) -> None:
         "seconds": {**outcome.seconds, "total": sum(outcome.seconds.values())},
         "valid": float(found.valid.mean()),
         "disparity": _span(found.disparity[found.valid]),
-        "confidence": "of 65535 in confidence.png",
         "depth": None,
         "files": [file.name for file in outcome.files],
     }

@@ -274,6 +274,19 @@ REFUSED = {
 }
 
 
+def big_pair() -> None:
+    """One that is large enough for a look at it."""
+    big = rendered_pair(120, 160, samples=1)
+    save_image("big_left.png", np.moveaxis(big.left, 0, -1))
+    save_image("big_right.png", np.moveaxis(big.right, 0, -1))
+
+
+def test_swapped_views_where_nobody_looks() -> None:
+    """The same files are refused below."""
+    big_pair()
+    assert stereo("--max-disparity", "40", "--no-check", pair=("big_right.png", "big_left.png")) == 0
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusals_are_one_sentence_and_write_nothing(case: str, capsys: pytest.CaptureFixture[str]) -> None:
     options, words = REFUSED[case]
@@ -282,9 +295,7 @@ def test_refusals_are_one_sentence_and_write_nothing(case: str, capsys: pytest.C
     calib(Path("endless.txt"), ndisp="")
     calib(Path("wide.txt"), width=144)
     if case == "swapped":
-        big = rendered_pair(120, 160, samples=1)
-        save_image("big_left.png", np.moveaxis(big.left, 0, -1))
-        save_image("big_right.png", np.moveaxis(big.right, 0, -1))
+        big_pair()
     before = names(".")
     pair = [] if options[:1] and options[0].endswith(".png") else ["left.png", "right.png"]
     assert main(["stereo", "-o", "out", *pair, *options]) == 2
