@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from functools import cache
 
 import pytest
 
-from benchmarks.stereo_pairs import PAIRS, Pair, load_pair
+from benchmarks.stereo_pairs import PAIRS, pair_of
 
 peers = pytest.importorskip("benchmarks.stereo_peers", reason="needs opencv-contrib-python-headless")
 
 ROUNDS = {"aloe": 3}  # 1.4 megapixels with 224 disparities
 WARM_UP = 1
-
-
-@cache
-def pair_of(name: str) -> Pair:
-    try:
-        return load_pair(name)
-    except FileNotFoundError as error:
-        pytest.skip(f"{error.filename} is not there: set FASTSEG_DATA to the folder that holds the real inputs")
 
 
 @pytest.mark.parametrize("peer", peers.STEREO_PEERS)
