@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import cv2
+import cv2.ximgproc
 import numpy as np
 import torch
 

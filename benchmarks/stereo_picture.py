@@ -32,9 +32,12 @@ def draw(rows: list[Any], subtitle: str, path: Path) -> bool:
     for axis, (name, measured) in zip(axes.flat, pairs.items(), strict=False):
         for row in measured:
             axis.scatter(row.median, 100 * headline(row)[1], s=70, label=row.peer, **looks[row.peer])
-        axis.set(xscale="log", xlabel="milliseconds", ylabel=f"bad 1, {headline(measured[0])[0]} (%)", ylim=(0, None))
+        region, largest = headline(measured[0])[0], max(headline(row)[1] for row in measured)
+        axis.set(xscale="log", xlabel="milliseconds", ylabel=f"more than a pixel off, {region} (%)")
+        axis.set_ylim(0, 115 * largest)
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.set_title(f"{name}, {measured[0].shape}", fontsize=10)
-        axis.margins(x=0.15, y=0.15)
+        axis.margins(x=0.15)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes.flat[len(pairs) :]:

@@ -55,7 +55,8 @@ def _scores(rows: list[Any]) -> list[str]:
 
 def _stages(rows: list[Any]) -> list[str]:
     timed = [row for row in sorted(rows, key=_order(rows)) if row.stereo["seconds"]]
-    stages = list(dict.fromkeys(stage for row in timed for stage in row.stereo["seconds"]))
+    fullest_first = sorted((row.stereo["seconds"] for row in timed), key=len, reverse=True)
+    stages = list(dict.fromkeys(stage for seconds in fullest_first for stage in seconds))
     cells = []
     for row in timed:
         seconds = row.stereo["seconds"]
