@@ -11,7 +11,6 @@ from benchmarks.stereo_pairs import PAIRS, pair_of
 peers = pytest.importorskip("benchmarks.stereo_peers", reason="needs opencv-contrib-python-headless")
 
 ROUNDS = {"aloe": 3}  # 1.4 megapixels with 224 disparities
-WARM_UP = 1
 
 
 @pytest.mark.parametrize("peer", peers.STEREO_PEERS)
@@ -26,9 +25,10 @@ def test_pair(benchmark, name, peer):
         stages.append(ready.seconds(found))
         return found
 
+    rounds = ROUNDS.get(name, 9)
     benchmark.group = f"{name} {pair.shape}"
-    found = benchmark.pedantic(match, rounds=ROUNDS.get(name, 9), warmup_rounds=WARM_UP)
-    seconds = {stage: statistics.median(each[stage] for each in stages[WARM_UP:]) for stage in stages[0]}
+    found = benchmark.pedantic(match, rounds=rounds, warmup_rounds=1)
+    seconds = {stage: statistics.median(each[stage] for each in stages[-rounds:]) for stage in stages[0]}
     scores = pair.scores(ready.dense(found)).as_dict()["regions"]
     benchmark.extra_info.update(
         case=name, shape=pair.shape, peer=peer, family="stereo", stereo={"regions": scores, "seconds": seconds}
