@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script
 
-from benchmarks import wls_picture
+from benchmarks import stereo_picture, stereo_report, wls_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "fastseg"
@@ -40,6 +40,7 @@ class Row:
     rounds: int
     floor: float | None
     gflop: float | None  # operations, a multiply-add counts two
+    stereo: dict[str, Any] | None = None  # scores of each region, and seconds of each stage
 
 
 def main(paths: list[str]) -> int:
@@ -57,9 +58,9 @@ def main(paths: list[str]) -> int:
     draw(rows, machine, picture)
     page = ROOT / "docs" / "benchmarks.md"
     write(page, markdown(rows, machine))
-    of_wls = picture.with_name("wls.png")
-    drawn = wls_picture.draw(rows, subtitle(machine), of_wls)
-    for path in (results, page, picture, *([of_wls] if drawn else [])):
+    pictures = {picture.with_name("wls.png"): wls_picture, picture.with_name("stereo_benchmark.png"): stereo_picture}
+    drawn = [path for path, module in pictures.items() if module.draw(rows, subtitle(machine), path)]
+    for path in (results, page, picture, *drawn):
         print(path.relative_to(ROOT))
     return 0
 
@@ -84,6 +85,7 @@ def rows_of(run: dict[str, Any]) -> list[Row]:
                 len(times),
                 info.get("floor"),
                 info.get("gflop"),
+                info.get("stereo"),
             )
         )
     return rows
@@ -140,7 +142,7 @@ def markdown(rows: list[Row], machine: dict[str, Any]) -> str:
         "",
         "![time over the floor](images/benchmarks.png)",
     ]
-    for (family, case, shape, huge), peers in cases(rows).items():
+    for (family, case, shape, huge), peers in cases([row for row in rows if row.stereo is None]).items():
         pages = ", torch with huge pages (`THP_MEM_ALLOC_ENABLE=1`)" if huge else ""
         lines += [
             "",
@@ -156,6 +158,7 @@ def markdown(rows: list[Row], machine: dict[str, Any]) -> str:
             rate = f"{1e3 * row.gflop / row.median:.0f}" if row.gflop else ""
             times = " | ".join(duration(t) for t in (row.median, row.p20, row.p80))
             lines.append(f"| {row.peer} | {times} | {over} | {rate} | {ratio} |")
+    lines += stereo_report.section(rows)
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,82 @@
+"""The report of the benchmarks, from results that are made up: tables, the section on stereo and its picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import report, stereo_picture, stereo_report
+
+pytest.importorskip("matplotlib")
+
+
+def benchmark(milliseconds: list[float], **info: Any) -> dict[str, Any]:
+    return {"stats": {"data": [1e-3 * time for time in milliseconds]}, "extra_info": info}
+
+
+def stereo(pair: str, peer: str, milliseconds: list[float], bad: float, **seconds: float) -> dict[str, Any]:
+    """A pair with masks but for "plain"; every share is a multiple of ``bad``."""
+    factors = {"known": 1.0} if pair == "plain" else {"known": 1.0, "nonocc": 0.5, "all": 2.0, "disc": 3.0}
+    regions = {
+        name: {"bad": {"0.5": 2 * f * bad, "1": f * bad, "2": f * bad / 2, "4": f * bad / 4}, "average": 10 * f * bad}
+        for name, f in factors.items()
+    }
+    scores = {"regions": regions, "seconds": seconds}
+    return benchmark(milliseconds, family="stereo", case=pair, shape="3x4, 5 disparities", peer=peer, stereo=scores)
+
+
+RUN: dict[str, Any] = {
+    "machine_info": {},
+    "benchmarks": [
+        benchmark([2, 1, 4], family="norm", case="plain norm", shape="8", peer="fastseg", floor=0.5),
+        stereo("masked", "fastseg fast", [30, 20, 40], 0.08, costs=0.02, fill=0.001),
+        stereo("masked", "OpenCV", [7, 9, 8], 0.1),
+        stereo("plain", "fastseg fast", [50, 50, 50], 0.04, costs=0.04),
+        stereo("plain", "fastseg paper", [90, 90, 90], 0.03, costs=0.04, refine=0.05),
+    ],
+}
+MACHINE = {"device": "cpu", "processor": "P", "threads": 1, "torch": "2", "fastseg": "0", "commit": "c", "date": "d"}
+
+
+def test_stereo_section() -> None:
+    rows = report.rows_of(RUN)
+    section = stereo_report.section(rows)
+    tables = [line for line in section if line.startswith("|")]
+    assert tables == [
+        "| pair | method | time | bad 0.5 | bad 1 | bad 2 | bad 4 | average | bad 1, nonocc / all / disc |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| masked, 3x4, 5 disparities | OpenCV | 8.0 ms | 20.00 % | 10.00 % | 5.00 % | 2.50 % | 1.000 | "
+        "5.00 % / 20.00 % / 30.00 % |",
+        "| masked, 3x4, 5 disparities | fastseg fast | 30.0 ms | 16.00 % | 8.00 % | 4.00 % | 2.00 % | 0.800 | "
+        "4.00 % / 16.00 % / 24.00 % |",
+        "| plain, 3x4, 5 disparities | fastseg fast | 50.0 ms | 8.00 % | 4.00 % | 2.00 % | 1.00 % | 0.400 |  |",
+        "| plain, 3x4, 5 disparities | fastseg paper | 90.0 ms | 6.00 % | 3.00 % | 1.50 % | 0.75 % | 0.300 |  |",
+        "| pair | preset | costs | fill | refine |",
+        "| --- | --- | --- | --- | --- |",
+        "| masked | fastseg fast | 20.0 | 1.0 |  |",
+        "| plain | fastseg fast | 40.0 |  |  |",
+        "| plain | fastseg paper | 40.0 |  | 50.0 |",
+    ]
+    assert stereo_report.headline(rows[1]) == ("nonocc", 0.04)
+    assert stereo_report.headline(rows[3]) == ("known", 0.04)
+
+
+def test_the_page_has_each_family_once() -> None:
+    page = report.markdown(report.rows_of(RUN), MACHINE)
+    titles = [line for line in page.splitlines() if line.startswith("#")]
+    assert titles == ["# Benchmarks", "## norm: plain norm, 8", "## stereo", "### stereo: milliseconds of each stage"]
+    without = report.rows_of({**RUN, "benchmarks": RUN["benchmarks"][:1]})
+    assert "stereo" not in report.markdown(without, MACHINE)
+
+
+def test_stereo_picture(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    path = tmp_path / "stereo.png"
+    rows = report.rows_of(RUN)
+    assert not stereo_picture.draw(rows[:1], "no pair", path)
+    assert list(tmp_path.iterdir()) == []
+    assert stereo_picture.draw(rows, "some machine", path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert len(image.open(path).convert("RGB").getcolors(1 << 24)) > 10
