@@ -38,7 +38,7 @@ class MatchingCost:
 
 @dataclass(frozen=True)
 class WLSLevels:
-    """Levels of one size: each image is the one before, smoothed by :func:`fastseg.ops.wls_decompose` (paper 000)."""
+    """Levels of one size: each image is the one before, smoothed by :func:`fastseg.ops.wls_decompose`."""
 
     lambda_: float = 0.1
     factor: float = 2.0

@@ -51,7 +51,7 @@ def image_pyramid(left: Tensor, right: Tensor, levels: int) -> Scales:
 
 
 def wls_scales(left: Tensor, right: Tensor, levels: int, options: WLSLevels) -> Scales:
-    """The images and their WLS base layers, each smoothed out of the one before (paper 000)."""
+    """The images and their WLS base layers, each smoothed out of the one before."""
     return Scales(_smoothed(left, levels, options), _smoothed(right, levels, options), pyramid=False)
 
 
