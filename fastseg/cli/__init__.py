@@ -1,1 +1,1 @@
-"""The command line: ``fastseg info``, ``demo``, ``bench`` and ``evaluate``."""
+"""The command line; arguments.py lists the commands."""

@@ -10,20 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastseg.cli.errors import CommandError, require
+from fastseg.cli.errors import CommandError, require, sentences
 
 _REGIONS = ("nonocc", "all", "disc")
 
 
 def run(options: argparse.Namespace) -> int:
     require("stereo", "PIL")
-    # Only now: this imports the library of the extra.
-    from fastseg.io import ImageError
-
-    try:
+    with sentences("nothing here runs on it"):
         _stereo(options)
-    except ImageError as error:
-        raise CommandError(str(error)) from error
     return 0
 
 

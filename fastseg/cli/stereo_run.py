@@ -29,6 +29,7 @@ from fastseg.stereo import (
     PointCloud,
     RectifiedCalibration,
     StereoMatcher,
+    StereoPairError,
     point_cloud,
     surface_mesh,
 )
@@ -37,6 +38,11 @@ from fastseg.stereo.clock import StageClock
 #: Of the mesh, as in :func:`fastseg.stereo.surface_mesh`.
 MAX_DEPTH_STEP = 0.05
 _LARGEST_UNIT = 65535
+# What a run writes, so that one without a calibration leaves no depth of an earlier one.
+_RESULTS = (
+    "disparity.pfm", "disparity.png", "confidence.png", "valid.png", "depth.pfm", "depth.png", "depth.npy", "cloud.ply",
+    "mesh.ply", "stereo.json",
+)  # fmt: skip
 # Nearer than the depth of this disparity, depth.png has room; half a pixel is a quarter of the depth there.
 _LEAST_DISPARITY = 2.0
 
@@ -123,7 +129,9 @@ def run(job: Job) -> Outcome:
         )
         with share_progress("matching") as report:
             found = matcher.match(left, right, on_progress=report)
-    except ValueError as error:  # what the matcher says of its options, or of images that are no pair
+    except StereoPairError as error:
+        raise CommandError(f"{error} (--min-disparity; --no-check leaves this out)") from error
+    except ValueError as error:  # what the matcher says of its options and images
         raise CommandError(str(error)) from error
     clock.seconds.update(found.seconds)
     space = None
@@ -131,7 +139,7 @@ def run(job: Job) -> Outcome:
         with clock.stage("points and surface"):
             space = _space(job, job.calibration, left, found)
     outcome = Outcome(job, left, found, space, clock.seconds)
-    with written_together(job.output) as folder:
+    with written_together(job.output, _RESULTS) as folder:
         with clock.stage("writing"):
             _write(folder, outcome)
         files = sorted(path.name for path in folder.iterdir())
@@ -167,13 +175,17 @@ def _checked(job: Job, left: NDArray[np.generic], right: NDArray[np.generic]) ->
     if not most:
         raise CommandError("--max-disparity is missing, and the calibration has no ndisp")
     if most > width:
-        raise CommandError(f"--max-disparity {most}: expected at most {width}, the width of {job.left}")
+        named = f"--max-disparity {most}" if job.max_disparity else f"the calibration's ndisp {most}"
+        raise CommandError(f"{named}: expected at most {width}, the width of {job.left}")
     if not -width < job.min_disparity < most:
         raise CommandError(
             f"--min-disparity {job.min_disparity}: expected more than -{width}, the width of {job.left}, and less than "
             f"{most}, the largest disparity"
         )
-    return replace(job, max_disparity=most)
+    job = replace(job, max_disparity=most)
+    if calibration is not None:
+        _depth_scale(job, calibration)
+    return job
 
 
 def _space(job: Job, calibration: RectifiedCalibration, image: NDArray[np.generic], found: DisparityMap) -> Space:
@@ -185,17 +197,36 @@ def _space(job: Job, calibration: RectifiedCalibration, image: NDArray[np.generi
         mesh = surface_mesh(points, image, shown, max_depth_step=job.max_depth_step, max_depth=job.max_depth)
     return Space(
         depth=np.where(shown, points[..., 2], np.float32(np.nan)),
-        scale=job.depth_scale or _depth_scale(job, calibration),
+        scale=_depth_scale(job, calibration),
         cloud=cloud if cloud is not None and len(cloud.points) else None,
         mesh=mesh if mesh is not None and len(mesh.faces) else None,
     )
 
 
 def _depth_scale(job: Job, calibration: RectifiedCalibration) -> float:
-    """A power of ten that depends on cameras and options alone, so that all pairs of one rig have the same."""
-    nearest_to_zero = max(job.min_disparity + calibration.doffs, _LEAST_DISPARITY)
-    farthest = calibration.focal_length * calibration.baseline / nearest_to_zero
-    return float(10.0 ** math.floor(math.log10(_LARGEST_UNIT / farthest)))
+    """Units of depth.png in one of depth: those asked for, or a power of ten.
+
+    The latter depends on cameras and options alone, so that all pairs of one rig have the same.
+
+    Raises:
+        CommandError: no depth that the range of disparities allows fits in 16 bits.
+    """
+    product = calibration.focal_length * calibration.baseline
+    farthest = product / max(job.min_disparity + calibration.doffs, _LEAST_DISPARITY)
+    nearest = product / max(job.max_disparity + calibration.doffs, _LEAST_DISPARITY)
+    units = _LARGEST_UNIT / farthest if 0 < farthest < math.inf else 0.0
+    if not 0 < units < math.inf:
+        raise CommandError(
+            f"focal length {calibration.focal_length:g} and baseline {calibration.baseline:g}: their product over a "
+            f"disparity is a depth of {farthest:g}, expected one that can be written"
+        )
+    scale = job.depth_scale or float(10.0 ** math.floor(math.log10(units)))
+    if not (farthest * scale >= 1 and nearest * scale <= _LARGEST_UNIT):
+        raise CommandError(
+            f"--depth-scale {scale:g}: depths from {nearest:g} to {farthest:g} are {nearest * scale:g} to "
+            f"{farthest * scale:g} units, expected some from 1 to {_LARGEST_UNIT}"
+        )
+    return scale
 
 
 def _write(folder: Path, outcome: Outcome) -> None:

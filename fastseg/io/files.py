@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -26,8 +26,12 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def written_together(folder: Path) -> Iterator[Path]:
+def written_together(folder: Path, replaces: Iterable[str] = ()) -> Iterator[Path]:
     """A temporary folder inside ``folder``: its files move up when the block ends, and none does when the block fails.
+
+    Args:
+        folder: made where it is not there.
+        replaces: names of files of an earlier run, removed where this one writes none of that name.
 
     Raises:
         FileError: a folder in ``folder`` has the name of a file.
@@ -43,6 +47,8 @@ def written_together(folder: Path) -> Iterator[Path]:
                 raise FileError(f"{folder / file.name}: this is a folder")
         for file in files:
             os.replace(file, folder / file.name)
+        for name in set(replaces) - {file.name for file in files}:
+            (folder / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
         if not existed:

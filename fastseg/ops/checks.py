@@ -98,3 +98,14 @@ def check_choice(op: str, name: str, value: str, choices: Collection[str]) -> No
 def check_not_negative(op: str, name: str, value: float) -> None:
     if not 0 <= value < float("inf"):  # also refuses NaN
         raise ValueError(f"{op}: {name} is {value}, expected a finite number >= 0")
+
+
+def whole_number(op: str, name: str, value: float, least: int, most: int) -> int:
+    """``value`` as an int.
+
+    Raises:
+        ValueError: a fraction, NaN, or out of [least, most].
+    """
+    if not (least <= value <= most and value == int(value)):  # written so that NaN is refused
+        raise ValueError(f"{op}: {name} is {value}, expected a whole number from {least} to {most}")
+    return int(value)

@@ -19,6 +19,7 @@ _CENSUS = "census_transform"
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8)
 _RESULTS = {"float32": torch.float32, "float16": torch.float16}
 _LARGEST_WINDOW = 9
+COSTS = ("weighted", "ad_census")
 
 
 def matching_cost(
@@ -95,23 +96,16 @@ def matching_cost(
         raise ValueError(f"{_COST}: right is on {other.device}, expected left's device {image.device}")
     _check_disparities(min_disparity, max_disparity, image.shape[-1])
     check_choice(_COST, "view", view, ("left", "right"))
-    check_choice(_COST, "cost", cost, ("weighted", "ad_census"))
-    numbers = {
-        "ad_weight": ad_weight,
-        "gradient_weight": gradient_weight,
-        "census_weight": census_weight,
-        "ad_threshold": ad_threshold,
-        "gradient_threshold": gradient_threshold,
-        "outside": outside,
-    }
-    for name, number in numbers.items():
+    check_choice(_COST, "cost", cost, COSTS)
+    weights = {"ad_weight": ad_weight, "gradient_weight": gradient_weight, "census_weight": census_weight}
+    check_weights(_COST, cost, **weights)
+    thresholds = {"ad_threshold": ad_threshold, "gradient_threshold": gradient_threshold, "outside": outside}
+    for name, number in thresholds.items():
         check_not_negative(_COST, name, number)
-    if cost == "weighted" and ad_weight == gradient_weight == census_weight == 0:
-        raise ValueError(f"{_COST}: ad_weight, gradient_weight and census_weight are 0, expected one above 0")
     for name, number in (("ad_scale", ad_scale), ("census_scale", census_scale)):
         if not 0 < number < float("inf"):
             raise ValueError(f"{_COST}: {name} is {number}, expected a finite number > 0")
-    rows, columns = _check_window(_COST, "census_window", census_window)
+    rows, columns = check_window(_COST, "census_window", census_window)
     result_dtype = _result_dtype(dtype)
     if not torch.compiler.is_compiling():  # reading numbers would break the graph
         check_numbers(_COST, "left", image)
@@ -131,7 +125,8 @@ def matching_cost(
             ad_scale=ad_scale,
             census_scale=census_scale,
             dtype=result_dtype,
-            **numbers,
+            **weights,
+            **thresholds,
         )
         return as_kind_of(left, volume)
     volume = _cost_op(
@@ -166,7 +161,7 @@ def census_transform(image: ArrayT, *, window: tuple[int, int] = (7, 9)) -> Arra
     """
     pixels = as_tensor(_CENSUS, "image", image).detach()
     _check_image(_CENSUS, "image", pixels)
-    rows, columns = _check_window(_CENSUS, "window", window)
+    rows, columns = check_window(_CENSUS, "window", window)
     if not torch.compiler.is_compiling():
         check_numbers(_CENSUS, "image", pixels)
     if select.runs_reference(_CENSUS, pixels):
@@ -203,7 +198,21 @@ def _check_disparities(least: int, most: int, width: int) -> None:
         raise ValueError(f"{_COST}: min_disparity is {least}, expected more than -{width}, the width of the images")
 
 
-def _check_window(op: str, name: str, window: tuple[int, int]) -> tuple[int, int]:
+def check_weights(op: str, cost: str, **weights: float) -> None:
+    """The weights of a cost's terms.
+
+    Raises:
+        ValueError: a negative one, or none above 0 where the cost is a weighted sum.
+    """
+    for name, number in weights.items():
+        check_not_negative(op, name, number)
+    if cost == "weighted" and not any(weights.values()):
+        *others, last = weights
+        raise ValueError(f"{op}: {', '.join(others)} and {last} are 0, expected one above 0")
+
+
+def check_window(op: str, name: str, window: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of a census window. Raises ValueError for what is none."""
     try:
         rows, columns = window
         odd = all(1 <= side <= _LARGEST_WINDOW and side % 2 == 1 for side in (rows, columns))

@@ -73,7 +73,7 @@ def weighted_median(
             )
     _check_over("mask", where, image, (torch.bool,), "bool")
     _check_over("weights", given, image, (*IMAGE_DTYPES, torch.bool), "a dtype of src's or bool")
-    _check_parameters(radius, sigma_color, sigma_space)
+    check_weighted_median(_NAME, radius, sigma_color, sigma_space)
     if not torch.compiler.is_compiling():  # reading numbers would break the graph
         check_numbers(_NAME, "src", image)
         check_numbers(_NAME, "guide", other)
@@ -123,14 +123,17 @@ def _check_over(name: str, t: Tensor | None, src: Tensor, dtypes: tuple[torch.dt
         raise ValueError(f"{_NAME}: {name} is on {t.device}, expected src's device {src.device}")
 
 
-def _check_parameters(radius: int, sigma_color: float, sigma_space: float) -> None:
+def check_weighted_median(op: str, radius: int, sigma_color: float, sigma_space: float) -> None:
+    """The parameters of a weighted median inside ``op``.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
     if not (0 <= radius <= _LARGEST_RADIUS and radius == int(radius)):  # written so that NaN is refused
-        raise ValueError(f"{_NAME}: radius is {radius}, expected a whole number of pixels from 0 to {_LARGEST_RADIUS}")
+        raise ValueError(f"{op}: radius is {radius}, expected a whole number of pixels from 0 to {_LARGEST_RADIUS}")
     for name, sigma in (("sigma_color", sigma_color), ("sigma_space", sigma_space)):
         if not _SIGMAS[0] <= sigma <= _SIGMAS[1]:
-            raise ValueError(
-                f"{_NAME}: {name} is {sigma}, expected a number > 0, from {_SIGMAS[0]:g} to {_SIGMAS[1]:g}"
-            )
+            raise ValueError(f"{op}: {name} is {sigma}, expected a number > 0, from {_SIGMAS[0]:g} to {_SIGMAS[1]:g}")
 
 
 def _check_weights(weights: Tensor | None) -> None:

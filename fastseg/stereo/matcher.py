@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastseg import ops
 from fastseg.ops.arrays import Array, as_kind_of, as_tensor
-from fastseg.ops.checks import check_not_negative
+from fastseg.ops.checks import check_not_negative, whole_number
 from fastseg.ops.cross_scale_levels import MOST_LEVELS
 from fastseg.ops.guided_filter import check_guided_filter
 from fastseg.stereo.clock import StageClock
@@ -50,6 +50,7 @@ class StereoMatcher:
         refine: what follows the winner.
         device: where to compute; None is where the images are.
         memory_limit: bytes for volumes of costs. Fewer disparities at a time are computed where more would not fit.
+            Images and what is kept of every pixel (about 100 bytes) come on top.
         check_input: whether a small copy of each pair is looked at first for swapped or unrectified views.
         stages: the functions that are called; replace any of them.
     """
@@ -69,14 +70,16 @@ class StereoMatcher:
     stages: Stages = field(default_factory=Stages)
 
     def __post_init__(self) -> None:
-        check_matcher(self)
+        for name, value in checked(self).items():
+            object.__setattr__(self, name, value)  # whole numbers may come as floating point
 
     @classmethod
     def preset(cls, name: str, *, max_disparity: int, **options: Any) -> StereoMatcher:
-        """A matcher with a preset's options; ``options`` override them.
+        """A matcher with a preset's options. ``options`` replace them, ``refine`` and ``cost`` each as a whole.
 
         ``"accurate"``: the defaults. ``"fast"``: the image alone, sub-pixel by the winner's own costs. ``"paper"``: as
         multi-scale WLS stereo describes it: WLS levels, sub-pixel by the winner's own costs, WLS smoothing at last.
+        To change a part, ``dataclasses.replace(matcher, refine=dataclasses.replace(matcher.refine, smooth=False))``.
         """
         return cls(max_disparity=max_disparity, **{**preset_options(name), **options})
 
@@ -85,7 +88,8 @@ class StereoMatcher:
 
         Args:
             left, right: NumPy, CuPy or torch, of one shape, dtype and device: (H, W), (C, H, W), (H, W, C),
-                (B, C, H, W) or (B, H, W, C), C 1 or 3; uint8, uint16, or floating point in [0, 1].
+                (B, C, H, W) or (B, H, W, C), C 1 or 3; uint8, uint16, or floating point in [0, 1]. Grey images of a
+                batch need their channel: (3, H, W) is one image in colours.
             on_progress: called after each piece of work with the stage's name and the share that is done, 0 to 1.
 
         Returns:
@@ -97,7 +101,7 @@ class StereoMatcher:
             StereoPairError: views that look swapped or unrectified.
             TypeError: another dtype, or no array.
         """
-        images = load_pair(left, right, None if self.device is None else torch.device(self.device))
+        images = load_pair(left, right, torch.device(self.device) if self.device is not None else None)
         check_width(self, images[0].shape[-1])
         result = self._match(*images, on_progress)
         home = as_tensor(_NAME, "left", left).device
@@ -112,28 +116,34 @@ class StereoMatcher:
 
     def _match(self, left: Tensor, right: Tensor, on_progress: OnProgress | None) -> DisparityMap:
         refine, stages = self.refine, self.stages
-        local = refine.subpixel_radius if refine.subpixel else None
-        costs = CostFilter(self.cost.arguments(), self.radius, self.eps, self.cross_scale_lambda)
-        each = costs.bytes_per_disparity(left.shape, self.levels, pyramid=self.wls is None)
+        own = CostFilter(
+            self.cost.arguments(), self.radius, self.eps, self.cross_scale_lambda,
+            stages.matching_cost, stages.filter, stages.combine,
+        )  # fmt: skip
+        costs = stages.costs or own
+        local = refine.subpixel_radius if refine.subpixel and stages.costs is None else None
+        each = own.bytes_per_disparity(left.shape, self.levels, pyramid=self.wls is None)
         chunks = disparity_chunks(self.min_disparity, self.max_disparity, each, self.memory_limit)
         clock = StageClock(left.device, len(chunks) * (2 if local is None else 3) + 4, on_progress)
 
         with clock.stage("scales"):
             if self.check_input and self.min_disparity >= 0:
                 check_rectified(left, right, self.max_disparity)
-            if self.wls is None:
-                scales = image_pyramid(left, right, self.levels)
-            else:
-                scales = wls_scales(left, right, self.levels, self.wls)
-        winner = self._winner(stages.costs or costs, scales, "left", chunks, clock)
-        if stages.costs is None and self.levels == 1:
-            other = self._least(costs, scales, chunks, clock)
+            scales = self._scales(left, right)
+        winner = self._winner(costs, scales, "left", chunks, clock)
+        if costs is own and own.plain and len(scales.left) == 1:
+            other = self._least(own, scales, chunks, clock)
         else:
-            other = self._winner(stages.costs or costs, scales, "right", chunks, clock).index
+            other = self._winner(costs, scales, "right", chunks, clock).index
         with clock.stage("check"):
             whole = winner.index.float() + self.min_disparity
-            valid = stages.check(whole, other.float() + self.min_disparity, tolerance=refine.left_right_tolerance)
-            confidence = torch.where(valid, stages.confidence(winner.cost, winner.second), 0.0)
+            seen = torch.where(
+                other >= 0, other + float(self.min_disparity), torch.inf
+            )  # nothing agrees with no winner
+            valid = stages.check(whole, seen, tolerance=refine.left_right_tolerance)
+            sure = stages.confidence(winner.cost, winner.second)
+            valid = valid & (winner.index >= 0) & (sure >= refine.least_confidence)
+            confidence = torch.where(valid, sure, 0.0)
         with clock.stage("fill"):
             disparity = stages.fill(whole, valid)
             if refine.median_radius:
@@ -143,8 +153,8 @@ class StereoMatcher:
                 )
                 disparity = median.squeeze(1)
         if local is not None:
-            finest = replace(costs, radius=local)
-            at = Scales([left], [right], pyramid=True)
+            finest = replace(own, radius=local)
+            at = Scales(scales.left[:1], scales.right[:1], pyramid=True)
             winner = self._winner(finest, at, "left", chunks, clock, "sub-pixel", near=winner.index, reach=1)
         with clock.stage("refine"):
             if refine.subpixel:
@@ -157,6 +167,13 @@ class StereoMatcher:
                 parameters = {"lambda_": refine.wls.lambda_, "alpha": refine.wls.alpha}
                 disparity = stages.wls(disparity, weight, luminance(left).clamp(min=0), **parameters)
         return DisparityMap(disparity, valid, confidence, clock.seconds)
+
+    def _scales(self, left: Tensor, right: Tensor) -> Scales:
+        if self.stages.scales is not None:
+            return self.stages.scales(left, right)
+        if self.wls is None:
+            return image_pyramid(left, right, self.levels)
+        return wls_scales(left, right, self.levels, self.wls)
 
     def _winner(
         self,
@@ -172,7 +189,7 @@ class StereoMatcher:
         for first, last in chunks:
             with clock.stage(name or f"costs, {view} view"):
                 volume = costs(scales, view, first, last)
-                winner = ops.winner_takes_all(volume, previous=winner, **near)
+                winner = self.stages.winner(volume, previous=winner, **near)
                 del volume  # before the next one is made
         assert winner is not None  # there is at least one disparity
         return winner
@@ -195,23 +212,32 @@ class StereoMatcher:
         return best.index
 
 
-def check_matcher(matcher: StereoMatcher) -> None:
-    """Options that need no image.
+def checked(matcher: StereoMatcher) -> dict[str, Any]:
+    """Options that need no image: those whose values take another type.
 
     Raises:
-        ValueError: a number out of its range.
+        ValueError: a number out of its range, or no device.
     """
-    first, last = matcher.min_disparity, matcher.max_disparity
-    if first != int(first) or abs(first) > _LARGEST:
-        raise ValueError(f"{_NAME}: min_disparity is {first}, expected a whole number of pixels")
-    if not (last == int(last) and first < last <= _LARGEST):
+    first = whole_number(_NAME, "min_disparity", matcher.min_disparity, -_LARGEST, _LARGEST)
+    last = matcher.max_disparity
+    if not (first < last <= _LARGEST and last == int(last)):  # written so that NaN is refused
         raise ValueError(f"{_NAME}: max_disparity is {last}, expected a whole number above min_disparity {first}")
-    if not (1 <= matcher.levels <= MOST_LEVELS and matcher.levels == int(matcher.levels)):
-        raise ValueError(f"{_NAME}: levels is {matcher.levels}, expected a whole number from 1 to {MOST_LEVELS}")
+    levels = whole_number(_NAME, "levels", matcher.levels, 1, MOST_LEVELS)
     check_guided_filter(_NAME, matcher.radius, matcher.eps, "truncate")
     check_not_negative(_NAME, "cross_scale_lambda", matcher.cross_scale_lambda)
-    if matcher.memory_limit < 1:
-        raise ValueError(f"{_NAME}: memory_limit is {matcher.memory_limit}, expected a number of bytes")
+    limit = whole_number(_NAME, "memory_limit", matcher.memory_limit, 1, 1 << 62)
+    try:
+        device = None if matcher.device is None else torch.device(matcher.device)
+    except RuntimeError:
+        raise ValueError(f"{_NAME}: device is {matcher.device!r}, expected a device of torch, such as 'cuda'") from None
+    return {
+        "min_disparity": first,
+        "max_disparity": int(last),
+        "levels": levels,
+        "radius": int(matcher.radius),
+        "memory_limit": limit,
+        "device": device,
+    }
 
 
 def check_width(matcher: StereoMatcher, width: int) -> None:

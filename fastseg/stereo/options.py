@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from fastseg.ops.checks import check_choice
+from fastseg.ops.checks import check_choice, check_not_negative
+from fastseg.ops.guided_filter import check_guided_filter
+from fastseg.ops.matching_cost import COSTS, check_weights, check_window
+from fastseg.ops.weighted_median import check_weighted_median
+from fastseg.ops.wls_arguments import check_parameters as check_wls
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,13 @@ class MatchingCost:
     census_window: tuple[int, int] = (3, 3)
 
     def __post_init__(self) -> None:
-        check_choice("MatchingCost", "kind", self.kind, ("weighted", "ad_census"))
+        op = "MatchingCost"
+        check_choice(op, "kind", self.kind, COSTS)
+        weights = {name: getattr(self, name) for name in ("ad_weight", "gradient_weight", "census_weight")}
+        check_weights(op, self.kind, **weights)
+        for name in ("ad_threshold", "gradient_threshold"):
+            check_not_negative(op, name, getattr(self, name))
+        check_window(op, "census_window", self.census_window)
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of :func:`fastseg.ops.matching_cost`."""
@@ -45,6 +55,11 @@ class WLSLevels:
     alpha: float = 1.2
     iterated: bool = True
 
+    def __post_init__(self) -> None:
+        check_wls("WLSLevels", self.lambda_, self.alpha, eps=1.0)
+        if not 0 < self.factor < math.inf:
+            raise ValueError(f"WLSLevels: factor is {self.factor}, expected a finite number > 0")
+
 
 @dataclass(frozen=True)
 class WLSRefinement:
@@ -57,6 +72,10 @@ class WLSRefinement:
     alpha: float = 1.2
     least_confidence: float = 0.05
 
+    def __post_init__(self) -> None:
+        check_wls("WLSRefinement", self.lambda_, self.alpha, eps=1.0)
+        check_share("WLSRefinement", "least_confidence", self.least_confidence)
+
 
 @dataclass(frozen=True)
 class Refinement:
@@ -64,6 +83,7 @@ class Refinement:
 
     Attributes:
         left_right_tolerance: by how much the disparities of the two views may differ.
+        least_confidence: below which a pixel is not valid: the order of its candidates is chance.
         median_radius: of the weighted median over pixels that fail the check; 0 leaves the plain fill.
         sigma_color, sigma_space: of that median's weights.
         subpixel: whether a parabola through the costs places the minimum between whole disparities.
@@ -75,6 +95,7 @@ class Refinement:
     """
 
     left_right_tolerance: float = 1.0
+    least_confidence: float = 0.01
     median_radius: int = 9
     sigma_color: float = 0.1
     sigma_space: float = 9.0
@@ -84,15 +105,18 @@ class Refinement:
     wls: WLSRefinement | None = None
 
     def __post_init__(self) -> None:
-        if not self.left_right_tolerance >= 0:
-            raise ValueError(
-                f"Refinement: left_right_tolerance is {self.left_right_tolerance}, expected a number of pixels >= 0"
-            )
-        if self.median_radius < 0 or self.median_radius != int(self.median_radius):
-            raise ValueError(f"Refinement: median_radius is {self.median_radius}, expected a whole number >= 0")
-        radius = self.subpixel_radius
-        if radius is not None and (radius < 0 or radius != int(radius)):
-            raise ValueError(f"Refinement: subpixel_radius is {radius}, expected a whole number >= 0 or None")
+        op = "Refinement"
+        check_not_negative(op, "left_right_tolerance", self.left_right_tolerance)
+        check_share(op, "least_confidence", self.least_confidence)
+        check_weighted_median(op, self.median_radius, self.sigma_color, self.sigma_space)
+        if self.subpixel_radius is not None:
+            check_guided_filter(op, self.subpixel_radius, 1.0, "truncate")
+
+
+def check_share(op: str, name: str, value: float) -> None:
+    """Raises ValueError for a number that is not in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{op}: {name} is {value}, expected a number from 0 to 1")
 
 
 #: Name of a preset -> options of the matcher that differ from its defaults, which are "accurate".
@@ -106,11 +130,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def preset_options(name: str, names: Sequence[str] = tuple(PRESETS)) -> dict[str, Any]:
+def preset_options(name: str) -> dict[str, Any]:
     """The options of a preset.
 
     Raises:
         ValueError: there is no such preset.
     """
-    check_choice("StereoMatcher", "preset", name, names)
+    check_choice("StereoMatcher", "preset", name, PRESETS)
     return dict(PRESETS[name])

@@ -7,12 +7,13 @@ from torch import Tensor
 
 from fastseg import ops
 from fastseg.ops.arrays import Array, as_tensor, check_numbers
+from fastseg.stereo.refinement import left_right_check
+from fastseg.stereo.unit_range import check_unit_range
 
 _NAME = "StereoMatcher.match"
 _WHOLE = {torch.uint8: 255.0, torch.uint16: 65535.0}
-# A resampled image may overshoot a little; one in 0..255 is far beyond.
-_SLACK = 0.1
-_LOOK_WIDTH = 160
+# The copy is at most so large, and smaller images are not looked at.
+_LOOK_WIDTH, _LOOK_HEIGHT, _LOOK_LEAST = 160, 240, 16
 _LOOK_ROWS = 4
 # Shares of pixels that both views agree on. Middlebury's pairs have 0.8 as they are and below 0.02 when swapped.
 _SOME, _MOST = 0.3, 0.7
@@ -27,7 +28,7 @@ def load_pair(left: Array, right: Array, device: torch.device | None = None) -> 
 
     Args:
         left, right: NumPy, CuPy or torch; (H, W), (C, H, W), (H, W, C), (B, C, H, W) or (B, H, W, C) with C 1 or 3;
-            uint8, uint16, or floating point in [0, 1].
+            uint8, uint16, or floating point in [0, 1]. Grey images of a batch need their channel: (B, 1, H, W).
 
     Raises:
         ValueError: shapes, dtypes or devices that differ, an empty image, floating point far out of [0, 1], NaN.
@@ -58,12 +59,7 @@ def _image(name: str, image: Tensor, device: torch.device | None) -> Tensor:
     if image.dtype in _WHOLE:
         return values / _WHOLE[image.dtype]
     check_numbers(_NAME, name, values)
-    low, high = (float(value) for value in torch.aminmax(values))
-    if low < -_SLACK or high > 1 + _SLACK:
-        raise ValueError(
-            f"{_NAME}: {name} has values from {low:g} to {high:g}, expected floating point in [0, 1]: divide 8-bit "
-            "numbers by 255"
-        )
+    check_unit_range(_NAME, name, values)
     return values
 
 
@@ -83,7 +79,7 @@ def _channels_first(name: str, image: Tensor) -> Tensor:
 
 
 def check_rectified(left: Tensor, right: Tensor, max_disparity: int) -> None:
-    """Look at a small copy of the pair for what spoils every disparity: swapped views, and rows that do not match.
+    """Look at a small copy of each pair for what spoils every disparity: swapped views, and rows that do not match.
 
     Disparities of both signs are tried there, and where few pixels agree rows further up and down. Of the pixels that
     both views agree on, most must have matched a pixel to the left in the same row. Pictures that say nothing either
@@ -94,45 +90,55 @@ def check_rectified(left: Tensor, right: Tensor, max_disparity: int) -> None:
         max_disparity: in pixels of these images.
 
     Raises:
-        StereoPairError: the views look swapped, or shifted up or down.
+        StereoPairError: the views of a pair look swapped, or shifted up or down.
     """
     height, width = left.shape[-2:]
-    scale = max(1.0, width / _LOOK_WIDTH)
+    scale = max(1.0, width / _LOOK_WIDTH, height / _LOOK_HEIGHT)
     size = max(1, round(height / scale)), max(1, round(width / scale))
-    if min(size) < 16:
+    if min(size) < _LOOK_LEAST:
         return
-    small = tuple(torch.nn.functional.interpolate(image, size=size, mode="area") for image in (left, right))
     reach = min(max(2, int(max_disparity / scale) + 1), size[1] // 2)
-    backwards, forwards = _agreement(small, reach, 0)
+    for index in range(left.shape[0]):  # one by one: a good pair says nothing about the next one
+        pair = [
+            torch.nn.functional.interpolate(image[index : index + 1], size=size, mode="area") for image in (left, right)
+        ]
+        which = f"pair {index}: " if left.shape[0] > 1 else ""
+        _check_one(f"{_NAME}: {which}", pair, reach, scale)
+
+
+def _check_one(prefix: str, pair: list[Tensor], reach: int, scale: float) -> None:
+    backwards, still, forwards = _agreement(pair, reach, 0)
     if backwards > _SOME and backwards > 2 * forwards:
         raise StereoPairError(
-            f"{_NAME}: {backwards:.0%} of the pixels of a small copy match pixels to the right and {forwards:.0%} "
+            f"{prefix}{backwards:.0%} of the pixels of a small copy match pixels to the right and {forwards:.0%} "
             "pixels to the left: negative disparities dominate, left and right look swapped. Give them in the other "
             "order, or a negative min_disparity if this is meant"
         )
-    if forwards >= _MOST:
+    here = still + forwards
+    if here >= _MOST:
         return
-    shifts = {rows: _agreement(small, reach, rows)[1] for rows in range(-_LOOK_ROWS, _LOOK_ROWS + 1) if rows}
+    shifts = {}
+    for rows in range(-_LOOK_ROWS, _LOOK_ROWS + 1):
+        if rows:
+            _, none, some = _agreement(pair, reach, rows)
+            shifts[rows] = none + some
     rows, share = max(shifts.items(), key=lambda item: item[1])
-    if share > _SOME and share > forwards + 0.1:
+    if share > _SOME and share > here + 0.1:
         raise StereoPairError(
-            f"{_NAME}: {share:.0%} of the pixels of a small copy match pixels about {abs(rows) * scale:.0f} rows "
-            f"{'below' if rows > 0 else 'above'} in the right image, and {forwards:.0%} in the same row: the pair is "
+            f"{prefix}{share:.0%} of the pixels of a small copy match pixels about {abs(rows) * scale:.0f} rows "
+            f"{'below' if rows > 0 else 'above'} in the right image, and {here:.0%} in the same row: the pair is "
             "not rectified"
         )
 
 
-def _agreement(pair: tuple[Tensor, ...], reach: int, rows: int) -> tuple[float, float]:
-    """Shares of pixels that both views agree on, of negative and of positive disparity, right moved by ``rows``."""
+def _agreement(pair: list[Tensor], reach: int, rows: int) -> tuple[float, float, float]:
+    """Shares of pixels that both views agree on, of negative, no and positive disparity, right moved by ``rows``."""
     left, moved = pair[0], pair[1].roll(-rows, dims=-2)
     found = []
     for view, guide in (("left", left), ("right", moved)):
         costs = ops.matching_cost(left, moved, max_disparity=reach + 1, min_disparity=-reach, view=view)
         found.append(ops.guided_filter_argmin(guide, costs, radius=4, eps=1e-3).index - reach)
-    columns = torch.arange(left.shape[-1], device=left.device)
-    target = columns - found[0]
-    inside = (target >= 0) & (target < left.shape[-1])
-    back = found[1].gather(-1, target.clamp(0, left.shape[-1] - 1))
-    same = inside & (back == found[0])
-    negative, positive = (float((same & side).float().mean()) for side in (found[0] < 0, found[0] > 0))
-    return negative, positive
+    same = left_right_check(found[0], found[1], tolerance=0)
+    signs = (found[0] < 0, found[0] == 0, found[0] > 0)
+    negative, none, positive = (float((same & sign).float().mean()) for sign in signs)
+    return negative, none, positive

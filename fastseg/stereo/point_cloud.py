@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastseg.ops.arrays import Array, as_tensor
+from fastseg.stereo.unit_range import check_unit_range
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ def _bytes(op: str, colors: Array, points: Tensor) -> Tensor:
     if paint.dtype == torch.uint16:
         paint = ((paint.to(torch.int32) * 255 + 32767) // 65535).to(torch.uint8)
     if paint.is_floating_point():
-        paint = (paint.nan_to_num(nan=0.0) * 255).round().clamp(0, 255).to(torch.uint8)
+        paint = paint.nan_to_num(nan=0.0)
+        check_unit_range(op, "colors", paint)
+        paint = (paint * 255).round().clamp(0, 255).to(torch.uint8)
     if paint.dtype != torch.uint8:
         raise TypeError(f"{op}: colors is {paint.dtype}, expected uint8, uint16 or floating point from 0 to 1")
     if paint.shape == points.shape[:-1]:

@@ -32,9 +32,9 @@ def left_right_check(left: ArrayT, right: Array, *, tolerance: float = 1.0) -> A
         raise ValueError(
             f"left_right_check: right has shape {tuple(other.shape)}, expected left's {tuple(mine.shape)}, (..., H, W)"
         )
+    mine, other = _floating(mine), _floating(other)
     width = mine.shape[-1]
-    whole = mine.round() if mine.is_floating_point() else mine
-    target = torch.arange(width, device=mine.device) - whole.long()
+    target = torch.arange(width, device=mine.device) - mine.round().long()
     there = other.gather(-1, target.clamp(0, width - 1))
     return as_kind_of(left, (target >= 0) & (target < width) & ((mine - there).abs() <= tolerance))
 
@@ -71,7 +71,8 @@ def subpixel_offset(before: ArrayT, cost: Array, after: Array) -> ArrayT:
     are equal.
     """
     op = "subpixel_offset"
-    low, middle, high = (as_tensor(op, name, t) for name, t in (("before", before), ("cost", cost), ("after", after)))
+    named = (("before", before), ("cost", cost), ("after", after))
+    low, middle, high = (_floating(as_tensor(op, name, t)) for name, t in named)
     bend = 2 * (low + high - 2 * middle)
     fits = torch.isfinite(bend) & (bend > 0) & (middle <= low) & (middle <= high)
     offset = torch.where(fits, (low - high) / torch.where(fits, bend, 1.0), 0.0)
@@ -79,8 +80,15 @@ def subpixel_offset(before: ArrayT, cost: Array, after: Array) -> ArrayT:
 
 
 def median_filter(image: ArrayT) -> ArrayT:
-    """The median of 3x3 pixels; edge pixels count twice beyond the image's border. (..., H, W), floating point."""
-    t = as_tensor("median_filter", "image", image)
+    """The median of 3x3 pixels; edge pixels count twice beyond the image's border.
+
+    Args:
+        image: (..., H, W), floating point.
+
+    Raises:
+        TypeError: another dtype.
+    """
+    t = _checked_floating("median_filter", "image", as_tensor("median_filter", "image", image))
     padded = functional.pad(t.reshape(-1, 1, *t.shape[-2:]), (1, 1, 1, 1), mode="replicate")[:, 0]
     height, width = t.shape[-2:]
     rows = [padded[:, i : i + height] for i in range(3)]
@@ -105,7 +113,8 @@ def wls_refine(
         lambda_, alpha: of the filter.
     """
     op = "wls_refine"
-    values, weight = as_tensor(op, "disparity", disparity), as_tensor(op, "confidence", confidence)
+    values = _checked_floating(op, "disparity", as_tensor(op, "disparity", disparity))
+    weight = _checked_floating(op, "confidence", as_tensor(op, "confidence", confidence))
     grey = as_tensor(op, "guide", guide)
     if values.shape != weight.shape:
         raise ValueError(f"{op}: confidence has shape {tuple(weight.shape)}, expected {tuple(values.shape)}")
@@ -114,11 +123,31 @@ def wls_refine(
     return as_kind_of(disparity, torch.where(smooth[1] > 1e-6, smooth[0] / smooth[1].clamp(min=1e-6), values))
 
 
-def peak_confidence(cost: ArrayT, second: Array) -> ArrayT:
-    """How far the least cost lies below the least one that is no neighbour of it, as a share of that one: 0 to 1."""
-    best, other = as_tensor("peak_confidence", "cost", cost), as_tensor("peak_confidence", "second", second)
-    share = (other - best) / other
-    return as_kind_of(cost, torch.where(torch.isinf(other), 1.0, share.nan_to_num(0.0)).clamp(0, 1))
+def peak_confidence(cost: ArrayT, second: Array, *, floor: float = 1e-3) -> ArrayT:
+    """How far the least cost lies below the least one that is no neighbour of it: ``(second - cost) / second``, 0 to 1.
+
+    Args:
+        cost, second: what :func:`fastseg.ops.winner_takes_all` finds.
+        floor: > 0, what is divided by at least. Where even the second cost is below it, as in areas of one colour, all
+            candidates are about equally good and their order is that of roundings; costs of wrong matches are several
+            times as large.
+    """
+    best, other = (_floating(as_tensor("peak_confidence", name, t)) for name, t in (("cost", cost), ("second", second)))
+    share = (other - best) / other.clamp(min=floor)
+    return as_kind_of(
+        cost, torch.where(torch.isinf(other) & torch.isfinite(best), 1.0, share.nan_to_num(0.0)).clamp(0, 1)
+    )
+
+
+def _floating(t: Tensor) -> Tensor:
+    """Integers as float32: bytes would wrap around."""
+    return t if t.is_floating_point() else t.float()
+
+
+def _checked_floating(op: str, name: str, t: Tensor) -> Tensor:
+    if not t.is_floating_point():
+        raise TypeError(f"{op}: {name} is {t.dtype}, expected floating point")
+    return t
 
 
 def _sorted_three(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,8 @@ from torch import Tensor
 from fastseg import ops
 from fastseg.stereo.options import WLSLevels
 
-# Disparities at a time where memory is plenty: enough to keep threads busy, few enough for caches.
+# Disparities at a time where memory is plenty: enough to keep processors busy.
 _CHUNK = 64
-# The guided filter has as many disparities in a vector.
-_LANES = 16
-# NTSC weights, as in matching_cost.
-_GREY = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -41,8 +37,8 @@ def luminance(image: Tensor) -> Tensor:
     """(..., 1 or 3, H, W) to (..., H, W)."""
     if image.shape[-3] == 1:
         return image.squeeze(-3)
-    weights = torch.tensor(_GREY, dtype=image.dtype, device=image.device)
-    return (image * weights[:, None, None]).sum(-3)
+    red, green, blue = image.unbind(-3)
+    return 0.299 * red + 0.587 * green + 0.114 * blue  # as in matching_cost
 
 
 def image_pyramid(left: Tensor, right: Tensor, levels: int) -> Scales:
@@ -82,18 +78,22 @@ def _smoothed(image: Tensor, levels: int, options: WLSLevels) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class CostFilter:
-    """Filtered and combined costs of a range of disparities.
+    """Filtered and combined costs of a range of disparities: ``costs(scales, view, first, last)``.
 
     Attributes:
         cost: options of :func:`fastseg.ops.matching_cost`.
         radius, eps: of the guided filter, in pixels of each level.
         lambda_: of :func:`fastseg.ops.cross_scale_aggregate`.
+        matching_cost, filter, combine: as these three functions.
     """
 
     cost: dict[str, Any]
     radius: int
     eps: float
     lambda_: float
+    matching_cost: Callable[..., Any] = ops.matching_cost
+    filter: Callable[..., Any] = ops.guided_filter
+    combine: Callable[..., Any] = ops.cross_scale_aggregate
 
     def __call__(self, scales: Scales, view: str, first: int, last: int) -> Tensor:
         """(B, last - first, H, W): costs of the disparities from ``first`` to below ``last``."""
@@ -101,7 +101,7 @@ class CostFilter:
         guides = scales.guide(view)
         if not scales.pyramid:
             volumes = [self._costs(scales, level, view, first, last) for level in range(len(guides))]
-            combined = volumes[0] if len(volumes) == 1 else ops.cross_scale_aggregate(volumes, lambda_=self.lambda_)
+            combined = volumes[0] if len(volumes) == 1 else self.combine(volumes, lambda_=self.lambda_)
             return self._filtered(guides[0], combined)  # linear, so once for all levels
         volumes = []
         for level, (size, start) in enumerate(ops.cross_scale_shapes(shape, len(guides), first)):
@@ -109,7 +109,12 @@ class CostFilter:
             volumes.append(self._filtered(guides[level], costs))
         if len(volumes) == 1:
             return volumes[0]
-        return ops.cross_scale_aggregate(volumes, lambda_=self.lambda_, min_disparity=first)
+        return self.combine(volumes, lambda_=self.lambda_, min_disparity=first)
+
+    @property
+    def plain(self) -> bool:
+        """Whether :meth:`least` gives what a call gives."""
+        return (self.matching_cost, self.filter) == (ops.matching_cost, ops.guided_filter)
 
     def least(self, scales: Scales, view: str, first: int, last: int) -> ops.GuidedArgmin:
         """Of a single level, which disparity costs least at each pixel, counted from ``first``, and what it costs."""
@@ -130,17 +135,17 @@ class CostFilter:
         width = left.shape[-1]
         low = min(max(first, 1 - width), width - 1)
         high = max(min(last, width), low + 1)
-        costs = ops.matching_cost(left, right, min_disparity=low, max_disparity=high, view=view, **self.cost)
+        costs = self.matching_cost(left, right, min_disparity=low, max_disparity=high, view=view, **self.cost)
         if (low, high) == (first, last):
             return costs
         return costs[:, torch.arange(first - low, last - low, device=costs.device).clamp(0, high - 1 - low)]
 
     def _filtered(self, guide: Tensor, costs: Tensor) -> Tensor:
-        return ops.guided_filter(guide, costs, radius=self.radius, eps=self.eps)
+        return self.filter(guide, costs, radius=self.radius, eps=self.eps)
 
 
 def disparity_chunks(first: int, last: int, bytes_each: int, limit: int) -> list[tuple[int, int]]:
-    """Ranges of disparities that together are [first, last), of about equal length, each within ``limit`` bytes.
+    """Ranges of disparities that together are [first, last), each within ``limit`` bytes.
 
     Raises:
         ValueError: not even one disparity fits.
@@ -150,9 +155,5 @@ def disparity_chunks(first: int, last: int, bytes_each: int, limit: int) -> list
         raise ValueError(
             f"StereoMatcher: memory_limit is {limit} bytes, expected at least {2 * bytes_each} for images of this size"
         )
-    longest = min(_CHUNK, fitting)
-    count = -(-(last - first) // longest)
-    length = -(-(last - first) // count)
-    if length > _LANES:
-        length = min(longest, -(-length // _LANES) * _LANES)
+    length = min(_CHUNK, fitting)
     return [(start, min(start + length, last)) for start in range(first, last, length)]

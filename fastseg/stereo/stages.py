@@ -18,22 +18,33 @@ class Stages:
     """Tensors in, tensors out, all on the matcher's device; disparities are (B, H, W), images (B, 1 or 3, H, W).
 
     Attributes:
-        costs: (scales, "left" or "right", first, last) -> (B, last - first, H, W): filtered costs of these disparities
-            for the matcher's choice of the winner; None: :class:`~fastseg.stereo.CostFilter` with its options.
+        scales: (left, right) -> :class:`~fastseg.stereo.Scales`; None: what the matcher's ``levels`` and ``wls`` say.
+        matching_cost: as :func:`fastseg.ops.matching_cost`.
+        filter: as :func:`fastseg.ops.guided_filter`.
+        combine: as :func:`fastseg.ops.cross_scale_aggregate`.
+        costs: (scales, "left" or "right", first, last) -> (B, last - first, H, W), instead of these three and of the
+            second filtering for the sub-pixel parabola: costs of these disparities, infinite where one cannot be. None:
+            :class:`~fastseg.stereo.CostFilter` with the matcher's options. ``memory_limit`` goes by what that needs.
+        winner: as :func:`fastseg.ops.winner_takes_all`.
         check: as :func:`~fastseg.stereo.left_right_check`.
+        confidence: as :func:`~fastseg.stereo.peak_confidence`.
         fill: as :func:`~fastseg.stereo.fill_invalid`.
         median: as :func:`fastseg.ops.weighted_median`.
         offset: as :func:`~fastseg.stereo.subpixel_offset`.
-        confidence: as :func:`~fastseg.stereo.peak_confidence`.
         smooth: as :func:`~fastseg.stereo.median_filter`.
         wls: as :func:`~fastseg.stereo.wls_refine`.
     """
 
+    scales: Callable[[Tensor, Tensor], Scales] | None = None
+    matching_cost: Callable[..., Any] = ops.matching_cost
+    filter: Callable[..., Any] = ops.guided_filter
+    combine: Callable[..., Any] = ops.cross_scale_aggregate
     costs: Callable[[Scales, str, int, int], Tensor] | None = None
+    winner: Callable[..., Any] = ops.winner_takes_all
     check: Callable[..., Any] = refinement.left_right_check
+    confidence: Callable[..., Any] = refinement.peak_confidence
     fill: Callable[..., Any] = refinement.fill_invalid
     median: Callable[..., Any] = ops.weighted_median
     offset: Callable[..., Any] = refinement.subpixel_offset
-    confidence: Callable[..., Any] = refinement.peak_confidence
     smooth: Callable[..., Any] = refinement.median_filter
     wls: Callable[..., Any] = refinement.wls_refine

@@ -113,6 +113,16 @@ def test_nothing_in_space_without_a_calibration(capsys: pytest.CaptureFixture[st
     assert facts()["calibration"] is None and facts()["depth"] is None
 
 
+def test_a_second_run_leaves_nothing_of_the_first() -> None:
+    Path("out").mkdir()
+    Path("out/notes.txt").write_text("mine")
+    assert stereo("--calib", "calib.txt") == 0
+    assert stereo("--calib", "calib.txt", "--no-mesh") == 0
+    assert set(names()) == {*MAPS, *SPACE, "notes.txt"} - {"mesh.ply"}
+    assert stereo("--max-disparity", MOST) == 0
+    assert set(names()) == {*MAPS, "notes.txt"}
+
+
 def test_a_calibration_in_numbers() -> None:
     assert stereo("--calib", "calib.txt") == 0
     depth, mesh = np.load("out/depth.npy"), Path("out/mesh.ply").read_bytes()
@@ -256,6 +266,12 @@ REFUSED = {
         "--max-disparity is missing, and the calibration has no ndisp",
     ),
     "no range with numbers": (NUMBERS, "--max-disparity is missing, and the calibration has no ndisp"),
+    "too much in the file": (["--calib", "many.txt"], "the calibration's ndisp 290: expected at most 72"),
+    "no room": (["--calib", "calib.txt", "--depth-scale", "1e-9"], "--depth-scale 1e-09: depths from"),
+    "endless depth": (
+        ["--max-disparity", MOST, "--focal", "1e300", "--baseline", "1e300"],
+        "focal length 1e+300 and baseline 1e+300: their product over a disparity is a depth of inf",
+    ),
     "half": (["--max-disparity", MOST, "--focal", "9"], "--focal needs --baseline, too"),
     "other half": (["--max-disparity", MOST, "--baseline", "9"], "--baseline needs --focal, too"),
     "doffs alone": (["--max-disparity", MOST, "--doffs", "0"], "--doffs needs --focal and --baseline, too"),
@@ -268,7 +284,10 @@ REFUSED = {
     "depth": (["--max-disparity", MOST, "--max-depth", "3"], "--max-depth needs a calibration"),
     "dense": (["--max-disparity", MOST, "--dense"], "--dense needs a calibration"),
     "memory": (["--max-disparity", MOST, "--memory-limit", "10K"], "memory_limit"),
-    "swapped": (["big_right.png", "big_left.png", "--max-disparity", "40"], "left and right look swapped"),
+    "swapped": (
+        ["big_right.png", "big_left.png", "--max-disparity", "40"],
+        "is meant (--min-disparity; --no-check leaves",
+    ),
     "output": (["--max-disparity", MOST, "-o", "left.png"], "left.png: File exists, expected a folder"),
     "output within": (["--max-disparity", MOST, "-o", "left.png/a/b"], "left.png: File exists, expected a folder"),
 }
@@ -293,6 +312,7 @@ def test_refusals_are_one_sentence_and_write_nothing(case: str, capsys: pytest.C
     save_image("small.png", RIGHT[:, :71])
     save_image("grey.png", RIGHT[..., 1])
     calib(Path("endless.txt"), ndisp="")
+    calib(Path("many.txt"), ndisp="ndisp=290")
     calib(Path("wide.txt"), width=144)
     if case == "swapped":
         big_pair()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-
 import numpy as np
 import pytest
 import torch
@@ -34,14 +32,3 @@ def test_device_option_keeps_the_kind_of_array() -> None:
     scene = rendered_pair(120, 160)
     found = StereoMatcher(40, device="cuda").match(scene.left, scene.right)
     assert isinstance(found.disparity, np.ndarray)
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_time(preset: str) -> None:
-    scene = rendered_pair(375, 450)
-    matcher = StereoMatcher.preset(preset, max_disparity=60, check_input=False)
-    pair = [torch.from_numpy(image).cuda() for image in (scene.left, scene.right)]
-    for _ in range(3):
-        matcher.match(*pair)
-    runs = [matcher.match(*pair).seconds for _ in range(20)]
-    print(preset, {name: f"{1e3 * statistics.median(run[name] for run in runs):.2f} ms" for name in runs[0]})

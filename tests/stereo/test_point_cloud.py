@@ -54,7 +54,7 @@ def test_no_point_is_left() -> None:
         (torch.from_numpy(IMAGE / 255).requires_grad_(), IMAGE),
         (IMAGE.astype(np.uint16) * 257, IMAGE),
         (torch.from_numpy(IMAGE.astype(np.uint16) * 257), IMAGE),
-        (np.full((6, 8), 1.7), np.full((6, 8, 3), 255)),
+        (np.full((6, 8), 1.07), np.full((6, 8, 3), 255)),
         (np.full((6, 8), np.nan), np.zeros((6, 8, 3))),
         (np.full((6, 8), 128, np.uint16), np.zeros((6, 8, 3))),
         (np.full((6, 8), 129, np.uint16), np.ones((6, 8, 3))),
@@ -85,6 +85,11 @@ def test_kinds_of_arrays() -> None:
             r"colors has shape \(5, 8, 3\), expected one colour for each point of \(6, 8",
         ),
         ((POINTS, IMAGE.astype(int)), TypeError, "colors is torch.int64, expected uint8, uint16 or floating point"),
+        (
+            (POINTS, 200.0 * np.ones((6, 8, 3))),
+            ValueError,
+            "colors has values from 200 to 200, expected floating point",
+        ),
         ((POINTS, IMAGE > 3), TypeError, "colors is torch.bool, expected"),
         ((POINTS, None, np.ones((6, 8))), ValueError, r"valid is torch.float64 of shape \(6, 8\), expected bool of"),
         (

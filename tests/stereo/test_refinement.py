@@ -81,10 +81,25 @@ def test_median_of_nine(size: tuple[int, ...], seed: int) -> None:
     assert np.array_equal(median_filter(image.numpy()), np.median(windows, axis=(-2, -1)).astype(np.float32))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.float16, torch.float32, torch.float64])
+def test_numbers_of_any_dtype_mean_the_same(dtype: torch.dtype) -> None:
+    left, right = torch.full((1, 8), 3, dtype=dtype), torch.full((1, 8), 4, dtype=dtype)
+    assert left_right_check(left, right).tolist() == [[False] * 3 + [True] * 5]
+    costs = (torch.tensor([c], dtype=dtype) for c in (2, 1, 3))
+    assert subpixel_offset(*costs).item() == pytest.approx(-1 / 6, abs=1e-3)
+    share = peak_confidence(torch.tensor([1], dtype=dtype), torch.tensor([4], dtype=dtype))
+    assert share.item() == 0.75
+    filled = fill_invalid(left, torch.tensor([[True] + [False] * 7]))
+    assert filled.dtype == dtype and torch.equal(filled, left)
+
+
 def test_confidence_is_the_share_by_which_the_best_is_better() -> None:
     cost = torch.tensor([1.0, 2.0, 0.0, 0.0, 3.0])
     second = torch.tensor([4.0, 2.0, 1.0, 0.0, math.inf])
     assert peak_confidence(cost, second).tolist() == [0.75, 0.0, 1.0, 0.0, 1.0]
+    # Where nothing was found nothing is sure, and where all costs are next to nothing their order says little.
+    assert peak_confidence(torch.tensor([math.inf]), torch.tensor([math.inf])).tolist() == [0.0]
+    assert peak_confidence(torch.tensor([-1e-9]), torch.tensor([1e-6])).item() < 0.01
 
 
 def test_wls_refinement_keeps_planes_and_ignores_what_has_no_confidence() -> None:
@@ -109,6 +124,12 @@ def test_wls_refinement_keeps_planes_and_ignores_what_has_no_confidence() -> Non
             ValueError,
             r"confidence has shape \(4,\)",
         ),
+        (
+            lambda: median_filter(torch.zeros(3, 4, dtype=torch.uint8)),
+            TypeError,
+            "image is torch.uint8, expected float",
+        ),
+        (lambda: wls_refine(torch.zeros(3, 4).int(), torch.zeros(3, 4), torch.zeros(3, 4)), TypeError, "disparity is"),
         (lambda: left_right_check([[1.0]], torch.zeros(1, 1)), TypeError, "left is a list"),
     ],
 )
