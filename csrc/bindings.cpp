@@ -14,6 +14,7 @@
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
+#include "fastseg/soft_mask_attention.h"
 #include "fastseg/weighted_median.h"
 #include "fastseg/winner_takes_all.h"
 #include "fastseg/wls.h"
@@ -360,6 +361,17 @@ fastseg::WinnerTakesAll winner_args(int64_t batch, int64_t slices, int64_t pixel
   return {batch, slices, pixels, costs, first, previous, pointer<const int32_t>(near), reach, result};
 }
 
+fastseg::SoftMaskAttentionForward soft_mask_args(int64_t batch, int64_t channels, int64_t spatial,
+                                                 int64_t mask_channels, View trunk, View mask, View y) {
+  return {batch, channels, spatial, mask_channels, trunk, mask, y};
+}
+
+fastseg::SoftMaskAttentionBackward soft_mask_backward_args(int64_t batch, int64_t channels, int64_t spatial,
+                                                           int64_t mask_channels, View grad, View trunk, View mask,
+                                                           View dtrunk, View dmask) {
+  return {batch, channels, spatial, mask_channels, grad, trunk, mask, dtrunk, dmask};
+}
+
 // Exposes `run(args, extra...)` under `name`: Python passes the fields that `make` takes, then the extras.
 template <class... Fields, class Args, class... Extra>
 void define(py::module_& m, const char* name, Args (*make)(Fields...), void (*run)(const Args&, Extra...)) {
@@ -397,6 +409,8 @@ PYBIND11_MODULE(_C, m) {
     return fastseg::cpu::separable_conv_pays({shape, x, nullptr, {}, outputs, nullptr, {}, y});
   });
   define(m, "separable_conv_forward", separable_args, fastseg::cpu::separable_conv_forward);
+  define(m, "soft_mask_attention_forward", soft_mask_args, fastseg::cpu::soft_mask_attention_forward);
+  define(m, "soft_mask_attention_backward", soft_mask_backward_args, fastseg::cpu::soft_mask_attention_backward);
   m.def("wls_plan", [](int64_t height, int64_t width) {
     const fastseg::WlsPlan plan = fastseg::wls_plan(height, width);
     return py::make_tuple(plan.system, plan.scratch, plan.work);

@@ -117,6 +117,30 @@ def pointwise_conv_gradient(
     threads: int,
     /,
 ) -> None: ...
+def soft_mask_attention_forward(
+    batch: int,
+    channels: int,
+    spatial: int,
+    mask_channels: int,
+    trunk: View,
+    mask: View,
+    y: View,
+    threads: int,
+    /,
+) -> None: ...
+def soft_mask_attention_backward(
+    batch: int,
+    channels: int,
+    spatial: int,
+    mask_channels: int,
+    grad: View,
+    trunk: View,
+    mask: View,
+    dtrunk: View | None,
+    dmask: View | None,
+    threads: int,
+    /,
+) -> None: ...
 def separable_conv_pays(shape: tuple[int, ...], x: View, outputs: int, y: View, /) -> bool: ...
 def separable_conv_forward(
     shape: tuple[int, ...],

@@ -12,6 +12,7 @@
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
+#include "fastseg/soft_mask_attention.h"
 #include "fastseg/weighted_median.h"
 #include "fastseg/winner_takes_all.h"
 #include "fastseg/wls.h"
@@ -40,6 +41,8 @@ namespace fastseg {
   void matching_cost(const MatchingCost&, int threads, bool);                         \
   void weighted_median(const WeightedMedian&, int threads);                           \
   void winner_takes_all(const WinnerTakesAll&, int threads);                          \
+  void soft_mask_attention_forward(const SoftMaskAttentionForward&, int, bool);       \
+  void soft_mask_attention_backward(const SoftMaskAttentionBackward&, int, bool);     \
   }
 FASTSEG_DECLARE_BUILD(baseline)
 #ifdef FASTSEG_X86
@@ -241,6 +244,16 @@ void weighted_median(const WeightedMedian& args, int threads) {
 void winner_takes_all(const WinnerTakesAll& args, int threads) {
   const int64_t costs = args.batch * args.slices * args.pixels;
   FASTSEG_CALL_BUILD(winner_takes_all, args, costs < serial_elements || threads < 1 ? 1 : threads);
+}
+
+void soft_mask_attention_forward(const SoftMaskAttentionForward& args, int threads) {
+  const Launch launch = launch_for(args.batch * args.channels * args.spatial, args.trunk.type, threads);
+  FASTSEG_CALL_BUILD(soft_mask_attention_forward, args, launch.threads, launch.stream);
+}
+
+void soft_mask_attention_backward(const SoftMaskAttentionBackward& args, int threads) {
+  const Launch launch = launch_for(args.batch * args.channels * args.spatial, args.trunk.type, threads);
+  FASTSEG_CALL_BUILD(soft_mask_attention_backward, args, launch.threads, launch.stream);
 }
 
 }  // namespace cpu

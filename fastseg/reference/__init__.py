@@ -11,6 +11,7 @@ from fastseg.reference.fast_global_smoother import fast_global_smoother
 from fastseg.reference.guided_filter import guided_filter, guided_filter_argmin
 from fastseg.reference.matching_cost import census_transform, matching_cost
 from fastseg.reference.norm import instance_norm_act
+from fastseg.reference.soft_mask_attention import soft_mask_attention
 from fastseg.reference.weighted_median import weighted_median
 from fastseg.reference.winner_takes_all import winner_takes_all
 from fastseg.reference.wls import wls_filter
@@ -27,6 +28,7 @@ __all__ = [
     "instance_norm_act",
     "matching_cost",
     "pointwise_conv",
+    "soft_mask_attention",
     "weighted_median",
     "winner_takes_all",
     "wls_filter",
