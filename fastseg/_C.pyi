@@ -117,6 +117,22 @@ def pointwise_conv_gradient(
     threads: int,
     /,
 ) -> None: ...
+
+# Sizes; x, gating and coarse; the addresses of weight and vectors: AttentionGate of attention_gate.h.
+AttentionGate = tuple[tuple[int, ...], View, View | None, View | None, tuple[int, int]]
+
+def attention_gate_forward(gate: AttentionGate, y: View, threads: int, /) -> None: ...
+def attention_gate_backward(
+    gate: AttentionGate,
+    grad: View,
+    dx: View,
+    dgating: View | None,
+    dcoarse: View | None,
+    dweight: int,
+    dvectors: int,
+    threads: int,
+    /,
+) -> None: ...
 def soft_mask_attention_forward(
     batch: int,
     channels: int,

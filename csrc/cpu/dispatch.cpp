@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "fastseg/attention_gate.h"
 #include "fastseg/cpu/capability.h"
 #include "fastseg/cross_scale.h"
 #include "fastseg/depthwise.h"
@@ -41,6 +42,8 @@ namespace fastseg {
   void matching_cost(const MatchingCost&, int threads, bool);                         \
   void weighted_median(const WeightedMedian&, int threads);                           \
   void winner_takes_all(const WinnerTakesAll&, int threads);                          \
+  void attention_gate_forward(const AttentionGateForward&, int threads, bool);        \
+  void attention_gate_backward(const AttentionGateBackward&, int threads, bool);      \
   void soft_mask_attention_forward(const SoftMaskAttentionForward&, int, bool);       \
   void soft_mask_attention_backward(const SoftMaskAttentionBackward&, int, bool);     \
   }
@@ -254,6 +257,27 @@ void soft_mask_attention_forward(const SoftMaskAttentionForward& args, int threa
 void soft_mask_attention_backward(const SoftMaskAttentionBackward& args, int threads) {
   const Launch launch = launch_for(args.batch * args.channels * args.spatial, args.trunk.type, threads);
   FASTSEG_CALL_BUILD(soft_mask_attention_backward, args, launch.threads, launch.stream);
+}
+
+namespace {
+
+Launch launch_for(const AttentionGate& args, int threads) {
+  const int64_t pixels = args.batch * args.size[0] * args.size[1] * args.size[2];
+  const Launch launch = launch_for(pixels * args.channels, args.x.type, threads);
+  const int64_t work = pixels * (args.channels + args.gating_channels) * (args.features + 4) / 16;
+  return {work < serial_elements || threads < 1 ? 1 : threads, launch.stream};
+}
+
+}  // namespace
+
+void attention_gate_forward(const AttentionGateForward& args, int threads) {
+  const Launch launch = launch_for(args.gate, threads);
+  FASTSEG_CALL_BUILD(attention_gate_forward, args, launch.threads, launch.stream);
+}
+
+void attention_gate_backward(const AttentionGateBackward& args, int threads) {
+  const Launch launch = launch_for(args.gate, threads);
+  FASTSEG_CALL_BUILD(attention_gate_backward, args, launch.threads, launch.stream);
 }
 
 }  // namespace cpu

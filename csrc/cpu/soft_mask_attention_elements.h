@@ -10,22 +10,6 @@
 
 namespace fastseg::FASTSEG_ISA {
 
-// `count` elements from p on, 0 behind them; likewise a store of as many.
-template <class T>
-inline Vec<compute_t<T>> load_part(const T* p, int64_t count) {
-  if (count == lanes<compute_t<T>>) return load(p);
-  T part[lanes<compute_t<T>>] = {};
-  std::memcpy(part, p, size_t(count) * sizeof(T));
-  return load(part);
-}
-template <bool Stream, class T>
-inline void store_part(T* p, Vec<compute_t<T>> v, int64_t count) {
-  if (count == lanes<compute_t<T>>) return store<Stream>(p, v);
-  T part[lanes<compute_t<T>>];
-  store(part, v);
-  std::memcpy(p, part, size_t(count) * sizeof(T));
-}
-
 // Calls body(i, elements) for [0, n) vector by vector; whole vectors begin where `out` is aligned.
 template <class T, class Body>
 [[gnu::always_inline]] inline void for_vectors(const T* out, int64_t n, const Body& body) {

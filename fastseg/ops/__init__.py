@@ -1,5 +1,6 @@
 """Stateless functions on tensors, each one a registered torch op with its gradient."""
 
+from fastseg.ops.attention_gate import attention_gate
 from fastseg.ops.cross_scale import cross_scale_aggregate
 from fastseg.ops.cross_scale_levels import CrossScaleLevel, cross_scale_shapes
 from fastseg.ops.depthwise import (
@@ -32,6 +33,7 @@ __all__ = [
     "WLSResult",
     "WLSSystem",
     "Winner",
+    "attention_gate",
     "census_transform",
     "cross_scale_aggregate",
     "cross_scale_shapes",

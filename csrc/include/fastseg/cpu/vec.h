@@ -264,6 +264,22 @@ inline void store(float16* p, Vec<float> v) {
 #endif
 }
 
+// `count` elements from p on, 0 behind them; and a store of as many.
+template <class T>
+inline Vec<compute_t<T>> load_part(const T* p, int64_t count) {
+  if (count == lanes<compute_t<T>>) return load(p);
+  T part[lanes<compute_t<T>>] = {};
+  std::memcpy(part, p, size_t(count) * sizeof(T));
+  return load(part);
+}
+template <bool Stream = false, class T>
+inline void store_part(T* p, Vec<compute_t<T>> v, int64_t count) {
+  if (count == lanes<compute_t<T>>) return store<Stream>(p, v);
+  T part[lanes<compute_t<T>>];
+  store(part, v);
+  std::memcpy(p, part, size_t(count) * sizeof(T));
+}
+
 // Elements before p is aligned to a vector's store.
 template <class T>
 inline int64_t misaligned_elements(const T* p, int64_t n) {
