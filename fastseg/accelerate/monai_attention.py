@@ -12,7 +12,7 @@ import torch
 from monai.networks.nets.attentionunet import AttentionBlock
 from torch import Tensor, nn
 
-from fastseg.ops import attention_gate
+from fastseg.ops.attention_gate import attention_gate
 
 
 class FusedAttentionBlock(AttentionBlock):

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastseg.nn.depthwise import PointwiseConv2d, PointwiseConv3d
-from fastseg.ops import soft_mask_attention
+from fastseg.ops.soft_mask_attention import soft_mask_attention
 
 _CONV: dict[int, Any] = {2: PointwiseConv2d, 3: PointwiseConv3d}
 
