@@ -408,6 +408,13 @@ fastseg::SoftMaskAttentionBackward soft_mask_backward_args(int64_t batch, int64_
   return {batch, channels, spatial, mask_channels, grad, trunk, mask, dtrunk, dmask};
 }
 
+fastseg::SoftMaskAttentionConv soft_mask_conv_args(int64_t batch, int64_t inputs, int64_t channels, int64_t pixels,
+                                                   View features, uint64_t weight, int64_t output_stride,
+                                                   int64_t input_stride, Vector bias, View trunk, View y) {
+  return {pointwise_args(batch, inputs, channels, pixels, features, weight, output_stride, input_stride, bias, y),
+          trunk};
+}
+
 // Exposes `run(args, extra...)` under `name`: Python passes the fields that `make` takes, then the extras.
 template <class... Fields, class Args, class... Extra>
 void define(py::module_& m, const char* name, Args (*make)(Fields...), void (*run)(const Args&, Extra...)) {
@@ -449,6 +456,7 @@ PYBIND11_MODULE(_C, m) {
   define(m, "attention_gate_backward", gate_backward_args, fastseg::cpu::attention_gate_backward);
   define(m, "soft_mask_attention_forward", soft_mask_args, fastseg::cpu::soft_mask_attention_forward);
   define(m, "soft_mask_attention_backward", soft_mask_backward_args, fastseg::cpu::soft_mask_attention_backward);
+  define(m, "soft_mask_attention_conv", soft_mask_conv_args, fastseg::cpu::soft_mask_attention_conv);
   m.def("wls_plan", [](int64_t height, int64_t width) {
     const fastseg::WlsPlan plan = fastseg::wls_plan(height, width);
     return py::make_tuple(plan.system, plan.scratch, plan.work);

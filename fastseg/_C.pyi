@@ -157,6 +157,21 @@ def soft_mask_attention_backward(
     threads: int,
     /,
 ) -> None: ...
+def soft_mask_attention_conv(
+    batch: int,
+    inputs: int,
+    channels: int,
+    pixels: int,
+    features: View,
+    weight: int,
+    output_stride: int,
+    input_stride: int,
+    bias: Vector | None,
+    trunk: View,
+    y: View,
+    threads: int,
+    /,
+) -> None: ...
 def separable_conv_pays(shape: tuple[int, ...], x: View, outputs: int, y: View, /) -> bool: ...
 def separable_conv_forward(
     shape: tuple[int, ...],

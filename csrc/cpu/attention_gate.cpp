@@ -40,10 +40,7 @@ void forward(const AttentionGateForward& args, int threads) {
 // Every vector of whole blocks is aligned, in either layout.
 template <class T>
 bool aligned(const View& v) {
-  const int64_t bytes = int64_t(sizeof(T)) * lanes<compute_t<T>>, size = int64_t(sizeof(T));
-  const int64_t step = v.spatial_stride == 1 ? v.channel_stride : v.spatial_stride;
-  return !v || (reinterpret_cast<uintptr_t>(v.data) % uintptr_t(bytes) == 0 && step * size % bytes == 0 &&
-                v.batch_stride * size % bytes == 0);
+  return !v || lines_aligned<T>(v, v.spatial_stride == 1 ? v.channel_stride : v.spatial_stride);
 }
 
 }  // namespace

@@ -46,6 +46,7 @@ namespace fastseg {
   void attention_gate_backward(const AttentionGateBackward&, int threads, bool);      \
   void soft_mask_attention_forward(const SoftMaskAttentionForward&, int, bool);       \
   void soft_mask_attention_backward(const SoftMaskAttentionBackward&, int, bool);     \
+  void soft_mask_attention_conv(const SoftMaskAttentionConv&, int threads, bool);     \
   }
 FASTSEG_DECLARE_BUILD(baseline)
 #ifdef FASTSEG_X86
@@ -179,10 +180,19 @@ void separable_conv_forward(const SeparableConvForward& args, int threads) {
   FASTSEG_CALL_BUILD(separable_conv_forward, args, threads < 1 ? 1 : threads, launch.stream);
 }
 
-void pointwise_conv(const PointwiseConv& args, int threads) {
+namespace {
+
+Launch launch_for(const PointwiseConv& args, int threads) {
   const Launch launch = launch_for(args.batch * args.pixels * args.outputs, args.y.type, threads);
   const int64_t work = args.batch * args.pixels * args.inputs * args.outputs / 16;
-  FASTSEG_CALL_BUILD(pointwise_conv, args, work < serial_elements || threads < 1 ? 1 : threads, launch.stream);
+  return {work < serial_elements || threads < 1 ? 1 : threads, launch.stream};
+}
+
+}  // namespace
+
+void pointwise_conv(const PointwiseConv& args, int threads) {
+  const Launch launch = launch_for(args, threads);
+  FASTSEG_CALL_BUILD(pointwise_conv, args, launch.threads, launch.stream);
 }
 
 void pointwise_conv_gradient(const PointwiseConvGradient& args, int threads) {
@@ -257,6 +267,11 @@ void soft_mask_attention_forward(const SoftMaskAttentionForward& args, int threa
 void soft_mask_attention_backward(const SoftMaskAttentionBackward& args, int threads) {
   const Launch launch = launch_for(args.batch * args.channels * args.spatial, args.trunk.type, threads);
   FASTSEG_CALL_BUILD(soft_mask_attention_backward, args, launch.threads, launch.stream);
+}
+
+void soft_mask_attention_conv(const SoftMaskAttentionConv& args, int threads) {
+  const Launch launch = launch_for(args.conv, threads);
+  FASTSEG_CALL_BUILD(soft_mask_attention_conv, args, launch.threads, launch.stream);
 }
 
 namespace {

@@ -3,6 +3,7 @@
 #include "fastseg/cpu/parallel.h"
 #include "fastseg/cpu/vec.h"
 #include "fastseg/pointwise.h"
+#include "pointwise_finish.h"
 
 namespace fastseg::FASTSEG_ISA {
 
@@ -64,17 +65,8 @@ inline void multiply_tile(const A* weights, const A* panel, int64_t panel_pitch,
     for (int v = 0; v < Vectors; ++v) store(out + o * pitch + v * L, sum[o][v]);
 }
 
-// What becomes of a product before it is stored: nothing.
-struct AsItIs {
-  template <class V>
-  V operator()(V v, int64_t, int64_t) const {
-    return v;
-  }
-};
-
 // Writes `pixels` pixels of all outputs from a panel of the inputs [inputs][panel_pitch], whose pixels are filled up
 // with zeros to a multiple of a vector. y: the first output's first pixel; outputs are channel_stride apart.
-// finish(product, output, pixel) takes vectors.
 template <bool Stream, class W, class T, class Finish = AsItIs>
 inline void multiply_panel(const PackedWeights<W>& weights, const compute_t<T>* bias, int64_t inputs, int64_t outputs,
                            const compute_t<T>* panel, int64_t panel_pitch, int64_t pixels, T* y, int64_t channel_stride,

@@ -1,6 +1,6 @@
 // The soft_mask_attention family on the CPU: picks the instantiation for an element type, a layout and a mask.
 // Compiled once per instruction set; csrc/cpu/dispatch.cpp calls the best one that the processor has.
-#include "norm_channels_last.h"
+#include "soft_mask_attention_conv.h"
 #include "soft_mask_attention_pixels.h"
 
 namespace fastseg::FASTSEG_ISA {
@@ -51,6 +51,10 @@ void soft_mask_attention_backward(const SoftMaskAttentionBackward& args, int thr
     if (args.mask_channels == args.channels) stream &= aligned_alike<T>(args.dtrunk, args.dmask);
     stream ? backward<T, true>(args, threads) : backward<T, false>(args, threads);
   });
+}
+
+void soft_mask_attention_conv(const SoftMaskAttentionConv& args, int threads, bool stream) {
+  with_element(args.trunk.type, [&](auto element) { attend_conv<decltype(element)>(args, threads, stream); });
 }
 
 }  // namespace fastseg::FASTSEG_ISA

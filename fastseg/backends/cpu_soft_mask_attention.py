@@ -7,7 +7,7 @@ from torch import Tensor
 
 import fastseg._C as _C
 from fastseg.backends.memory import empty_like, new_empty
-from fastseg.backends.views import as_layout, layout_of, optional_view, view
+from fastseg.backends.views import as_layout, layout_of, optional_view, vector, view
 
 
 def soft_mask_attention_forward(trunk: Tensor, mask: Tensor) -> Tensor:
@@ -57,3 +57,24 @@ def soft_mask_attention_backward(
         trunk.new_empty((0,)) if dtrunk is None else dtrunk,
         trunk.new_empty((0,)) if dmask is None else dmask,
     )
+
+
+def soft_mask_attention_conv_forward(trunk: Tensor, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    layout = layout_of(trunk) or "rows"
+    trunk, features = as_layout(trunk, layout), as_layout(features, layout)
+    y = empty_like(trunk)
+    _C.soft_mask_attention_conv(
+        trunk.shape[0],
+        features.shape[1],
+        trunk.shape[1],
+        trunk.shape[2:].numel(),
+        view(features),
+        weight.data_ptr(),
+        weight.stride(0),
+        weight.stride(1),
+        vector(bias),
+        view(trunk),
+        view(y),
+        torch.get_num_threads(),
+    )
+    return y

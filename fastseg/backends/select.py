@@ -142,6 +142,10 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
         Candidate("triton", "fastseg.backends.triton.soft_mask_attention", _triton_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
+    "soft_mask_attention_conv": (
+        Candidate("cpu", "fastseg.backends.cpu_soft_mask_attention", _cpu_refusal),
+        Candidate("reference", "fastseg.reference", _never),
+    ),
     "fast_global_smoother": (
         Candidate("cpu", "fastseg.backends.cpu_fast_global_smoother", _cpu_refusal),
         Candidate("triton", "fastseg.backends.triton.fast_global_smoother", _triton_refusal),

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastseg.nn.depthwise import PointwiseConv2d, PointwiseConv3d
-from fastseg.ops.soft_mask_attention import soft_mask_attention
+from fastseg.nn.depthwise import PointwiseConv2d, PointwiseConv3d, is_unwatched
+from fastseg.ops.soft_mask_attention import soft_mask_attention, soft_mask_attention_conv
 
 _CONV: dict[int, Any] = {2: PointwiseConv2d, 3: PointwiseConv3d}
 
@@ -43,10 +43,15 @@ class SoftMaskAttention(nn.Module):
                 f"SoftMaskAttention: mask_channels is {mask_channels} and channels is None, expected channels too: "
                 "without them there is no convolution"
             )
-        self.mask: nn.Module | None = None
+        self.spatial_dims = spatial_dims
+        self.mask: Any = None
         if channels is not None:
             outputs = channels if mask_channels is None else mask_channels
             self.mask = _CONV[spatial_dims](channels, outputs, bias, device=device, dtype=dtype)
 
     def forward(self, trunk: Tensor, features: Tensor) -> Tensor:
-        return soft_mask_attention(trunk, features if self.mask is None else self.mask(features))
+        if self.mask is None:
+            return soft_mask_attention(trunk, features)
+        if not is_unwatched(self.mask) or trunk.ndim != self.spatial_dims + 2:
+            return soft_mask_attention(trunk, self.mask(features))
+        return soft_mask_attention_conv(trunk, features, self.mask.weight, self.mask.bias)

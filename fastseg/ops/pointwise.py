@@ -46,32 +46,32 @@ def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     ):
         y: Tensor = _PointwiseConv.apply(x, weight, bias)
         return y
-    return _forward_op(x, weight, bias)
+    return pointwise_op(x, weight, bias)
 
 
-def check_parameters(x: Tensor, channels: int, weight: Tensor, bias: Tensor | None) -> None:
+def check_parameters(x: Tensor, channels: int, weight: Tensor, bias: Tensor | None, op: str = _NAME) -> None:
     """What a 1x1 convolution asks of its weight and bias, for an input of x's rank and dtype with ``channels``."""
     if weight.ndim != x.ndim or weight.shape[1] != channels or weight.shape[2:].numel() != 1:
         expected = ("O", channels, *[1] * (x.ndim - 2))
-        raise ValueError(f"{_NAME}: weight has shape {tuple(weight.shape)}, expected ({', '.join(map(str, expected))})")
-    checks.check_device(_NAME, "weight", weight, x)
-    checks.check_vector(_NAME, "bias", bias, weight.shape[0], x)
-    checks.check_same_dtype(_NAME, "weight", weight, x)
-    checks.check_same_dtype(_NAME, "bias", bias, x)
+        raise ValueError(f"{op}: weight has shape {tuple(weight.shape)}, expected ({', '.join(map(str, expected))})")
+    checks.check_device(op, "weight", weight, x)
+    checks.check_vector(op, "bias", bias, weight.shape[0], x)
+    checks.check_same_dtype(op, "weight", weight, x)
+    checks.check_same_dtype(op, "bias", bias, x)
 
 
 class _PointwiseConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _forward_op(x, weight, bias)
+        return pointwise_op(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         wanted = list(ctx.needs_input_grad)
-        dx, dweight, dbias = _backward_op(grad, x, weight, wanted)
+        dx, dweight, dbias = pointwise_backward_op(grad, x, weight, wanted)
         return (
             dx if wanted[0] else None,
             dweight.to(weight.dtype) if wanted[1] else None,
@@ -107,9 +107,9 @@ def _backward_fake(grad: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) 
     )
 
 
-_forward_op = register("pointwise_conv(Tensor x, Tensor weight, Tensor? bias) -> Tensor", _forward, _forward_fake)
+pointwise_op = register("pointwise_conv(Tensor x, Tensor weight, Tensor? bias) -> Tensor", _forward, _forward_fake)
 # What is not wanted is empty; gradients of weight and bias come together, in the dtype that kernels compute in.
-_backward_op = register(
+pointwise_backward_op = register(
     "pointwise_conv_backward(Tensor grad, Tensor x, Tensor weight, bool[] wanted) "
     "-> (Tensor dx, Tensor dweight, Tensor dbias)",
     _backward,

@@ -12,9 +12,11 @@ from fastseg import reference
 from fastseg.backends import select
 from fastseg.backends.views import ELEMENT, output_like
 from fastseg.ops import checks
+from fastseg.ops.pointwise import check_parameters, pointwise_backward_op, pointwise_conv, pointwise_op
 from fastseg.ops.registry import register
 
 _NAME = "soft_mask_attention"
+_CONV = "soft_mask_attention_conv"
 
 
 def soft_mask_attention(trunk: Tensor, mask_logits: Tensor) -> Tensor:
@@ -49,6 +51,53 @@ def soft_mask_attention(trunk: Tensor, mask_logits: Tensor) -> Tensor:
     return _forward_op(trunk, mask_logits)
 
 
+def soft_mask_attention_conv(trunk: Tensor, features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """:func:`soft_mask_attention` with the mask ``pointwise_conv(features, weight, bias)``.
+
+    On the CPU one kernel does both, and the mask is neither written nor read; for a mask of one channel, and on GPUs,
+    two kernels run.
+
+    Args:
+        trunk: T, (N, C, H, W) or (N, C, D, H, W); float32, float64, bfloat16 or float16.
+        features: (N, K, *spatial) of trunk's size and dtype.
+        weight: (C, K, 1, 1[, 1]) or (1, K, 1, 1[, 1]) of trunk's dtype.
+        bias: (C,) or (1,) of trunk's dtype, or None.
+
+    Returns:
+        Tensor of trunk's shape, dtype and memory format.
+
+    Raises:
+        ValueError: wrong rank, shape or device.
+        TypeError: an integer or complex tensor, or dtypes that differ. Under autocast features, weight and bias are
+            cast to trunk's dtype.
+
+    For backward it keeps its arguments and computes the mask again. Not twice differentiable.
+    """
+    if trunk.ndim not in (4, 5):
+        raise ValueError(f"{_CONV}: trunk has shape {tuple(trunk.shape)}, expected rank 4 or 5: (N, C, *spatial)")
+    checks.check_image(_CONV, "trunk", trunk)
+    if features.ndim != trunk.ndim or (features.shape[0], *features.shape[2:]) != (trunk.shape[0], *trunk.shape[2:]):
+        expected = ", ".join(map(str, (trunk.shape[0], "K", *trunk.shape[2:])))
+        raise ValueError(f"{_CONV}: features has shape {tuple(features.shape)}, expected ({expected})")
+    checks.check_device(_CONV, "features", features, trunk, "trunk")
+    if torch.is_autocast_enabled(trunk.device.type):
+        features, weight = features.to(trunk.dtype), weight.to(trunk.dtype)
+        bias = None if bias is None else bias.to(trunk.dtype)
+    if features.dtype != trunk.dtype:
+        raise TypeError(f"{_CONV}: features is {features.dtype}, expected trunk's dtype {trunk.dtype}")
+    check_parameters(features, features.shape[1], weight, bias, _CONV)
+    if weight.shape[0] not in (1, trunk.shape[1]):
+        raise ValueError(f"{_CONV}: weight has {weight.shape[0]} filters, expected trunk's {trunk.shape[1]} or 1")
+    apart = weight.shape[0] != trunk.shape[1] or trunk.numel() == 0 or weight.numel() == 0
+    if apart or select.runs_reference(_CONV, trunk):
+        return soft_mask_attention(trunk, pointwise_conv(features, weight, bias))
+    arguments = (trunk, features, weight, bias)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in arguments):
+        y: Tensor = _SoftMaskAttentionConv.apply(*arguments)
+        return y
+    return _conv_op(*arguments)
+
+
 def _check(trunk: Tensor, mask: Tensor) -> None:
     if trunk.ndim < 3:
         raise ValueError(f"{_NAME}: trunk has shape {tuple(trunk.shape)}, expected rank 3 or more: (N, C, *spatial)")
@@ -75,6 +124,26 @@ class _SoftMaskAttention(torch.autograd.Function):
         wants_trunk, wants_mask = ctx.needs_input_grad
         dtrunk, dmask = _backward_op(grad, *ctx.saved_tensors, wants_trunk, wants_mask)
         return dtrunk if wants_trunk else None, dmask if wants_mask else None
+
+
+class _SoftMaskAttentionConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, trunk: Tensor, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(trunk, features, weight, bias)
+        return _conv_op(trunk, features, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        trunk, features, weight, bias = ctx.saved_tensors
+        wants_trunk, *wanted = ctx.needs_input_grad
+        mask = pointwise_op(features, weight, bias)
+        dtrunk, dmask = _backward_op(grad, trunk, mask, wants_trunk, any(wanted))
+        gradients: list[Tensor | None] = [None, None, None]
+        if any(wanted):
+            found = pointwise_backward_op(dmask, features, weight, wanted)
+            gradients = [t.to(weight.dtype) if want else None for t, want in zip(found, wanted, strict=True)]
+        return dtrunk if wants_trunk else None, *gradients
 
 
 def _forward(trunk: Tensor, mask: Tensor) -> Tensor:
@@ -112,4 +181,17 @@ _backward_op = register(
     "-> (Tensor dtrunk, Tensor dmask)",
     _backward,
     _backward_fake,
+)
+
+
+def _conv(trunk: Tensor, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return select.kernel(_CONV, trunk).soft_mask_attention_conv_forward(trunk, features, weight, bias)
+
+
+def _conv_fake(trunk: Tensor, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return output_like(trunk)
+
+
+_conv_op = register(
+    "soft_mask_attention_conv(Tensor trunk, Tensor features, Tensor weight, Tensor? bias) -> Tensor", _conv, _conv_fake
 )

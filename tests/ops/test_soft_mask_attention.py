@@ -12,7 +12,7 @@ from torch import Tensor
 import fastseg
 from fastseg import reference
 from fastseg.backends import cpu_soft_mask_attention as cpu
-from fastseg.ops import soft_mask_attention
+from fastseg.ops import pointwise_conv, soft_mask_attention, soft_mask_attention_conv
 from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, poison, rerun_with_capability
 
 SHAPES = (
@@ -262,7 +262,97 @@ def test_errors_name_the_argument(error, message, arguments):
         soft_mask_attention(**{"trunk": torch.randn(2, 3, 5), "mask_logits": torch.randn(2, 3, 5), **arguments})
 
 
+def two_kernels(trunk: Tensor, features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return soft_mask_attention(trunk, pointwise_conv(features, weight, bias))
+
+
+def convolved(shape: tuple[int, ...], inputs: int, dtype: torch.dtype, layout: str, one: bool = False) -> list[Tensor]:
+    trunk, _, grad = drawn(shape, False, dtype, layout)
+    features = drawn((shape[0], inputs, *shape[2:]), False, dtype, layout, seed=1)[0]
+    weight = drawn((1 if one else shape[1], inputs, *[1] * (len(shape) - 2)), False, dtype, "contiguous")[1] / inputs
+    return [trunk, features, weight, drawn((1, weight.shape[0], 1), False, dtype, "contiguous")[0].reshape(-1), grad]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "inputs"),
+    (((2, 5, 9, 11), 3), ((1, 33, 17, 19), 20), ((2, 4, 5, 6, 7), 8), ((1, 1, 3, 5), 1), ((1, 48, 60, 70), 32)),
+    ids=str,
+)
+def test_with_the_convolution_of_the_mask(shape, inputs, dtype, layout):
+    *tensors, grad = convolved(shape, inputs, dtype, layout)
+    exact = gradients(two_kernels, [t.double() for t in tensors], grad.double())
+    ours, apart = gradients(soft_mask_attention_conv, tensors, grad), gradients(two_kernels, tensors, grad)
+    assert ours[0].dtype == dtype and ours[0].stride() == apart[0].stride()
+    assert_within_budget(ours[0], exact[0], apart[0])  # without the rounding of the mask
+    for a, b in zip(ours[1:], apart[1:], strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("one", (False, True))
+def test_conv_beyond_the_caches_and_for_every_number_of_threads(one):
+    for layout in ("contiguous", "channels_last"):
+        *tensors, _ = convolved((1, 48, 384, 448), 9, torch.float32, layout, one)
+        threads = torch.get_num_threads()
+        try:
+            results = []
+            for count in (1, 3, 4):
+                torch.set_num_threads(count)
+                results.append(soft_mask_attention_conv(*tensors))
+        finally:
+            torch.set_num_threads(threads)
+        assert all(torch.equal(results[0], other) for other in results)
+        torch.testing.assert_close(results[0], two_kernels(*tensors))
+
+
+@pytest.mark.parametrize("layout", ("contiguous", "channels_last", "permuted"))
+def test_conv_opcheck_gradcheck_and_compile(layout):
+    *tensors, _ = convolved((2, 3, 4, 5), 2, torch.float64, layout)
+    torch.library.opcheck(torch.ops.fastseg.soft_mask_attention_conv.default, tuple(tensors))
+    leaves = [t.detach().requires_grad_() for t in tensors]
+    assert torch.autograd.gradcheck(soft_mask_attention_conv, leaves)
+    torch._dynamo.reset()
+    compiled = torch.compile(soft_mask_attention_conv, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*leaves), two_kernels(*tensors))
+    with fastseg.backend("reference"):
+        torch.testing.assert_close(soft_mask_attention_conv(*tensors), two_kernels(*tensors))
+
+
+def test_conv_keeps_no_mask_and_takes_autocast_and_empty_batches():
+    saved: list[Tensor] = []
+    *tensors, _ = convolved((2, 4, 8, 8), 3, torch.float32, "contiguous")
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        soft_mask_attention_conv(*(t.requires_grad_() for t in tensors))
+    assert [t.data_ptr() for t in saved] == [t.data_ptr() for t in tensors]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert soft_mask_attention_conv(tensors[0].bfloat16(), *tensors[1:]).dtype == torch.bfloat16
+    assert soft_mask_attention_conv(torch.zeros(0, 4, 8, 8), torch.zeros(0, 3, 8, 8), *tensors[2:]).shape[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "arguments"),
+    [
+        (ValueError, r"trunk has shape \(2, 3, 5\), expected rank 4 or 5", {"trunk": torch.randn(2, 3, 5)}),
+        (
+            ValueError,
+            r"features has shape \(2, 4, 6, 5\), expected \(2, K, 5, 5\)",
+            {"features": torch.ones(2, 4, 6, 5)},
+        ),
+        (TypeError, r"features is torch.float64, expected trunk's", {"features": torch.ones(2, 4, 5, 5).double()}),
+        (ValueError, r"weight has shape \(3, 5, 1, 1\), expected \(O, 4, 1, 1\)", {"weight": torch.ones(3, 5, 1, 1)}),
+        (ValueError, r"weight has 2 filters, expected trunk's 3 or 1", {"weight": torch.ones(2, 4, 1, 1)}),
+        (ValueError, r"bias has shape \(2,\), expected \(3,\)", {"bias": torch.ones(2)}),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_conv_errors_name_the_argument(error, message, arguments):
+    good = {"trunk": torch.ones(2, 3, 5, 5), "features": torch.ones(2, 4, 5, 5), "weight": torch.ones(3, 4, 1, 1)}
+    with pytest.raises(error, match=f"soft_mask_attention_conv: {message}"):
+        soft_mask_attention_conv(**{**good, **arguments})
+
+
 @pytest.mark.parametrize("capability", ("baseline", "avx2"))
 def test_other_instruction_sets(capability):
     """The builds for lesser processors, in a process of their own: the choice is made once."""
-    rerun_with_capability(__file__, capability, "match_float64 or caches or extreme or infinite")
+    rerun_with_capability(__file__, capability, "match_float64 or caches or extreme or infinite or with_the_conv")

@@ -1,5 +1,6 @@
 // The soft_mask_attention family: y = (1 + sigmoid(mask)) * trunk.
 #pragma once
+#include "fastseg/pointwise.h"
 #include "fastseg/tensor.h"
 
 namespace fastseg {
@@ -24,9 +25,16 @@ struct SoftMaskAttentionBackward {
   View dmask;   // written, optional; like mask
 };
 
+// The mask is what conv would write to its y; y = (1 + sigmoid(mask)) * trunk is written there instead.
+struct SoftMaskAttentionConv {
+  PointwiseConv conv;
+  View trunk;  // of y's shape, layout and type
+};
+
 namespace cpu {
 void soft_mask_attention_forward(const SoftMaskAttentionForward& args, int threads);
 void soft_mask_attention_backward(const SoftMaskAttentionBackward& args, int threads);
+void soft_mask_attention_conv(const SoftMaskAttentionConv& args, int threads);
 }  // namespace cpu
 
 }  // namespace fastseg

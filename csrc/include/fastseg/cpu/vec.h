@@ -288,6 +288,15 @@ inline int64_t misaligned_elements(const T* p, int64_t n) {
   return head < n ? head : n;
 }
 
+// Streaming stores need every line's vectors aligned.
+template <class T>
+inline bool lines_aligned(const View& v, int64_t pitch) {
+  const int64_t bytes = int64_t(sizeof(T)) * lanes<compute_t<T>>;
+  const int64_t size = int64_t(sizeof(T));
+  return reinterpret_cast<uintptr_t>(v.data) % uintptr_t(bytes) == 0 && pitch * size % bytes == 0 &&
+         v.batch_stride * size % bytes == 0;
+}
+
 // Makes a thread's streaming stores visible before the parallel region's barrier lets others read them.
 inline void stream_fence() {
 #if defined(__SSE2__)
