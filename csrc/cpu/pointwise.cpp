@@ -4,11 +4,28 @@
 // Floor: x and y once each (inputs and outputs passes over an image), inputs * outputs multiply-adds a pixel. Vendors'
 // routines reorder contiguous images to blocks of channels and back, which costs more than the product itself, and
 // write channels-last outputs to fresh memory, whose page faults do.
-#include "pointwise_layouts.h"
+#include "pointwise_channels_last.h"
+#include "pointwise_rows.h"
 
 namespace fastseg::FASTSEG_ISA {
+namespace {
+
+// An image of a single pixel can be seen as either layout.
+bool channels_last(const View& a, const View& b) { return a.spatial_stride != 1 || b.spatial_stride != 1; }
+
+}  // namespace
+
 void pointwise_conv(const PointwiseConv& args, int threads, bool stream) {
-  with_element(args.x.type, [&](auto element) { pointwise_in_layout<decltype(element)>(args, threads, stream); });
+  with_element(args.x.type, [&](auto element) {
+    using T = decltype(element);
+    const bool pixels = channels_last(args.x, args.y);
+    const bool aligned = lines_aligned<T>(args.y, pixels ? args.y.spatial_stride : args.y.channel_stride);
+    if (pixels)
+      stream&& aligned ? pointwise_channels_last<T, true>(args, threads)
+                       : pointwise_channels_last<T, false>(args, threads);
+    else
+      stream&& aligned ? pointwise_rows<T, true>(args, threads) : pointwise_rows<T, false>(args, threads);
+  });
 }
 
 void pointwise_conv_gradient(const PointwiseConvGradient& args, int threads, bool) {

@@ -15,8 +15,8 @@ inline void copy_panel(const T* from, int64_t channel_stride, int64_t channels, 
   }
 }
 
-template <class T, bool Stream, class Finish = EachAsItIs>
-inline void pointwise_rows(const PointwiseConv& args, int threads, const Finish& finish_of = {}) {
+template <class T, bool Stream>
+inline void pointwise_rows(const PointwiseConv& args, int threads) {
   using A = compute_t<T>;
   constexpr int64_t panel_bytes = 96 * 1024;
   const int64_t tiles = panel_bytes / int64_t(sizeof(A)) / (args.inputs * tile_pixels<A>);
@@ -35,7 +35,7 @@ inline void pointwise_rows(const PointwiseConv& args, int threads, const Finish&
       T* y = static_cast<T*>(args.y.data) + n * args.y.batch_stride + first;
       copy_panel(x, args.x.channel_stride, args.inputs, count, panel.get(), panel_pixels);
       multiply_panel<Stream>(weights, bias.get(), args.inputs, args.outputs, panel.get(), panel_pixels, count, y,
-                             args.y.channel_stride, finish_of(n, first, count));
+                             args.y.channel_stride);
     }
     if constexpr (Stream) stream_fence();
   });

@@ -54,7 +54,10 @@ void soft_mask_attention_backward(const SoftMaskAttentionBackward& args, int thr
 }
 
 void soft_mask_attention_conv(const SoftMaskAttentionConv& args, int threads, bool stream) {
-  with_element(args.trunk.type, [&](auto element) { attend_conv<decltype(element)>(args, threads, stream); });
+  with_element(args.trunk.type, [&](auto element) {
+    using T = decltype(element);
+    stream&& can_stream<T>(args.conv.y) ? attend_conv<T, true>(args, threads) : attend_conv<T, false>(args, threads);
+  });
 }
 
 }  // namespace fastseg::FASTSEG_ISA

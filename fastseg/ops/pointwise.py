@@ -46,7 +46,7 @@ def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     ):
         y: Tensor = _PointwiseConv.apply(x, weight, bias)
         return y
-    return pointwise_op(x, weight, bias)
+    return _forward_op(x, weight, bias)
 
 
 def check_parameters(x: Tensor, channels: int, weight: Tensor, bias: Tensor | None, op: str = _NAME) -> None:
@@ -64,14 +64,14 @@ class _PointwiseConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return pointwise_op(x, weight, bias)
+        return _forward_op(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         wanted = list(ctx.needs_input_grad)
-        dx, dweight, dbias = pointwise_backward_op(grad, x, weight, wanted)
+        dx, dweight, dbias = _backward_op(grad, x, weight, wanted)
         return (
             dx if wanted[0] else None,
             dweight.to(weight.dtype) if wanted[1] else None,
@@ -107,9 +107,9 @@ def _backward_fake(grad: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) 
     )
 
 
-pointwise_op = register("pointwise_conv(Tensor x, Tensor weight, Tensor? bias) -> Tensor", _forward, _forward_fake)
+_forward_op = register("pointwise_conv(Tensor x, Tensor weight, Tensor? bias) -> Tensor", _forward, _forward_fake)
 # What is not wanted is empty; gradients of weight and bias come together, in the dtype that kernels compute in.
-pointwise_backward_op = register(
+_backward_op = register(
     "pointwise_conv_backward(Tensor grad, Tensor x, Tensor weight, bool[] wanted) "
     "-> (Tensor dx, Tensor dweight, Tensor dbias)",
     _backward,

@@ -12,7 +12,7 @@ from fastseg import reference
 from fastseg.backends import select
 from fastseg.backends.views import ELEMENT, output_like
 from fastseg.ops import checks
-from fastseg.ops.pointwise import check_parameters, pointwise_backward_op, pointwise_conv, pointwise_op
+from fastseg.ops.pointwise import check_parameters, pointwise_conv
 from fastseg.ops.registry import register
 
 _NAME = "soft_mask_attention"
@@ -54,8 +54,8 @@ def soft_mask_attention(trunk: Tensor, mask_logits: Tensor) -> Tensor:
 def soft_mask_attention_conv(trunk: Tensor, features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """:func:`soft_mask_attention` with the mask ``pointwise_conv(features, weight, bias)``.
 
-    On the CPU one kernel does both, and the mask is neither written nor read; for a mask of one channel, and on GPUs,
-    two kernels run.
+    Without gradients, one kernel does both for channels-last tensors on the CPU, and the mask is neither written nor
+    read. Elsewhere that would gain nothing, and two kernels run: a backward pass would have to compute the mask again.
 
     Args:
         trunk: T, (N, C, H, W) or (N, C, D, H, W); float32, float64, bfloat16 or float16.
@@ -71,7 +71,7 @@ def soft_mask_attention_conv(trunk: Tensor, features: Tensor, weight: Tensor, bi
         TypeError: an integer or complex tensor, or dtypes that differ. Under autocast features, weight and bias are
             cast to trunk's dtype.
 
-    For backward it keeps its arguments and computes the mask again. Not twice differentiable.
+    For backward it keeps what its two parts keep. Not twice differentiable.
     """
     if trunk.ndim not in (4, 5):
         raise ValueError(f"{_CONV}: trunk has shape {tuple(trunk.shape)}, expected rank 4 or 5: (N, C, *spatial)")
@@ -88,14 +88,10 @@ def soft_mask_attention_conv(trunk: Tensor, features: Tensor, weight: Tensor, bi
     check_parameters(features, features.shape[1], weight, bias, _CONV)
     if weight.shape[0] not in (1, trunk.shape[1]):
         raise ValueError(f"{_CONV}: weight has {weight.shape[0]} filters, expected trunk's {trunk.shape[1]} or 1")
-    apart = weight.shape[0] != trunk.shape[1] or trunk.numel() == 0 or weight.numel() == 0
-    if apart or select.runs_reference(_CONV, trunk):
+    learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (trunk, features, weight, bias))
+    if learns or trunk.numel() == 0 or weight.numel() == 0 or select.runs_reference(_CONV, trunk):
         return soft_mask_attention(trunk, pointwise_conv(features, weight, bias))
-    arguments = (trunk, features, weight, bias)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in arguments):
-        y: Tensor = _SoftMaskAttentionConv.apply(*arguments)
-        return y
-    return _conv_op(*arguments)
+    return _conv_op(trunk, features, weight, bias)
 
 
 def _check(trunk: Tensor, mask: Tensor) -> None:
@@ -124,26 +120,6 @@ class _SoftMaskAttention(torch.autograd.Function):
         wants_trunk, wants_mask = ctx.needs_input_grad
         dtrunk, dmask = _backward_op(grad, *ctx.saved_tensors, wants_trunk, wants_mask)
         return dtrunk if wants_trunk else None, dmask if wants_mask else None
-
-
-class _SoftMaskAttentionConv(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, trunk: Tensor, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(trunk, features, weight, bias)
-        return _conv_op(trunk, features, weight, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        trunk, features, weight, bias = ctx.saved_tensors
-        wants_trunk, *wanted = ctx.needs_input_grad
-        mask = pointwise_op(features, weight, bias)
-        dtrunk, dmask = _backward_op(grad, trunk, mask, wants_trunk, any(wanted))
-        gradients: list[Tensor | None] = [None, None, None]
-        if any(wanted):
-            found = pointwise_backward_op(dmask, features, weight, wanted)
-            gradients = [t.to(weight.dtype) if want else None for t, want in zip(found, wanted, strict=True)]
-        return dtrunk if wants_trunk else None, *gradients
 
 
 def _forward(trunk: Tensor, mask: Tensor) -> Tensor:

@@ -117,9 +117,9 @@ def test_same_bits_for_every_number_of_threads(layout):
 def test_opcheck_and_gradcheck(layout):
     x, weight, bias, grad = inputs_of(2, 3, 4, (5, 6), torch.float64)
     x, grad = in_layout(x, layout), in_layout(grad, layout)
-    torch.library.opcheck(pointwise.pointwise_op, (x, weight, bias))
+    torch.library.opcheck(pointwise._forward_op, (x, weight, bias))
     for wanted in ([True, True, True], [True, False, False], [False, True, False]):
-        torch.library.opcheck(pointwise.pointwise_backward_op, (grad, x, weight, wanted))
+        torch.library.opcheck(pointwise._backward_op, (grad, x, weight, wanted))
     leaves = [t.detach().requires_grad_() for t in (x, weight, bias)]
     assert torch.autograd.gradcheck(pointwise_conv, leaves)
 

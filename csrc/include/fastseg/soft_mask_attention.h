@@ -25,7 +25,7 @@ struct SoftMaskAttentionBackward {
   View dmask;   // written, optional; like mask
 };
 
-// The mask is what conv would write to its y; y = (1 + sigmoid(mask)) * trunk is written there instead.
+// Channels-last. The mask is what conv would write to its y; (1 + sigmoid(mask)) * trunk is written there instead.
 struct SoftMaskAttentionConv {
   PointwiseConv conv;
   View trunk;  // of y's shape, layout and type
