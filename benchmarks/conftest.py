@@ -3,14 +3,51 @@
 from __future__ import annotations
 
 import os
+import statistics
+import time
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 import fastseg
 from fastseg.backends import availability
 
+#: family, case, peer, the tensor whose copy is the floor, and what to run
+BesideCopy = Callable[[str, str, str, Tensor, Callable[[], object]], None]
+
+ROUNDS = 15
+
 _peak = 0.0
+
+
+@pytest.fixture
+def beside_copy(benchmark) -> BesideCopy:
+    """Runs one peer of one case, and before every round of it the floor: a copy into memory that is there. On a shared
+    machine a floor from another minute would say little."""
+
+    def run(family: str, case: str, peer: str, like: Tensor, function: Callable[[], object]) -> None:
+        synchronize = torch.cuda.synchronize if like.is_cuda else lambda: None
+        target, floor = torch.empty_like(like), []
+
+        def copy() -> None:
+            start = time.perf_counter()
+            target.copy_(like)
+            synchronize()
+            floor.append(time.perf_counter() - start)
+
+        def synchronized() -> None:
+            function()
+            synchronize()
+
+        shape = "x".join(map(str, like.shape))
+        benchmark.group = f"{family} {case} {shape}"
+        benchmark.pedantic(synchronized, setup=copy, rounds=ROUNDS, warmup_rounds=3)
+        median = 1e3 * statistics.median(floor[3:])
+        benchmark.extra_info.update(case=case, shape=shape, peer=peer, family=family, floor=median)
+
+    return run
 
 
 @pytest.fixture(autouse=True)

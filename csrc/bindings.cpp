@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "fastseg/attention_gate.h"
 #include "fastseg/cpu/capability.h"
 #include "fastseg/cpu/memory.h"
 #include "fastseg/cross_scale.h"
@@ -14,6 +15,7 @@
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
+#include "fastseg/soft_mask_attention.h"
 #include "fastseg/weighted_median.h"
 #include "fastseg/winner_takes_all.h"
 #include "fastseg/wls.h"
@@ -104,6 +106,34 @@ struct type_caster<fastseg::WinnerPlanes> {
     if (!read_tuple(from, v, 6)) return false;
     value = {reinterpret_cast<int32_t*>(v[0]), reinterpret_cast<void*>(v[1]), reinterpret_cast<void*>(v[2]),
              reinterpret_cast<void*>(v[3]),    reinterpret_cast<void*>(v[4]), reinterpret_cast<void*>(v[5])};
+    return true;
+  }
+};
+
+template <>
+struct type_caster<fastseg::AttentionGate> {
+  PYBIND11_TYPE_CASTER(fastseg::AttentionGate, const_name("tuple"));
+  bool load(handle from, bool convert) {
+    if (!PyTuple_Check(from.ptr()) || PyTuple_GET_SIZE(from.ptr()) != 5) return false;
+    int64_t sizes[10], parameters[2];
+    type_caster<fastseg::View> views[3];
+    for (int i = 0; i < 3; ++i)
+      if (!views[i].load(PyTuple_GET_ITEM(from.ptr(), i + 1), convert)) return false;
+    if (!read_tuple(PyTuple_GET_ITEM(from.ptr(), 0), sizes, 10) ||
+        !read_tuple(PyTuple_GET_ITEM(from.ptr(), 4), parameters, 2))
+      return false;
+    const auto view = [&](int i) { return static_cast<fastseg::View&>(views[i]); };
+    value = {sizes[0],
+             sizes[1],
+             sizes[2],
+             sizes[3],
+             {sizes[4], sizes[5], sizes[6]},
+             {sizes[7], sizes[8], sizes[9]},
+             view(0),
+             view(1),
+             view(2),
+             reinterpret_cast<void*>(parameters[0]),
+             reinterpret_cast<void*>(parameters[1])};
     return true;
   }
 };
@@ -360,6 +390,31 @@ fastseg::WinnerTakesAll winner_args(int64_t batch, int64_t slices, int64_t pixel
   return {batch, slices, pixels, costs, first, previous, pointer<const int32_t>(near), reach, result};
 }
 
+fastseg::AttentionGateForward gate_args(fastseg::AttentionGate gate, View y) { return {gate, y}; }
+
+fastseg::AttentionGateBackward gate_backward_args(fastseg::AttentionGate gate, View grad, View dx, View dgating,
+                                                  View dcoarse, uint64_t dweight, uint64_t dvectors) {
+  return {gate, grad, dx, dgating, dcoarse, pointer(dweight), pointer(dvectors)};
+}
+
+fastseg::SoftMaskAttentionForward soft_mask_args(int64_t batch, int64_t channels, int64_t spatial,
+                                                 int64_t mask_channels, View trunk, View mask, View y) {
+  return {batch, channels, spatial, mask_channels, trunk, mask, y};
+}
+
+fastseg::SoftMaskAttentionBackward soft_mask_backward_args(int64_t batch, int64_t channels, int64_t spatial,
+                                                           int64_t mask_channels, View grad, View trunk, View mask,
+                                                           View dtrunk, View dmask) {
+  return {batch, channels, spatial, mask_channels, grad, trunk, mask, dtrunk, dmask};
+}
+
+fastseg::SoftMaskAttentionConv soft_mask_conv_args(int64_t batch, int64_t inputs, int64_t channels, int64_t pixels,
+                                                   View features, uint64_t weight, int64_t output_stride,
+                                                   int64_t input_stride, Vector bias, View trunk, View y) {
+  return {pointwise_args(batch, inputs, channels, pixels, features, weight, output_stride, input_stride, bias, y),
+          trunk};
+}
+
 // Exposes `run(args, extra...)` under `name`: Python passes the fields that `make` takes, then the extras.
 template <class... Fields, class Args, class... Extra>
 void define(py::module_& m, const char* name, Args (*make)(Fields...), void (*run)(const Args&, Extra...)) {
@@ -397,6 +452,11 @@ PYBIND11_MODULE(_C, m) {
     return fastseg::cpu::separable_conv_pays({shape, x, nullptr, {}, outputs, nullptr, {}, y});
   });
   define(m, "separable_conv_forward", separable_args, fastseg::cpu::separable_conv_forward);
+  define(m, "attention_gate_forward", gate_args, fastseg::cpu::attention_gate_forward);
+  define(m, "attention_gate_backward", gate_backward_args, fastseg::cpu::attention_gate_backward);
+  define(m, "soft_mask_attention_forward", soft_mask_args, fastseg::cpu::soft_mask_attention_forward);
+  define(m, "soft_mask_attention_backward", soft_mask_backward_args, fastseg::cpu::soft_mask_attention_backward);
+  define(m, "soft_mask_attention_conv", soft_mask_conv_args, fastseg::cpu::soft_mask_attention_conv);
   m.def("wls_plan", [](int64_t height, int64_t width) {
     const fastseg::WlsPlan plan = fastseg::wls_plan(height, width);
     return py::make_tuple(plan.system, plan.scratch, plan.work);

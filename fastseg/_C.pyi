@@ -117,6 +117,61 @@ def pointwise_conv_gradient(
     threads: int,
     /,
 ) -> None: ...
+
+# Sizes; x, gating and coarse; the addresses of weight and vectors: AttentionGate of attention_gate.h.
+AttentionGate = tuple[tuple[int, ...], View, View | None, View | None, tuple[int, int]]
+
+def attention_gate_forward(gate: AttentionGate, y: View, threads: int, /) -> None: ...
+def attention_gate_backward(
+    gate: AttentionGate,
+    grad: View,
+    dx: View,
+    dgating: View | None,
+    dcoarse: View | None,
+    dweight: int,
+    dvectors: int,
+    threads: int,
+    /,
+) -> None: ...
+def soft_mask_attention_forward(
+    batch: int,
+    channels: int,
+    spatial: int,
+    mask_channels: int,
+    trunk: View,
+    mask: View,
+    y: View,
+    threads: int,
+    /,
+) -> None: ...
+def soft_mask_attention_backward(
+    batch: int,
+    channels: int,
+    spatial: int,
+    mask_channels: int,
+    grad: View,
+    trunk: View,
+    mask: View,
+    dtrunk: View | None,
+    dmask: View | None,
+    threads: int,
+    /,
+) -> None: ...
+def soft_mask_attention_conv(
+    batch: int,
+    inputs: int,
+    channels: int,
+    pixels: int,
+    features: View,
+    weight: int,
+    output_stride: int,
+    input_stride: int,
+    bias: Vector | None,
+    trunk: View,
+    y: View,
+    threads: int,
+    /,
+) -> None: ...
 def separable_conv_pays(shape: tuple[int, ...], x: View, outputs: int, y: View, /) -> bool: ...
 def separable_conv_forward(
     shape: tuple[int, ...],

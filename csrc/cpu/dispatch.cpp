@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "fastseg/attention_gate.h"
 #include "fastseg/cpu/capability.h"
 #include "fastseg/cross_scale.h"
 #include "fastseg/depthwise.h"
@@ -12,6 +13,7 @@
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
+#include "fastseg/soft_mask_attention.h"
 #include "fastseg/weighted_median.h"
 #include "fastseg/winner_takes_all.h"
 #include "fastseg/wls.h"
@@ -40,6 +42,11 @@ namespace fastseg {
   void matching_cost(const MatchingCost&, int threads, bool);                         \
   void weighted_median(const WeightedMedian&, int threads);                           \
   void winner_takes_all(const WinnerTakesAll&, int threads);                          \
+  void attention_gate_forward(const AttentionGateForward&, int threads, bool);        \
+  void attention_gate_backward(const AttentionGateBackward&, int threads, bool);      \
+  void soft_mask_attention_forward(const SoftMaskAttentionForward&, int, bool);       \
+  void soft_mask_attention_backward(const SoftMaskAttentionBackward&, int, bool);     \
+  void soft_mask_attention_conv(const SoftMaskAttentionConv&, int threads, bool);     \
   }
 FASTSEG_DECLARE_BUILD(baseline)
 #ifdef FASTSEG_X86
@@ -173,10 +180,19 @@ void separable_conv_forward(const SeparableConvForward& args, int threads) {
   FASTSEG_CALL_BUILD(separable_conv_forward, args, threads < 1 ? 1 : threads, launch.stream);
 }
 
-void pointwise_conv(const PointwiseConv& args, int threads) {
+namespace {
+
+Launch launch_for(const PointwiseConv& args, int threads) {
   const Launch launch = launch_for(args.batch * args.pixels * args.outputs, args.y.type, threads);
   const int64_t work = args.batch * args.pixels * args.inputs * args.outputs / 16;
-  FASTSEG_CALL_BUILD(pointwise_conv, args, work < serial_elements || threads < 1 ? 1 : threads, launch.stream);
+  return {work < serial_elements || threads < 1 ? 1 : threads, launch.stream};
+}
+
+}  // namespace
+
+void pointwise_conv(const PointwiseConv& args, int threads) {
+  const Launch launch = launch_for(args, threads);
+  FASTSEG_CALL_BUILD(pointwise_conv, args, launch.threads, launch.stream);
 }
 
 void pointwise_conv_gradient(const PointwiseConvGradient& args, int threads) {
@@ -241,6 +257,42 @@ void weighted_median(const WeightedMedian& args, int threads) {
 void winner_takes_all(const WinnerTakesAll& args, int threads) {
   const int64_t costs = args.batch * args.slices * args.pixels;
   FASTSEG_CALL_BUILD(winner_takes_all, args, costs < serial_elements || threads < 1 ? 1 : threads);
+}
+
+void soft_mask_attention_forward(const SoftMaskAttentionForward& args, int threads) {
+  const Launch launch = launch_for(args.batch * args.channels * args.spatial, args.trunk.type, threads);
+  FASTSEG_CALL_BUILD(soft_mask_attention_forward, args, launch.threads, launch.stream);
+}
+
+void soft_mask_attention_backward(const SoftMaskAttentionBackward& args, int threads) {
+  const Launch launch = launch_for(args.batch * args.channels * args.spatial, args.trunk.type, threads);
+  FASTSEG_CALL_BUILD(soft_mask_attention_backward, args, launch.threads, launch.stream);
+}
+
+void soft_mask_attention_conv(const SoftMaskAttentionConv& args, int threads) {
+  const Launch launch = launch_for(args.conv, threads);
+  FASTSEG_CALL_BUILD(soft_mask_attention_conv, args, launch.threads, launch.stream);
+}
+
+namespace {
+
+Launch launch_for(const AttentionGate& args, int threads) {
+  const int64_t pixels = args.batch * args.size[0] * args.size[1] * args.size[2];
+  const Launch launch = launch_for(pixels * args.channels, args.x.type, threads);
+  const int64_t work = pixels * (args.channels + args.gating_channels) * (args.features + 4) / 16;
+  return {work < serial_elements || threads < 1 ? 1 : threads, launch.stream};
+}
+
+}  // namespace
+
+void attention_gate_forward(const AttentionGateForward& args, int threads) {
+  const Launch launch = launch_for(args.gate, threads);
+  FASTSEG_CALL_BUILD(attention_gate_forward, args, launch.threads, launch.stream);
+}
+
+void attention_gate_backward(const AttentionGateBackward& args, int threads) {
+  const Launch launch = launch_for(args.gate, threads);
+  FASTSEG_CALL_BUILD(attention_gate_backward, args, launch.threads, launch.stream);
 }
 
 }  // namespace cpu

@@ -207,15 +207,6 @@ inline void apply_lines(const T* x, int64_t x_pitch, const T* residual, int64_t 
       });
 }
 
-// Streaming stores need every line's vectors aligned.
-template <class T>
-inline bool lines_aligned(const View& v, int64_t pitch) {
-  const int64_t bytes = int64_t(sizeof(T)) * lanes<compute_t<T>>;
-  const int64_t size = int64_t(sizeof(T));
-  return reinterpret_cast<uintptr_t>(v.data) % uintptr_t(bytes) == 0 && pitch * size % bytes == 0 &&
-         v.batch_stride * size % bytes == 0;
-}
-
 // The moments of one channel of a sample, from those of its columns in every slot.
 inline Moments column_moments(const double* partial, const Lines& lines, int64_t channel, int64_t channels) {
   Moments all;

@@ -18,11 +18,8 @@ bool channels_last(const View& a, const View& b) { return a.spatial_stride != 1 
 void pointwise_conv(const PointwiseConv& args, int threads, bool stream) {
   with_element(args.x.type, [&](auto element) {
     using T = decltype(element);
-    const int64_t bytes = int64_t(sizeof(T)) * lanes<compute_t<T>>, size = int64_t(sizeof(T));
     const bool pixels = channels_last(args.x, args.y);
-    const int64_t step = pixels ? args.y.spatial_stride : args.y.channel_stride;
-    const bool aligned = reinterpret_cast<uintptr_t>(args.y.data) % uintptr_t(bytes) == 0 && step * size % bytes == 0 &&
-                         args.y.batch_stride * size % bytes == 0;
+    const bool aligned = lines_aligned<T>(args.y, pixels ? args.y.spatial_stride : args.y.channel_stride);
     if (pixels)
       stream&& aligned ? pointwise_channels_last<T, true>(args, threads)
                        : pointwise_channels_last<T, false>(args, threads);

@@ -19,8 +19,8 @@ inline void copy_pixels(const T* from, int64_t pitch, int64_t channels, int64_t 
   }
 }
 
-template <class T, bool Stream>
-inline void pointwise_channels_last(const PointwiseConv& args, int threads) {
+template <class T, bool Stream, class Finish = EachAsItIs>
+inline void pointwise_channels_last(const PointwiseConv& args, int threads, const Finish& finish_of = {}) {
   using A = compute_t<T>;
   constexpr int64_t chunk = 16 * tile_pixels_together;
   const PixelWeights<T> weights(args.weight, args.inputs, args.outputs, args.output_stride, args.input_stride,
@@ -33,11 +33,12 @@ inline void pointwise_channels_last(const PointwiseConv& args, int threads) {
       const int64_t n = i / chunks, first = i % chunks * chunk, count = std::min(chunk, args.pixels - first);
       const T* x = static_cast<const T*>(args.x.data) + n * args.x.batch_stride + first * args.x.spatial_stride;
       T* y = static_cast<T*>(args.y.data) + n * args.y.batch_stride + first * args.y.spatial_stride;
+      const auto finish = finish_of(n, first, count);
       if constexpr (direct) {
-        multiply_row_of_pixels<Stream>(weights, x, args.x.spatial_stride, count, y, args.y.spatial_stride);
+        multiply_row_of_pixels<Stream>(weights, x, args.x.spatial_stride, count, y, args.y.spatial_stride, finish);
       } else {
         copy_pixels(x, args.x.spatial_stride, args.inputs, count, converted.get(), args.inputs);
-        multiply_row_of_pixels<Stream>(weights, converted.get(), args.inputs, count, y, args.y.spatial_stride);
+        multiply_row_of_pixels<Stream>(weights, converted.get(), args.inputs, count, y, args.y.spatial_stride, finish);
       }
     }
     if constexpr (Stream) stream_fence();

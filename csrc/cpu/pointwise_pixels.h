@@ -2,6 +2,7 @@
 #pragma once
 #include "fastseg/cpu/parallel.h"
 #include "fastseg/cpu/vec.h"
+#include "pointwise_finish.h"
 
 namespace fastseg::FASTSEG_ISA {
 
@@ -83,9 +84,9 @@ inline PixelTile<A> pixel_tile(int64_t vectors) {
 }
 
 // Writes all outputs of `pixels` pixels, to y, whose pixels are y_pitch apart.
-template <bool Stream, class T>
+template <bool Stream, class T, class Finish = AsItIs>
 inline void multiply_row_of_pixels(const PixelWeights<T>& weights, const compute_t<T>* x, int64_t pitch, int64_t pixels,
-                                   T* y, int64_t y_pitch) {
+                                   T* y, int64_t y_pitch, const Finish& finish = {}) {
   using A = compute_t<T>;
   constexpr int L = lanes<A>, together = tile_pixels_together;
   alignas(64) A out[together * tile_output_lanes<A>];
@@ -100,8 +101,8 @@ inline void multiply_row_of_pixels(const PixelWeights<T>& weights, const compute
         T* to = y + (p + i) * y_pitch + first;
         const A* row = out + i * tile_output_lanes<A>;
         int64_t o = 0;
-        for (; o + L <= count; o += L) store<Stream>(to + o, load(row + o));
-        for (; o < count; ++o) store_one(to + o, row[o]);
+        for (; o + L <= count; o += L) store<Stream>(to + o, finish(load(row + o), first + o, p + i));
+        if (o < count) store_part(to + o, finish(load(row + o), first + o, p + i), count - o);
       }
     }
     p += now;

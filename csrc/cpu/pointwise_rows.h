@@ -61,10 +61,35 @@ inline void correlate_tile(const A* grad, const A* x, int64_t panel_pitch, int64
     for (int c = 0; c < Columns; ++c) to[r * pitch + c] += double(add_lanes(sum[r][c]));
 }
 
+// Rows and columns that correlate_tile takes together.
+constexpr int correlated_edge = vector_bytes == 64 ? 5 : 3;
+
+// All sums over pixels of products of two panels, added to `to` [outputs][inputs].
+template <class A>
+inline void correlate_panels(const A* grad, int64_t outputs, const A* x, int64_t inputs, int64_t pitch, int64_t pixels,
+                             double* to) {
+  constexpr int edge = correlated_edge;
+  for (int64_t o = 0; o < outputs; o += o + edge <= outputs ? edge : 1) {
+    const A* g = grad + o * pitch;
+    for (int64_t c = 0; c < inputs; c += c + edge <= inputs ? edge : 1) {
+      const A* v = x + c * pitch;
+      double* at = to + o * inputs + c;
+      if (o + edge <= outputs && c + edge <= inputs)
+        correlate_tile<edge, edge>(g, v, pitch, pixels, at, inputs);
+      else if (o + edge <= outputs)
+        correlate_tile<edge, 1>(g, v, pitch, pixels, at, inputs);
+      else if (c + edge <= inputs)
+        correlate_tile<1, edge>(g, v, pitch, pixels, at, inputs);
+      else
+        correlate_tile<1, 1>(g, v, pitch, pixels, at, inputs);
+    }
+  }
+}
+
 template <class T>
 inline void pointwise_gradient_rows(const PointwiseConvGradient& args, int threads) {
   using A = compute_t<T>;
-  constexpr int L = lanes<A>, edge = vector_bytes == 64 ? 5 : 3;
+  constexpr int L = lanes<A>, edge = correlated_edge;
   constexpr int64_t panel_bytes = 640 * 1024, slot_bytes = int64_t(16) << 20;
   const int64_t inputs = args.inputs, outputs = args.outputs, slot_size = outputs * (inputs + 1);
   // Panels and slots depend on the shape only, so the sums do not depend on the number of threads.
@@ -88,21 +113,7 @@ inline void pointwise_gradient_rows(const PointwiseConvGradient& args, int threa
                    count, x_panel.get(), panel_pixels);
         copy_panel(static_cast<const T*>(args.grad.data) + n * args.grad.batch_stride + first, args.grad.channel_stride,
                    outputs, count, grad_panel.get(), panel_pixels);
-        for (int64_t o = 0; o < outputs; o += o + edge <= outputs ? edge : 1) {
-          const A* g = grad_panel.get() + o * panel_pixels;
-          for (int64_t c = 0; c < inputs; c += c + edge <= inputs ? edge : 1) {
-            const A* v = x_panel.get() + c * panel_pixels;
-            double* at = to + o * inputs + c;
-            if (o + edge <= outputs && c + edge <= inputs)
-              correlate_tile<edge, edge>(g, v, panel_pixels, filled, at, inputs);
-            else if (o + edge <= outputs)
-              correlate_tile<edge, 1>(g, v, panel_pixels, filled, at, inputs);
-            else if (c + edge <= inputs)
-              correlate_tile<1, edge>(g, v, panel_pixels, filled, at, inputs);
-            else
-              correlate_tile<1, 1>(g, v, panel_pixels, filled, at, inputs);
-          }
-        }
+        correlate_panels(grad_panel.get(), outputs, x_panel.get(), inputs, panel_pixels, filled, to);
         if (args.dbias)
           for (int64_t o = 0; o < outputs; ++o) {
             WideSum<A> wide;

@@ -3,6 +3,7 @@
 #include "fastseg/cpu/parallel.h"
 #include "fastseg/cpu/vec.h"
 #include "fastseg/pointwise.h"
+#include "pointwise_finish.h"
 
 namespace fastseg::FASTSEG_ISA {
 
@@ -66,10 +67,10 @@ inline void multiply_tile(const A* weights, const A* panel, int64_t panel_pitch,
 
 // Writes `pixels` pixels of all outputs from a panel of the inputs [inputs][panel_pitch], whose pixels are filled up
 // with zeros to a multiple of a vector. y: the first output's first pixel; outputs are channel_stride apart.
-template <bool Stream, class T>
-inline void multiply_panel(const PackedWeights<T>& weights, const compute_t<T>* bias, int64_t inputs, int64_t outputs,
-                           const compute_t<T>* panel, int64_t panel_pitch, int64_t pixels, T* y,
-                           int64_t channel_stride) {
+template <bool Stream, class W, class T, class Finish = AsItIs>
+inline void multiply_panel(const PackedWeights<W>& weights, const compute_t<T>* bias, int64_t inputs, int64_t outputs,
+                           const compute_t<T>* panel, int64_t panel_pitch, int64_t pixels, T* y, int64_t channel_stride,
+                           const Finish& finish = {}) {
   using A = compute_t<T>;
   constexpr int L = lanes<A>;
   alignas(64) A out[tile_outputs * tile_pixels<A>];
@@ -87,8 +88,8 @@ inline void multiply_panel(const PackedWeights<T>& weights, const compute_t<T>* 
         T* to = y + (o + i) * channel_stride + p;
         const A* from = out + i * tile_pixels<A>;
         int64_t k = 0;
-        for (; k + L <= here; k += L) store<Stream>(to + k, load(from + k));
-        for (; k < here; ++k) store_one(to + k, from[k]);
+        for (; k + L <= here; k += L) store<Stream>(to + k, finish(load(from + k), o + i, p + k));
+        if (k < here) store_part(to + k, finish(load(from + k), o + i, p + k), here - k);
       }
     }
   }

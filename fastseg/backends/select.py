@@ -132,6 +132,20 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
         Candidate("cpu", "fastseg.backends.cpu", _cpu_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
+    "attention_gate": (
+        Candidate("cpu", "fastseg.backends.cpu_attention_gate", _cpu_refusal),
+        Candidate("triton", "fastseg.backends.triton.attention_gate", _triton_refusal),
+        Candidate("reference", "fastseg.reference", _never),
+    ),
+    "soft_mask_attention": (
+        Candidate("cpu", "fastseg.backends.cpu_soft_mask_attention", _cpu_refusal),
+        Candidate("triton", "fastseg.backends.triton.soft_mask_attention", _triton_refusal),
+        Candidate("reference", "fastseg.reference", _never),
+    ),
+    "soft_mask_attention_conv": (
+        Candidate("cpu", "fastseg.backends.cpu_soft_mask_attention", _cpu_refusal),
+        Candidate("reference", "fastseg.reference", _never),
+    ),
     "fast_global_smoother": (
         Candidate("cpu", "fastseg.backends.cpu_fast_global_smoother", _cpu_refusal),
         Candidate("triton", "fastseg.backends.triton.fast_global_smoother", _triton_refusal),

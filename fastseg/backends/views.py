@@ -92,6 +92,11 @@ def new_output(x: Tensor, channels: int, size: Sequence[int], layout: Layout) ->
     )
 
 
+def output_like(x: Tensor) -> Tensor:
+    """Empty, in x's strides; contiguous where no kernel reads x as it lies and a contiguous copy takes its place."""
+    return torch.empty_like(x, memory_format=torch.preserve_format if layout_of(x) else torch.contiguous_format)
+
+
 def memory_format(layout: Layout, spatial_rank: int) -> torch.memory_format:
     if layout == "rows":
         return torch.contiguous_format

@@ -1,5 +1,6 @@
 """Layers over :mod:`fastseg.ops`, with the arguments and state_dict keys of torch's own."""
 
+from fastseg.nn.attention_gate import AttentionGate
 from fastseg.nn.depthwise import (
     DepthwiseConv2d,
     DepthwiseConv3d,
@@ -11,8 +12,10 @@ from fastseg.nn.depthwise import (
     PointwiseConv3d,
 )
 from fastseg.nn.norm import GroupNormAct, InstanceNormAct1d, InstanceNormAct2d, InstanceNormAct3d
+from fastseg.nn.soft_mask_attention import SoftMaskAttention
 
 __all__ = [
+    "AttentionGate",
     "DepthwiseConv2d",
     "DepthwiseConv3d",
     "DepthwiseConvTranspose2d",
@@ -25,4 +28,5 @@ __all__ = [
     "InstanceNormAct3d",
     "PointwiseConv2d",
     "PointwiseConv3d",
+    "SoftMaskAttention",
 ]

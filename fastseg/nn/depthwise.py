@@ -207,7 +207,7 @@ class _DepthwiseSeparableConv(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """Both in one call where nothing watches the layer between: then one kernel may do both."""
-        if not all(map(_is_unwatched, self)) or self[0].padding_mode != "zeros":
+        if not all(map(is_unwatched, self)) or self[0].padding_mode != "zeros":
             return super().forward(input)
         return _batched(self[0], input, self._convolve)
 
@@ -225,7 +225,7 @@ class _DepthwiseSeparableConv(nn.Sequential):
         )
 
 
-def _is_unwatched(layer: nn.Module) -> bool:
+def is_unwatched(layer: nn.Module) -> bool:
     """Whether a layer is one of ours and has no hooks, which would have to see its input and output."""
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
     return isinstance(layer, (_DepthwiseConv, _PointwiseConv)) and "forward" not in vars(layer) and not any(hooks)

@@ -1,5 +1,6 @@
 """Stateless functions on tensors, each one a registered torch op with its gradient."""
 
+from fastseg.ops.attention_gate import attention_gate
 from fastseg.ops.cross_scale import cross_scale_aggregate
 from fastseg.ops.cross_scale_levels import CrossScaleLevel, cross_scale_shapes
 from fastseg.ops.depthwise import (
@@ -16,6 +17,7 @@ from fastseg.ops.guided_filter import GuidedArgmin, guided_filter, guided_filter
 from fastseg.ops.matching_cost import census_transform, matching_cost
 from fastseg.ops.norm import instance_norm_act
 from fastseg.ops.pointwise import pointwise_conv
+from fastseg.ops.soft_mask_attention import soft_mask_attention, soft_mask_attention_conv
 from fastseg.ops.weighted_median import weighted_median
 from fastseg.ops.winner_takes_all import Winner, winner_takes_all
 from fastseg.ops.wls import wls_decompose, wls_filter, wls_solve
@@ -31,6 +33,7 @@ __all__ = [
     "WLSResult",
     "WLSSystem",
     "Winner",
+    "attention_gate",
     "census_transform",
     "cross_scale_aggregate",
     "cross_scale_shapes",
@@ -47,6 +50,8 @@ __all__ = [
     "instance_norm_act",
     "matching_cost",
     "pointwise_conv",
+    "soft_mask_attention",
+    "soft_mask_attention_conv",
     "weighted_median",
     "winner_takes_all",
     "wls_decompose",

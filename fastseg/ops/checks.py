@@ -84,9 +84,9 @@ def check_same_shape(op: str, name: str, other: Tensor | None, x: Tensor) -> Non
     check_device(op, name, other, x)
 
 
-def check_device(op: str, name: str, other: Tensor, x: Tensor) -> None:
+def check_device(op: str, name: str, other: Tensor, x: Tensor, x_name: str = "x") -> None:
     if other.device != x.device:
-        raise ValueError(f"{op}: {name} is on {other.device}, expected x's device {x.device}")
+        raise ValueError(f"{op}: {name} is on {other.device}, expected {x_name}'s device {x.device}")
 
 
 def check_choice(op: str, name: str, value: str, choices: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from fastseg import reference
 from fastseg.backends import select
-from fastseg.backends.views import ACTIVATION, layout_of
+from fastseg.backends.views import ACTIVATION, output_like
 from fastseg.ops import checks
 from fastseg.ops.registry import register
 
@@ -154,7 +154,7 @@ def _forward_fake(
 ) -> tuple[Tensor, Tensor, Tensor]:
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     mean, rstd = (x.new_empty(x.shape[:2], dtype=dtype) for _ in range(2))
-    return _output_like(x), mean, rstd
+    return output_like(x), mean, rstd
 
 
 def _backward(
@@ -187,13 +187,8 @@ def _backward_fake(
     negative_slope: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dweight, dbias = (mean.new_empty((x.shape[1],)) for _ in range(2))
-    dresidual = _output_like(x) if y is not None else x.new_empty((0,))
-    return _output_like(x), dweight, dbias, dresidual
-
-
-def _output_like(x: Tensor) -> Tensor:
-    """Empty, in x's strides; contiguous where no kernel reads x as it lies and a contiguous copy takes its place."""
-    return torch.empty_like(x, memory_format=torch.preserve_format if layout_of(x) else torch.contiguous_format)
+    dresidual = output_like(x) if y is not None else x.new_empty((0,))
+    return output_like(x), dweight, dbias, dresidual
 
 
 def _apply(
@@ -206,7 +201,7 @@ def _apply(
     negative_slope: float,
 ) -> Tensor:
     if x.numel() == 0:
-        return _output_like(x)
+        return output_like(x)
     return select.kernel(_NAME, x).instance_norm_act_apply(x, mean, rstd, weight, bias, activation, negative_slope)
 
 
@@ -219,7 +214,7 @@ def _apply_fake(
     activation: str,
     negative_slope: float,
 ) -> Tensor:
-    return _output_like(x)
+    return output_like(x)
 
 
 _forward_op = register(

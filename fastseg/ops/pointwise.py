@@ -49,15 +49,15 @@ def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     return _forward_op(x, weight, bias)
 
 
-def check_parameters(x: Tensor, channels: int, weight: Tensor, bias: Tensor | None) -> None:
+def check_parameters(x: Tensor, channels: int, weight: Tensor, bias: Tensor | None, op: str = _NAME) -> None:
     """What a 1x1 convolution asks of its weight and bias, for an input of x's rank and dtype with ``channels``."""
     if weight.ndim != x.ndim or weight.shape[1] != channels or weight.shape[2:].numel() != 1:
         expected = ("O", channels, *[1] * (x.ndim - 2))
-        raise ValueError(f"{_NAME}: weight has shape {tuple(weight.shape)}, expected ({', '.join(map(str, expected))})")
-    checks.check_device(_NAME, "weight", weight, x)
-    checks.check_vector(_NAME, "bias", bias, weight.shape[0], x)
-    checks.check_same_dtype(_NAME, "weight", weight, x)
-    checks.check_same_dtype(_NAME, "bias", bias, x)
+        raise ValueError(f"{op}: weight has shape {tuple(weight.shape)}, expected ({', '.join(map(str, expected))})")
+    checks.check_device(op, "weight", weight, x)
+    checks.check_vector(op, "bias", bias, weight.shape[0], x)
+    checks.check_same_dtype(op, "weight", weight, x)
+    checks.check_same_dtype(op, "bias", bias, x)
 
 
 class _PointwiseConv(torch.autograd.Function):

@@ -1,5 +1,6 @@
 """Every op in plain PyTorch, under the op's name."""
 
+from fastseg.reference.attention_gate import attention_gate
 from fastseg.reference.cross_scale import cross_scale_aggregate
 from fastseg.reference.depthwise import (
     depthwise_conv,
@@ -11,11 +12,13 @@ from fastseg.reference.fast_global_smoother import fast_global_smoother
 from fastseg.reference.guided_filter import guided_filter, guided_filter_argmin
 from fastseg.reference.matching_cost import census_transform, matching_cost
 from fastseg.reference.norm import instance_norm_act
+from fastseg.reference.soft_mask_attention import soft_mask_attention
 from fastseg.reference.weighted_median import weighted_median
 from fastseg.reference.winner_takes_all import winner_takes_all
 from fastseg.reference.wls import wls_filter
 
 __all__ = [
+    "attention_gate",
     "census_transform",
     "cross_scale_aggregate",
     "depthwise_conv",
@@ -27,6 +30,7 @@ __all__ = [
     "instance_norm_act",
     "matching_cost",
     "pointwise_conv",
+    "soft_mask_attention",
     "weighted_median",
     "winner_takes_all",
     "wls_filter",

@@ -27,6 +27,10 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def tl_dtype(dtype: torch.dtype) -> Any:
+    return {torch.float32: tl.float32, torch.float64: tl.float64}[dtype]
+
+
 def strided(t: Tensor | None, layout: Layout) -> Strided | None:
     """``t`` as it lies in memory, which must be ``layout``."""
     if t is None:
@@ -100,3 +104,11 @@ def store_rounded(dst, value, mask):
         value = tl.minimum(tl.maximum(value, 0.0), 255.0)
         value = (value + 12582912.0) - 12582912.0
     tl.store(dst, value.to(dst.dtype.element_ty), mask)
+
+
+@triton.jit
+def sigmoid(x):
+    """1 / (1 + exp(-x)) and its derivative. exp(-|x|) does not overflow, and the derivative from it does not cancel."""
+    e = tl.exp(-tl.abs(x))
+    r = 1 / (1 + e)
+    return tl.where(x < 0, e * r, r), e * r * r

@@ -264,12 +264,37 @@ inline void store(float16* p, Vec<float> v) {
 #endif
 }
 
+// `count` elements from p on, 0 behind them; and a store of as many.
+template <class T>
+inline Vec<compute_t<T>> load_part(const T* p, int64_t count) {
+  if (count == lanes<compute_t<T>>) return load(p);
+  T part[lanes<compute_t<T>>] = {};
+  std::memcpy(part, p, size_t(count) * sizeof(T));
+  return load(part);
+}
+template <bool Stream = false, class T>
+inline void store_part(T* p, Vec<compute_t<T>> v, int64_t count) {
+  if (count == lanes<compute_t<T>>) return store<Stream>(p, v);
+  T part[lanes<compute_t<T>>];
+  store(part, v);
+  std::memcpy(p, part, size_t(count) * sizeof(T));
+}
+
 // Elements before p is aligned to a vector's store.
 template <class T>
 inline int64_t misaligned_elements(const T* p, int64_t n) {
   const uintptr_t width = sizeof(T) * lanes<compute_t<T>>;
   const int64_t head = int64_t((width - reinterpret_cast<uintptr_t>(p) % width) % width / sizeof(T));
   return head < n ? head : n;
+}
+
+// Streaming stores need every line's vectors aligned.
+template <class T>
+inline bool lines_aligned(const View& v, int64_t pitch) {
+  const int64_t bytes = int64_t(sizeof(T)) * lanes<compute_t<T>>;
+  const int64_t size = int64_t(sizeof(T));
+  return reinterpret_cast<uintptr_t>(v.data) % uintptr_t(bytes) == 0 && pitch * size % bytes == 0 &&
+         v.batch_stride * size % bytes == 0;
 }
 
 // Makes a thread's streaming stores visible before the parallel region's barrier lets others read them.

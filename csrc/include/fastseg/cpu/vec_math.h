@@ -84,4 +84,16 @@ inline Vec<double> sqrt(Vec<double> x) {
   return x;
 }
 
+// 1 / (1 + exp(-x)) and its derivative. exp(-|x|) does not overflow, and the derivative from it does not cancel where
+// the value is next to 1.
+template <class V>
+struct Sigmoid {
+  V value, derivative;
+};
+template <class V>
+inline Sigmoid<V> sigmoid(V x) {
+  const V one = V{} + 1, e = exp(-abs(x)), r = one / (one + e), er = e * r;
+  return {x < 0 ? er : r, er * r};
+}
+
 }  // namespace fastseg::FASTSEG_ISA
