@@ -1,5 +1,6 @@
 """Stateless functions on tensors, each one a registered torch op with its gradient."""
 
+from fastseg.ops.context import aspp_conv2d, aspp_conv3d, separable_aspp_conv2d, separable_aspp_conv3d
 from fastseg.ops.cross_scale import cross_scale_aggregate
 from fastseg.ops.cross_scale_levels import CrossScaleLevel, cross_scale_shapes
 from fastseg.ops.depthwise import (
@@ -31,6 +32,8 @@ __all__ = [
     "WLSResult",
     "WLSSystem",
     "Winner",
+    "aspp_conv2d",
+    "aspp_conv3d",
     "census_transform",
     "cross_scale_aggregate",
     "cross_scale_shapes",
@@ -47,6 +50,8 @@ __all__ = [
     "instance_norm_act",
     "matching_cost",
     "pointwise_conv",
+    "separable_aspp_conv2d",
+    "separable_aspp_conv3d",
     "weighted_median",
     "winner_takes_all",
     "wls_decompose",

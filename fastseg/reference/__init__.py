@@ -1,5 +1,6 @@
 """Every op in plain PyTorch, under the op's name."""
 
+from fastseg.reference.context import aspp_conv, separable_aspp_conv
 from fastseg.reference.cross_scale import cross_scale_aggregate
 from fastseg.reference.depthwise import (
     depthwise_conv,
@@ -16,6 +17,7 @@ from fastseg.reference.winner_takes_all import winner_takes_all
 from fastseg.reference.wls import wls_filter
 
 __all__ = [
+    "aspp_conv",
     "census_transform",
     "cross_scale_aggregate",
     "depthwise_conv",
@@ -27,6 +29,7 @@ __all__ = [
     "instance_norm_act",
     "matching_cost",
     "pointwise_conv",
+    "separable_aspp_conv",
     "weighted_median",
     "winner_takes_all",
     "wls_filter",
