@@ -57,13 +57,13 @@ def aspp_conv_backward(
 
 def separable_aspp_conv_forward(
     x: Tensor,
-    depthwise: Sequence[Tensor],
+    depthwise: Sequence[Tensor | None],
     pointwise: Sequence[Tensor],
     between: Sequence[Tensor | None],
     after: Sequence[Tensor | None],
     dilations: Sequence[Sequence[int]],
 ) -> Tensor:
-    """Depthwise convolutions of x with "same" padding, each followed by a 1x1 convolution to its part of y."""
+    """Depthwise convolutions of x with "same" padding (x itself where one is None), each before a 1x1 convolution."""
     layout = layout_of(x) or "rows"
     x = as_layout(x, layout)
     y = new_output(x, sum(weight.shape[0] for weight in pointwise), x.shape[2:], layout)
@@ -79,7 +79,7 @@ def separable_aspp_conv_forward(
 def separable_aspp_conv_backward(
     grad: Tensor,
     x: Tensor,
-    depthwise: Sequence[Tensor],
+    depthwise: Sequence[Tensor | None],
     pointwise: Sequence[Tensor],
     between: Sequence[Tensor | None],
     dilations: Sequence[Sequence[int]],
@@ -98,15 +98,21 @@ def separable_aspp_conv_backward(
     for filters, weight, bias, dilation in zip(depthwise, pointwise, between, dilations, strict=True):
         part = grad.narrow(1, first, weight.shape[0])
         first += weight.shape[0]
-        padding = padding_of(filters, dilation)
-        middle, _, _ = cpu.depthwise_conv_forward(x, filters, bias, one, padding, dilation, x.shape[2:], None)
+        middle, padding = x, one
+        if filters is not None:
+            padding = padding_of(filters, dilation)
+            middle, _, _ = cpu.depthwise_conv_forward(x, filters, bias, one, padding, dilation, x.shape[2:], None)
         dmiddle, dweight, dbias = cpu.pointwise_conv_backward(
             part, middle, weight, [wanted[0] or wanted[1] or wanted[3], wanted[2], wanted[4]]
         )
         del middle
-        dbranch, dfilters, dfilter_bias = cpu.depthwise_conv_backward(
-            dmiddle, x, filters, one, padding, dilation, [wanted[0], wanted[1], wanted[3]]
-        )
+        dbranch: Tensor | None = dmiddle if wanted[0] else None
+        dfilters: Tensor | None = dweight.new_empty((0,))
+        dfilter_bias: Tensor | None = dweight.new_empty((0,))
+        if filters is not None:
+            dbranch, dfilters, dfilter_bias = cpu.depthwise_conv_backward(
+                dmiddle, x, filters, one, padding, dilation, [wanted[0], wanted[1], wanted[3]]
+            )
         if dbranch is not None:
             dx = dbranch if dx is None else dx.add_(dbranch)
         for kind, gradient in zip(gradients, (dfilters, dweight, dfilter_bias, dbias), strict=True):
@@ -118,7 +124,7 @@ def separable_aspp_conv_backward(
 
 def _separable_branch(
     x: Tensor,
-    filters: Tensor,
+    filters: Tensor | None,
     weight: Tensor,
     bias: Tensor | None,
     last_bias: Tensor | None,
@@ -126,6 +132,9 @@ def _separable_branch(
     y: Tensor,
 ) -> None:
     """One branch to its part ``y`` of the output; in one kernel where that is measured to be faster."""
+    if filters is None:
+        cpu._pointwise(x, weight, weight.stride(0), weight.stride(1), last_bias, y)
+        return
     one, padding, size = [1] * (x.ndim - 2), padding_of(filters, dilation), x.shape[2:]
     shape = depthwise_shape(x.shape, filters.shape, one, padding, dilation, size)
     if _C.separable_conv_pays(shape, view(x), weight.shape[0], view(y)):

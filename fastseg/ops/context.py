@@ -57,7 +57,7 @@ def aspp_conv3d(x: Tensor, weights: Sequence[Tensor], *, dilations: Sequence[Axe
 
 def separable_aspp_conv2d(
     x: Tensor,
-    depthwise_weights: Sequence[Tensor],
+    depthwise_weights: Sequence[Tensor | None],
     pointwise_weights: Sequence[Tensor],
     *,
     dilations: Sequence[Axes],
@@ -68,7 +68,8 @@ def separable_aspp_conv2d(
 
     Args:
         x: (N, C, H, W), as in :func:`aspp_conv2d`.
-        depthwise_weights: of 1 to 32 branches, each (C * m, 1, kH, kW): a filter, or m of them, for every channel.
+        depthwise_weights: of 1 to 32 branches, each (C * m, 1, kH, kW): a filter, or m of them, for every channel; or
+            None, for a branch that is a 1x1 convolution alone.
         pointwise_weights: of the branches, each (O, C * m, 1, 1).
         dilations: of the depthwise convolutions, each one number or one for each axis.
         depthwise_biases: of the branches, each (C * m,) or None; or None.
@@ -96,7 +97,7 @@ def separable_aspp_conv2d(
 
 def separable_aspp_conv3d(
     x: Tensor,
-    depthwise_weights: Sequence[Tensor],
+    depthwise_weights: Sequence[Tensor | None],
     pointwise_weights: Sequence[Tensor],
     *,
     dilations: Sequence[Axes],
@@ -143,7 +144,7 @@ def _separable_aspp_conv(
     op: str,
     rank: int,
     x: Tensor,
-    depthwise_weights: Sequence[Tensor],
+    depthwise_weights: Sequence[Tensor | None],
     pointwise_weights: Sequence[Tensor],
     dilations: Sequence[Axes],
     depthwise_biases: Biases,
@@ -163,8 +164,12 @@ def _separable_aspp_conv(
     x = _cast(x)
     depthwise, pointwise, between, after = ([_parameter(x, t) for t in tensors] for tensors in lists)
     for i in range(count):
-        checks.check_depthwise_weight(op, f"depthwise_weights[{i}]", depthwise[i], x)
-        channels = depthwise[i].shape[0]
+        channels = x.shape[1]
+        if depthwise[i] is not None:
+            checks.check_depthwise_weight(op, f"depthwise_weights[{i}]", depthwise[i], x)
+            channels = depthwise[i].shape[0]
+        elif between[i] is not None:
+            raise ValueError(f"{op}: depthwise_biases[{i}] is a tensor, expected None, for there is no weight")
         if pointwise[i] is None or pointwise[i].shape[1:] != (channels, *[1] * (rank - 2)):
             shape = None if pointwise[i] is None else tuple(pointwise[i].shape)
             expected = ", ".join(map(str, ("O", channels, *[1] * (rank - 2))))

@@ -81,7 +81,7 @@ def _backward_fake(
 
 def _separable(
     x: Tensor,
-    depthwise: list[Tensor],
+    depthwise: list[Tensor | None],
     pointwise: list[Tensor],
     between: list[Tensor | None],
     after: list[Tensor | None],
@@ -95,7 +95,7 @@ def _separable(
 
 def _separable_fake(
     x: Tensor,
-    depthwise: list[Tensor],
+    depthwise: list[Tensor | None],
     pointwise: list[Tensor],
     between: list[Tensor | None],
     after: list[Tensor | None],
@@ -107,7 +107,7 @@ def _separable_fake(
 def _separable_backward(
     grad: Tensor,
     x: Tensor,
-    depthwise: list[Tensor],
+    depthwise: list[Tensor | None],
     pointwise: list[Tensor],
     between: list[Tensor | None],
     dilations: list[int],
@@ -127,23 +127,25 @@ def _separable_backward(
 def _separable_backward_fake(
     grad: Tensor,
     x: Tensor,
-    depthwise: list[Tensor],
+    depthwise: list[Tensor | None],
     pointwise: list[Tensor],
     between: list[Tensor | None],
     dilations: list[int],
     wanted: list[bool],
 ) -> SeparableGradients:
+    filters = [x.new_empty((0,)) if weight is None else weight for weight in depthwise]
     return (
         _empty_output(x, x.shape[1]) if wanted[0] else x.new_empty((0,)),
-        _parameters(x, depthwise, wanted[1]),
+        _parameters(x, filters, wanted[1]),
         _parameters(x, pointwise, wanted[2]),
-        _parameters(x, depthwise, wanted[3], 1),
+        _parameters(x, filters, wanted[3], 1),
         _parameters(x, pointwise, wanted[4], 1),
     )
 
 
 # Dilations stand one after the other, one for each axis of each branch. Gradients that are not wanted are empty, or
-# lists without elements; those of parameters have the dtype that kernels compute in.
+# lists without elements; so is that of a depthwise weight that is None. Those of parameters have the dtype that kernels
+# compute in.
 forward_op = register(
     "aspp_conv(Tensor x, Tensor[] weights, Tensor?[] biases, int[] dilations) -> Tensor", _forward, _forward_fake
 )
@@ -154,13 +156,13 @@ backward_op = register(
     _backward_fake,
 )
 separable_op = register(
-    "separable_aspp_conv(Tensor x, Tensor[] depthwise_weights, Tensor[] pointwise_weights, "
+    "separable_aspp_conv(Tensor x, Tensor?[] depthwise_weights, Tensor[] pointwise_weights, "
     "Tensor?[] depthwise_biases, Tensor?[] pointwise_biases, int[] dilations) -> Tensor",
     _separable,
     _separable_fake,
 )
 separable_backward_op = register(
-    "separable_aspp_conv_backward(Tensor grad, Tensor x, Tensor[] depthwise_weights, Tensor[] pointwise_weights, "
+    "separable_aspp_conv_backward(Tensor grad, Tensor x, Tensor?[] depthwise_weights, Tensor[] pointwise_weights, "
     "Tensor?[] depthwise_biases, int[] dilations, bool[] wanted) -> (Tensor dx, Tensor[] ddepthwise_weights, "
     "Tensor[] dpointwise_weights, Tensor[] ddepthwise_biases, Tensor[] dpointwise_biases)",
     _separable_backward,

@@ -37,19 +37,21 @@ def aspp_conv(
 
 def separable_aspp_conv(
     x: Tensor,
-    depthwise_weights: Sequence[Tensor],
+    depthwise_weights: Sequence[Tensor | None],
     pointwise_weights: Sequence[Tensor],
     depthwise_biases: Sequence[Tensor | None],
     pointwise_biases: Sequence[Tensor | None],
     dilations: Sequence[Sequence[int]],
 ) -> Tensor:
-    """Dilated depthwise convolutions of x, each followed by a 1x1 convolution, side by side."""
+    """Dilated depthwise convolutions of x (x itself where one is None), each before a 1x1 convolution, side by side."""
     one = [1] * (x.ndim - 2)
     branches = []
     for depthwise, pointwise, depthwise_bias, pointwise_bias, dilation in zip(
         depthwise_weights, pointwise_weights, depthwise_biases, pointwise_biases, dilations, strict=True
     ):
-        padding = padding_of(depthwise, dilation)
-        between = depthwise_conv(x, depthwise, depthwise_bias, one, padding, dilation, x.shape[2:])
+        between = x
+        if depthwise is not None:
+            padding = padding_of(depthwise, dilation)
+            between = depthwise_conv(x, depthwise, depthwise_bias, one, padding, dilation, x.shape[2:])
         branches.append(pointwise_conv(between, pointwise, pointwise_bias))
     return torch.cat(branches, 1)

@@ -83,6 +83,35 @@ def test_channel_multiplier(layout):
 
 
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
+def test_a_separable_branch_without_depthwise_convolution(layout):
+    case = Case((9, 8), ((4, 1, 1), (5, 3, 3)))
+    x, *parameters, grad = case.inputs(torch.float64, separable=True)
+    (_, filters), pointwise, (_, between), after = halves(parameters, 4)
+
+    def mixed(function_of_first):
+        def run_of(x: Tensor, filters: Tensor, *rest: Tensor) -> Tensor:
+            depthwise, biases = function_of_first
+            return ops.separable_aspp_conv2d(
+                x,
+                [depthwise, filters],
+                rest[:2],
+                dilations=(1, 3),
+                depthwise_biases=[biases, between],
+                pointwise_biases=rest[2:],
+            )
+
+        return run(run_of, [x, filters, *pointwise, *after, grad], layout)
+
+    without, ones = mixed((None, None)), mixed((torch.ones(5, 1, 1, 1).double(), torch.zeros(5).double()))
+    for one, two in zip(without, ones, strict=True):
+        torch.testing.assert_close(one, two)
+    torch.library.opcheck(
+        registered.separable_backward_op,
+        (grad, x, [None, filters], pointwise, [None, between], [1, 1, 3, 3], [True] * 5),
+    )
+
+
+@pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
 @pytest.mark.parametrize("kind", KINDS)
 def test_same_bits_for_every_number_of_threads(kind, layout):
     case = Case((40, 41), ((70, 3, 6), (9, 3, 2), (12, 1, 1)), channels=40)
