@@ -39,25 +39,29 @@ struct Backward {
   Workspace workspace;
   Pixels<T> grad, x;
   AsppConvolution<T> convolution;
+  InputGroups<T> groups;
   AsppGradient<T> gradient;
-  bool dx;
 
   Backward(const AsppConv& args, int threads)
       : workspace(args.workspace),
         grad(args.y, args.batch, args.branches.outputs(), args.pixels(), workspace),
         x(args.x, args.batch, args.inputs, args.pixels(), workspace),
         convolution(args, grad, true, threads, workspace),
-        gradient(args, grad, x, threads, workspace),
-        dx(args.dx) {}
+        groups(args, x, bool(args.x), workspace),
+        gradient(args, grad, groups, threads, workspace) {}
 
   void run(int threads) const {
-    const int64_t copies = grad.tasks() + x.tasks(), products = dx ? convolution.tasks() : 0;
-    const int64_t tasks[] = {copies + (dx ? convolution.weight_tasks() : 0), products + gradient.tasks()};
+    const int64_t copies = grad.tasks() + x.tasks();
+    const int64_t tasks[] = {copies + convolution.weight_tasks(), groups.tasks(),
+                             convolution.tasks() + gradient.tasks()};
     parallel_phases(
-        threads, 2, [&](int64_t phase) { return tasks[phase]; },
+        threads, 3, [&](int64_t phase) { return tasks[phase]; },
         [&](int64_t phase, int64_t task, int thread) {
-          if (phase == 1)
-            task < products ? convolution.run(task, thread) : gradient.run(task - products, thread);
+          if (phase == 2)
+            task < convolution.tasks() ? convolution.run(task, thread)
+                                       : gradient.run(task - convolution.tasks(), thread);
+          else if (phase == 1)
+            groups.copy(task);
           else if (task < grad.tasks())
             grad.copy(task);
           else if (task < copies)

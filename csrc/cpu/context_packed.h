@@ -116,6 +116,47 @@ class Pixels {
   A* copy_ = nullptr;
 };
 
+// Inputs whose products with a block of outputs stay in registers.
+constexpr int64_t inputs_together = 6;
+
+// x as [batch][groups of inputs_together][pixels][inputs_together], zeros beyond the last input: what a product reads
+// lies in one run, where pixels of all inputs would lie a page apart.
+template <class T>
+class InputGroups {
+ public:
+  using A = compute_t<T>;
+
+  InputGroups(const AsppConv& args, const Pixels<T>& x, bool wanted, Workspace& workspace)
+      : x_(x), inputs_(args.inputs), pixels_(args.pixels()), groups_(ceil_div(inputs_, inputs_together)) {
+    if (!wanted) return;
+    data_ = workspace.take<A>(args.batch * groups_ * pixels_ * inputs_together);
+    tasks_ = args.batch * ceil_div(pixels_, pixels_together);
+  }
+
+  int64_t groups() const { return groups_; }
+  const A* at(int64_t n, int64_t group, int64_t pixel) const {
+    return data_ + ((n * groups_ + group) * pixels_ + pixel) * inputs_together;
+  }
+
+  // Copying is cut into this many tasks.
+  int64_t tasks() const { return tasks_; }
+  void copy(int64_t task) const {
+    const int64_t runs = ceil_div(pixels_, pixels_together), n = task / runs, first = task % runs * pixels_together;
+    for (int64_t p = first; p < least(first + pixels_together, pixels_); ++p) {
+      const A* from = x_.at(n, p);
+      A* to = data_ + (n * groups_ * pixels_ + p) * inputs_together;
+      for (int64_t c = 0; c < inputs_; c += inputs_together, to += pixels_ * inputs_together)
+        for (int64_t i = 0; i < inputs_together; ++i) to[i] = c + i < inputs_ ? from[c + i] : A(0);
+    }
+  }
+
+ private:
+  static constexpr int64_t pixels_together = 128;
+  const Pixels<T>& x_;
+  int64_t inputs_, pixels_, groups_, tasks_ = 0;
+  A* data_ = nullptr;
+};
+
 // Weights of a branch as [block of targets][taps][sources][context_block], zeros beyond the last target. Targets are
 // outputs, or transposed the inputs.
 template <class T>
