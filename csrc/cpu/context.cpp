@@ -13,10 +13,10 @@ struct Forward {
   Pixels<T> x;
   AsppConvolution<T> convolution;
 
-  Forward(const AsppConv& args, int threads)
+  Forward(const AsppConv& args, int threads, bool stream)
       : workspace(args.workspace),
         x(args.x, args.batch, args.inputs, args.pixels(), workspace),
-        convolution(args, x, false, threads, workspace) {}
+        convolution(args, x, false, stream, threads, workspace) {}
 
   // Copies first, then products.
   void run(int threads) const {
@@ -42,11 +42,11 @@ struct Backward {
   InputGroups<T> groups;
   AsppGradient<T> gradient;
 
-  Backward(const AsppConv& args, int threads)
+  Backward(const AsppConv& args, int threads, bool stream)
       : workspace(args.workspace),
         grad(args.y, args.batch, args.branches.outputs(), args.pixels(), workspace),
         x(args.x, args.batch, args.inputs, args.pixels(), workspace),
-        convolution(args, grad, true, threads, workspace),
+        convolution(args, grad, true, stream, threads, workspace),
         groups(args, x, bool(args.x), workspace),
         gradient(args, grad, groups, threads, workspace) {}
 
@@ -74,19 +74,20 @@ struct Backward {
 
 }  // namespace
 
-void aspp_conv_forward(const AsppConv& args, int threads) {
-  with_element(args.x.type, [&](auto element) { Forward<decltype(element)>(args, threads).run(threads); });
+void aspp_conv_forward(const AsppConv& args, int threads, bool stream) {
+  with_element(args.x.type, [&](auto element) { Forward<decltype(element)>(args, threads, stream).run(threads); });
 }
 
-void aspp_conv_backward(const AsppConv& args, int threads) {
-  with_element(args.y.type, [&](auto element) { Backward<decltype(element)>(args, threads).run(threads); });
+void aspp_conv_backward(const AsppConv& args, int threads, bool stream) {
+  with_element(args.y.type, [&](auto element) { Backward<decltype(element)>(args, threads, stream).run(threads); });
 }
 
 int64_t aspp_conv_workspace(const AsppConv& args, bool backward, int threads) {
   int64_t bytes = 0;
   with_element(args.y.type, [&](auto element) {
     using T = decltype(element);
-    bytes = backward ? Backward<T>(args, threads).workspace.used() : Forward<T>(args, threads).workspace.used();
+    bytes = backward ? Backward<T>(args, threads, false).workspace.used()
+                     : Forward<T>(args, threads, false).workspace.used();
   });
   return bytes;
 }

@@ -6,6 +6,7 @@
 #pragma once
 #include "context_packed.h"
 #include "context_taps.h"
+#include "norm_channels_last.h"
 
 namespace fastseg::FASTSEG_ISA {
 
@@ -15,8 +16,9 @@ class AsppConvolution {
   using A = compute_t<T>;
 
   // `transposed`: from y to dx, else from x to y.
-  AsppConvolution(const AsppConv& args, const Pixels<T>& source, bool transposed, int threads, Workspace& workspace)
-      : args_(args), source_(source), transposed_(transposed), bands_(args.size, pixels_together) {
+  AsppConvolution(const AsppConv& args, const Pixels<T>& source, bool transposed, bool stream, int threads,
+                  Workspace& workspace)
+      : args_(args), source_(source), transposed_(transposed), stream_(stream), bands_(args.size, pixels_together) {
     if (transposed && !args.dx) return;
     for (int64_t b = 0; b < args.branches.count; ++b) {
       weights_[b] = BranchWeights<T>(args.branches.branch[b], args.inputs, transposed, workspace);
@@ -90,21 +92,36 @@ class AsppConvolution {
     }
   }
 
+  // Past the caches where the whole of `to` is larger than these and its lines are aligned.
+  void write(const View& to, int64_t channel, int64_t channels, int64_t n, int64_t band, const A* sums) const {
+    const bool rows = to.spatial_stride == 1;
+    const int64_t unit = lanes<A>, start = rows ? bands_.first_pixel(band) : channel;
+    if (stream_ && start % unit == 0 && lines_aligned<T>(to, rows ? to.channel_stride : to.spatial_stride))
+      write<true>(to, channel, channels, n, band, sums);
+    else
+      write<false>(to, channel, channels, n, band, sums);
+  }
+
+  template <bool Stream>
   void write(const View& to, int64_t channel, int64_t channels, int64_t n, int64_t band, const A* sums) const {
     constexpr int L = lanes<A>;
     const int64_t count = bands_.pixels(band), first = bands_.first_pixel(band);
     T* at = static_cast<T*>(to.data) + n * to.batch_stride + channel * to.channel_stride + first * to.spatial_stride;
-    if (to.spatial_stride == 1) return rows_of_pixels(sums, context_block<A>, channels, count, at, to.channel_stride);
-    for (int64_t p = 0; p < count; ++p, at += to.spatial_stride, sums += context_block<A>) {
-      int64_t c = 0;
-      for (; c + L <= channels; c += L) store(at + c, load(sums + c));
-      for (; c < channels; ++c) store_one(at + c, sums[c]);
+    if (to.spatial_stride == 1) {
+      rows_of_pixels<Stream>(sums, context_block<A>, channels, count, at, to.channel_stride);
+    } else {
+      for (int64_t p = 0; p < count; ++p, at += to.spatial_stride, sums += context_block<A>) {
+        int64_t c = 0;
+        for (; c + L <= channels; c += L) store<Stream>(at + c, load(sums + c));
+        for (; c < channels; ++c) store_one(at + c, sums[c]);
+      }
     }
+    if constexpr (Stream) stream_fence();
   }
 
   const AsppConv& args_;
   const Pixels<T>& source_;
-  bool transposed_;
+  bool transposed_, stream_;
   ImageBands bands_;
   BranchWeights<T> weights_[AsppBranches::most];
   int64_t blocks_ = 0, weight_tasks_ = 0;

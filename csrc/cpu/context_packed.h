@@ -50,7 +50,7 @@ inline void pixels_of_rows(const T* from, int64_t channel_stride, int64_t channe
 }
 
 // The inverse: [count][pitch] to rows.
-template <class T, class A>
+template <bool Stream, class T, class A>
 inline void rows_of_pixels(const A* from, int64_t pitch, int64_t channels, int64_t count, T* to,
                            int64_t channel_stride) {
   constexpr int L = lanes<A>;
@@ -63,7 +63,7 @@ inline void rows_of_pixels(const A* from, int64_t pitch, int64_t channels, int64
         for (int i = 0; i < L; ++i) v[i] = load(from + (p + i) * pitch + c);
         transpose(v);
 #pragma GCC unroll 16
-        for (int i = 0; i < L; ++i) store(corner + i * channel_stride, v[i]);
+        for (int i = 0; i < L; ++i) store<Stream>(corner + i * channel_stride, v[i]);
       } else {
         for (int64_t j = c; j < least(c + L, channels); ++j)
           for (int64_t i = p; i < least(p + L, count); ++i) store_one(to + j * channel_stride + i, from[i * pitch + j]);

@@ -31,8 +31,8 @@ namespace fastseg {
   void separable_conv_forward(const SeparableConvForward&, int threads, bool);        \
   bool separable_conv_pays(const SeparableConvForward&);                              \
   int64_t aspp_conv_workspace(const AsppConv&, bool backward, int threads);           \
-  void aspp_conv_forward(const AsppConv&, int threads);                               \
-  void aspp_conv_backward(const AsppConv&, int threads);                              \
+  void aspp_conv_forward(const AsppConv&, int threads, bool);                         \
+  void aspp_conv_backward(const AsppConv&, int threads, bool);                        \
   void wls_setup(const WlsSetup&, int threads);                                       \
   void wls_solve(const WlsSolve&, int threads);                                       \
   void fast_global_smoother(const FastGlobalSmoother&, int threads, bool);            \
@@ -205,11 +205,13 @@ int64_t aspp_conv_workspace(const AsppConv& args, bool backward, int threads) {
 }
 
 void aspp_conv_forward(const AsppConv& args, int threads) {
-  FASTSEG_CALL_BUILD(aspp_conv_forward, args, aspp_threads(args, threads));
+  const Launch launch = launch_for(args.batch * args.pixels() * args.branches.outputs(), args.y.type, threads);
+  FASTSEG_CALL_BUILD(aspp_conv_forward, args, aspp_threads(args, threads), launch.stream);
 }
 
 void aspp_conv_backward(const AsppConv& args, int threads) {
-  FASTSEG_CALL_BUILD(aspp_conv_backward, args, aspp_threads(args, threads));
+  const Launch launch = launch_for(args.batch * args.pixels() * args.inputs, args.y.type, threads);
+  FASTSEG_CALL_BUILD(aspp_conv_backward, args, aspp_threads(args, threads), launch.stream);
 }
 
 void wls_setup(const WlsSetup& args, int threads) { FASTSEG_CALL_BUILD(wls_setup, args, threads < 1 ? 1 : threads); }
