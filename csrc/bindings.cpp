@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "fastseg/attention_gate.h"
+#include "fastseg/context.h"
 #include "fastseg/cpu/capability.h"
 #include "fastseg/cpu/memory.h"
 #include "fastseg/cross_scale.h"
@@ -94,6 +95,29 @@ struct type_caster<fastseg::CrossScaleLevels> {
       value.level[s] = {reinterpret_cast<void*>(v[0]), v[1]};
     }
     return value.count > 0;
+  }
+};
+
+template <>
+struct type_caster<fastseg::AsppBranches> {
+  PYBIND11_TYPE_CASTER(fastseg::AsppBranches, const_name("tuple[tuple[int, ...], ...]"));
+  bool load(handle from, bool) {
+    if (!PyTuple_Check(from.ptr()) || PyTuple_GET_SIZE(from.ptr()) > value.most) return false;
+    value.count = PyTuple_GET_SIZE(from.ptr());
+    for (int64_t b = 0; b < value.count; ++b) {
+      int64_t v[15];
+      if (!read_tuple(PyTuple_GET_ITEM(from.ptr(), b), v, 15)) return false;
+      value.branch[b] = {v[0],
+                         {v[1], v[2], v[3]},
+                         {v[4], v[5], v[6]},
+                         reinterpret_cast<const void*>(v[7]),
+                         v[8],
+                         v[9],
+                         {reinterpret_cast<void*>(v[10]), static_cast<fastseg::Element>(v[11]), v[12]},
+                         reinterpret_cast<void*>(v[13]),
+                         reinterpret_cast<void*>(v[14])};
+    }
+    return true;
   }
 };
 
@@ -415,6 +439,11 @@ fastseg::SoftMaskAttentionConv soft_mask_conv_args(int64_t batch, int64_t inputs
           trunk};
 }
 
+fastseg::AsppConv aspp_args(int64_t batch, int64_t inputs, int64_t depth, int64_t height, int64_t width,
+                            fastseg::AsppBranches branches, View x, View y, View dx, uint64_t workspace) {
+  return {batch, inputs, {depth, height, width}, branches, x, y, dx, pointer(workspace)};
+}
+
 // Exposes `run(args, extra...)` under `name`: Python passes the fields that `make` takes, then the extras.
 template <class... Fields, class Args, class... Extra>
 void define(py::module_& m, const char* name, Args (*make)(Fields...), void (*run)(const Args&, Extra...)) {
@@ -457,6 +486,14 @@ PYBIND11_MODULE(_C, m) {
   define(m, "soft_mask_attention_forward", soft_mask_args, fastseg::cpu::soft_mask_attention_forward);
   define(m, "soft_mask_attention_backward", soft_mask_backward_args, fastseg::cpu::soft_mask_attention_backward);
   define(m, "soft_mask_attention_conv", soft_mask_conv_args, fastseg::cpu::soft_mask_attention_conv);
+  m.attr("aspp_most_branches") = fastseg::AsppBranches::most;
+  m.def("aspp_conv_workspace", [](int64_t batch, int64_t inputs, int64_t depth, int64_t height, int64_t width,
+                                  fastseg::AsppBranches branches, View x, View y, View dx, bool backward, int threads) {
+    return fastseg::cpu::aspp_conv_workspace(aspp_args(batch, inputs, depth, height, width, branches, x, y, dx, 0),
+                                             backward, threads);
+  });
+  define(m, "aspp_conv_forward", aspp_args, fastseg::cpu::aspp_conv_forward);
+  define(m, "aspp_conv_backward", aspp_args, fastseg::cpu::aspp_conv_backward);
   m.def("wls_plan", [](int64_t height, int64_t width) {
     const fastseg::WlsPlan plan = fastseg::wls_plan(height, width);
     return py::make_tuple(plan.system, plan.scratch, plan.work);

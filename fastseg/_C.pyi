@@ -185,6 +185,51 @@ def separable_conv_forward(
     threads: int,
     /,
 ) -> None: ...
+
+aspp_most_branches: int
+
+def aspp_conv_workspace(
+    batch: int,
+    inputs: int,
+    depth: int,
+    height: int,
+    width: int,
+    branches: tuple[tuple[int, ...], ...],
+    x: View | None,
+    y: View,
+    dx: View | None,
+    backward: bool,
+    threads: int,
+    /,
+) -> int: ...
+def aspp_conv_forward(
+    batch: int,
+    inputs: int,
+    depth: int,
+    height: int,
+    width: int,
+    branches: tuple[tuple[int, ...], ...],
+    x: View,
+    y: View,
+    dx: None,
+    workspace: int,
+    threads: int,
+    /,
+) -> None: ...
+def aspp_conv_backward(
+    batch: int,
+    inputs: int,
+    depth: int,
+    height: int,
+    width: int,
+    branches: tuple[tuple[int, ...], ...],
+    x: View | None,
+    y: View,
+    dx: View | None,
+    workspace: int,
+    threads: int,
+    /,
+) -> None: ...
 def wls_plan(height: int, width: int, /) -> tuple[int, int, int]: ...
 def wls_setup(
     height: int,

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "fastseg/attention_gate.h"
+#include "fastseg/context.h"
 #include "fastseg/cpu/capability.h"
 #include "fastseg/cross_scale.h"
 #include "fastseg/depthwise.h"
@@ -31,6 +32,9 @@ namespace fastseg {
   void pointwise_conv_gradient(const PointwiseConvGradient&, int threads, bool);      \
   void separable_conv_forward(const SeparableConvForward&, int threads, bool);        \
   bool separable_conv_pays(const SeparableConvForward&);                              \
+  int64_t aspp_conv_workspace(const AsppConv&, bool backward, int threads);           \
+  void aspp_conv_forward(const AsppConv&, int threads, bool);                         \
+  void aspp_conv_backward(const AsppConv&, int threads, bool);                        \
   void wls_setup(const WlsSetup&, int threads);                                       \
   void wls_solve(const WlsSolve&, int threads);                                       \
   void fast_global_smoother(const FastGlobalSmoother&, int threads, bool);            \
@@ -198,6 +202,32 @@ void pointwise_conv(const PointwiseConv& args, int threads) {
 void pointwise_conv_gradient(const PointwiseConvGradient& args, int threads) {
   const int64_t work = args.batch * args.pixels * args.inputs * args.outputs / 16;
   FASTSEG_CALL_BUILD(pointwise_conv_gradient, args, work < serial_elements || threads < 1 ? 1 : threads, false);
+}
+
+namespace {
+
+int aspp_threads(const AsppConv& args, int threads) {
+  int64_t work = 0;
+  for (int64_t b = 0; b < args.branches.count; ++b)
+    work += args.batch * args.pixels() * args.inputs * args.branches.branch[b].outputs * args.branches.branch[b].taps();
+  return work / 16 < serial_elements || threads < 1 ? 1 : threads;
+}
+
+}  // namespace
+
+int64_t aspp_conv_workspace(const AsppConv& args, bool backward, int threads) {
+  FASTSEG_CALL_BUILD(aspp_conv_workspace, args, backward, aspp_threads(args, threads));
+  return 0;
+}
+
+void aspp_conv_forward(const AsppConv& args, int threads) {
+  const Launch launch = launch_for(args.batch * args.pixels() * args.branches.outputs(), args.y.type, threads);
+  FASTSEG_CALL_BUILD(aspp_conv_forward, args, aspp_threads(args, threads), launch.stream);
+}
+
+void aspp_conv_backward(const AsppConv& args, int threads) {
+  const Launch launch = launch_for(args.batch * args.pixels() * args.inputs, args.y.type, threads);
+  FASTSEG_CALL_BUILD(aspp_conv_backward, args, aspp_threads(args, threads), launch.stream);
 }
 
 void wls_setup(const WlsSetup& args, int threads) { FASTSEG_CALL_BUILD(wls_setup, args, threads < 1 ? 1 : threads); }

@@ -92,6 +92,16 @@ _DEPTHWISE = (
     Candidate("triton", "fastseg.backends.triton.depthwise", _triton_refusal),
 )
 
+_ASPP = (
+    Candidate("cpu", "fastseg.backends.cpu_context", _cpu_refusal),
+    Candidate("reference", "fastseg.reference", _never),
+)
+_SEPARABLE_ASPP = (
+    Candidate("cpu", "fastseg.backends.cpu_context", _cpu_refusal),
+    Candidate("reference", "fastseg.reference", _never),
+    Candidate("triton", "fastseg.backends.triton.context", _triton_refusal),
+)
+
 _GUIDED_FILTER = (
     Candidate("cpu", "fastseg.backends.cpu_guided_filter", _cpu_refusal),
     # Not run on a card yet, but the reference multiplies by matrices, in a time that grows with an image's sides.
@@ -122,6 +132,11 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
     "depthwise_instance_norm_act": _DEPTHWISE,
     "depthwise_separable_conv2d": _DEPTHWISE,
     "depthwise_separable_conv3d": _DEPTHWISE,
+    # Dense convolutions are the vendor's on GPUs: there is nothing to gain.
+    "aspp_conv2d": _ASPP,
+    "aspp_conv3d": _ASPP,
+    "separable_aspp_conv2d": _SEPARABLE_ASPP,
+    "separable_aspp_conv3d": _SEPARABLE_ASPP,
     "wls_filter": (
         Candidate("cpu", "fastseg.backends.cpu_wls", _cpu_refusal),
         # Not run on a card yet, but the reference, preconditioned by the diagonal alone, takes thousands of steps.

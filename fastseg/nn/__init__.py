@@ -1,6 +1,7 @@
 """Layers over :mod:`fastseg.ops`, with the arguments and state_dict keys of torch's own."""
 
 from fastseg.nn.attention_gate import AttentionGate
+from fastseg.nn.context import ASPP2d, ASPP3d, ContextEnhancement, SeparableASPP2d, SeparableASPP3d
 from fastseg.nn.depthwise import (
     DepthwiseConv2d,
     DepthwiseConv3d,
@@ -15,7 +16,10 @@ from fastseg.nn.norm import GroupNormAct, InstanceNormAct1d, InstanceNormAct2d, 
 from fastseg.nn.soft_mask_attention import SoftMaskAttention
 
 __all__ = [
+    "ASPP2d",
+    "ASPP3d",
     "AttentionGate",
+    "ContextEnhancement",
     "DepthwiseConv2d",
     "DepthwiseConv3d",
     "DepthwiseConvTranspose2d",
@@ -28,5 +32,7 @@ __all__ = [
     "InstanceNormAct3d",
     "PointwiseConv2d",
     "PointwiseConv3d",
+    "SeparableASPP2d",
+    "SeparableASPP3d",
     "SoftMaskAttention",
 ]

@@ -1,6 +1,7 @@
 """Stateless functions on tensors, each one a registered torch op with its gradient."""
 
 from fastseg.ops.attention_gate import attention_gate
+from fastseg.ops.context import aspp_conv2d, aspp_conv3d, separable_aspp_conv2d, separable_aspp_conv3d
 from fastseg.ops.cross_scale import cross_scale_aggregate
 from fastseg.ops.cross_scale_levels import CrossScaleLevel, cross_scale_shapes
 from fastseg.ops.depthwise import (
@@ -33,6 +34,8 @@ __all__ = [
     "WLSResult",
     "WLSSystem",
     "Winner",
+    "aspp_conv2d",
+    "aspp_conv3d",
     "attention_gate",
     "census_transform",
     "cross_scale_aggregate",
@@ -50,6 +53,8 @@ __all__ = [
     "instance_norm_act",
     "matching_cost",
     "pointwise_conv",
+    "separable_aspp_conv2d",
+    "separable_aspp_conv3d",
     "soft_mask_attention",
     "soft_mask_attention_conv",
     "weighted_median",

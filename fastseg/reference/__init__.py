@@ -1,6 +1,7 @@
 """Every op in plain PyTorch, under the op's name."""
 
 from fastseg.reference.attention_gate import attention_gate
+from fastseg.reference.context import aspp_conv, separable_aspp_conv
 from fastseg.reference.cross_scale import cross_scale_aggregate
 from fastseg.reference.depthwise import (
     depthwise_conv,
@@ -18,6 +19,7 @@ from fastseg.reference.winner_takes_all import winner_takes_all
 from fastseg.reference.wls import wls_filter
 
 __all__ = [
+    "aspp_conv",
     "attention_gate",
     "census_transform",
     "cross_scale_aggregate",
@@ -30,6 +32,7 @@ __all__ = [
     "instance_norm_act",
     "matching_cost",
     "pointwise_conv",
+    "separable_aspp_conv",
     "soft_mask_attention",
     "weighted_median",
     "winner_takes_all",

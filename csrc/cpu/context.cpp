@@ -1,0 +1,95 @@
+// The context family on the CPU. Compiled once per instruction set; csrc/cpu/dispatch.cpp calls the best one that the
+// processor has.
+#include "context_convolution.h"
+#include "context_gradient.h"
+#include "fastseg/cpu/phases.h"
+
+namespace fastseg::FASTSEG_ISA {
+namespace {
+
+template <class T>
+struct Forward {
+  Workspace workspace;
+  Pixels<T> x;
+  AsppConvolution<T> convolution;
+
+  Forward(const AsppConv& args, int threads, bool stream)
+      : workspace(args.workspace),
+        x(args.x, args.batch, args.inputs, args.pixels(), workspace),
+        convolution(args, x, false, stream, threads, workspace) {}
+
+  // Copies first, then products.
+  void run(int threads) const {
+    const int64_t tasks[] = {x.tasks() + convolution.weight_tasks(), convolution.tasks()};
+    parallel_phases(
+        threads, 2, [&](int64_t phase) { return tasks[phase]; },
+        [&](int64_t phase, int64_t task, int thread) {
+          if (phase == 1)
+            convolution.run(task, thread);
+          else if (task < x.tasks())
+            x.copy(task);
+          else
+            convolution.pack_weights(task - x.tasks());
+        });
+  }
+};
+
+template <class T>
+struct Backward {
+  Workspace workspace;
+  Pixels<T> grad, x;
+  AsppConvolution<T> convolution;
+  InputGroups<T> groups;
+  AsppGradient<T> gradient;
+
+  Backward(const AsppConv& args, int threads, bool stream)
+      : workspace(args.workspace),
+        grad(args.y, args.batch, args.branches.outputs(), args.pixels(), workspace),
+        x(args.x, args.batch, args.inputs, args.pixels(), workspace),
+        convolution(args, grad, true, stream, threads, workspace),
+        groups(args, x, bool(args.x), workspace),
+        gradient(args, grad, groups, threads, workspace) {}
+
+  void run(int threads) const {
+    const int64_t copies = grad.tasks() + x.tasks();
+    const int64_t tasks[] = {copies + convolution.weight_tasks(), groups.tasks(),
+                             convolution.tasks() + gradient.tasks()};
+    parallel_phases(
+        threads, 3, [&](int64_t phase) { return tasks[phase]; },
+        [&](int64_t phase, int64_t task, int thread) {
+          if (phase == 2)
+            task < convolution.tasks() ? convolution.run(task, thread)
+                                       : gradient.run(task - convolution.tasks(), thread);
+          else if (phase == 1)
+            groups.copy(task);
+          else if (task < grad.tasks())
+            grad.copy(task);
+          else if (task < copies)
+            x.copy(task - grad.tasks());
+          else
+            convolution.pack_weights(task - copies);
+        });
+  }
+};
+
+}  // namespace
+
+void aspp_conv_forward(const AsppConv& args, int threads, bool stream) {
+  with_element(args.x.type, [&](auto element) { Forward<decltype(element)>(args, threads, stream).run(threads); });
+}
+
+void aspp_conv_backward(const AsppConv& args, int threads, bool stream) {
+  with_element(args.y.type, [&](auto element) { Backward<decltype(element)>(args, threads, stream).run(threads); });
+}
+
+int64_t aspp_conv_workspace(const AsppConv& args, bool backward, int threads) {
+  int64_t bytes = 0;
+  with_element(args.y.type, [&](auto element) {
+    using T = decltype(element);
+    bytes = backward ? Backward<T>(args, threads, false).workspace.used()
+                     : Forward<T>(args, threads, false).workspace.used();
+  });
+  return bytes;
+}
+
+}  // namespace fastseg::FASTSEG_ISA

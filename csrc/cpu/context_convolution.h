@@ -1,0 +1,131 @@
+// Dense convolutions side by side, forward or for the gradient of x: sums of shifted products of pixels and weights.
+//
+// Floor: inputs * outputs * (taps that do not fall on padding) multiply-adds a pixel; x, weights and y once each are
+// little beside them. A block of targets of a band of pixels is summed up in the second-level cache, while a tap's
+// weights of a run of sources stay in the first. The gradient of x adds up all branches before it is written.
+#pragma once
+#include "context_packed.h"
+#include "context_taps.h"
+#include "norm_channels_last.h"
+
+namespace fastseg::FASTSEG_ISA {
+
+template <class T>
+class AsppConvolution {
+ public:
+  using A = compute_t<T>;
+
+  // `transposed`: from y to dx, else from x to y.
+  AsppConvolution(const AsppConv& args, const Pixels<T>& source, bool transposed, bool stream, int threads,
+                  Workspace& workspace)
+      : args_(args), source_(source), transposed_(transposed), stream_(stream), bands_(args.size, pixels_together) {
+    if (transposed && !args.dx) return;
+    for (int64_t b = 0; b < args.branches.count; ++b) {
+      weights_[b] = BranchWeights<T>(args.branches.branch[b], args.inputs, transposed, workspace);
+      weight_tasks_ += weights_[b].tasks();
+      blocks_ = transposed ? weights_[b].blocks() : blocks_ + weights_[b].blocks();
+    }
+    sums_ = workspace.take<A>(threads * sums_size());
+  }
+
+  int64_t weight_tasks() const { return weight_tasks_; }
+  void pack_weights(int64_t task) const {
+    int64_t b = 0;
+    for (; task >= weights_[b].tasks(); ++b) task -= weights_[b].tasks();
+    weights_[b].pack(task);
+  }
+
+  int64_t tasks() const { return blocks_ * args_.batch * bands_.count; }
+  void run(int64_t task, int thread) const {
+    A* const sums = sums_ + thread * sums_size();
+    const int64_t band = task % bands_.count, n = task / bands_.count % args_.batch;
+    int64_t block = task / bands_.count / args_.batch, channel = 0;
+    if (transposed_) {
+      start(nullptr, 0, band, sums);
+      for (int64_t b = 0; b < args_.branches.count; ++b) {
+        add_branch(b, block, channel, n, band, sums);
+        channel += weights_[b].sources();
+      }
+      write(args_.dx, block * context_block<A>, least(args_.inputs - block * context_block<A>, context_block<A>), n,
+            band, sums);
+      return;
+    }
+    int64_t b = 0;
+    for (; block >= weights_[b].blocks(); ++b) {
+      block -= weights_[b].blocks();
+      channel += weights_[b].targets();
+    }
+    const int64_t first = block * context_block<A>;
+    start(&args_.branches.branch[b], first, band, sums);
+    add_branch(b, block, 0, n, band, sums);
+    write(args_.y, channel + first, least(weights_[b].targets() - first, context_block<A>), n, band, sums);
+  }
+
+ private:
+  static constexpr int64_t pixels_together = 384;
+  // Sources whose weights stay in the first-level cache, and few enough for sums in float32.
+  static constexpr int64_t together = 128;
+
+  int64_t sums_size() const { return bands_.most_pixels() * context_block<A>; }
+
+  // Begins a block of targets with the bias of the `branch` whose outputs they are, or without one.
+  void start(const AsppBranch* branch, int64_t first, int64_t band, A* sums) const {
+    constexpr int64_t block = context_block<A>;
+    for (int64_t i = 0; i < block; ++i)
+      sums[i] = branch && first + i < branch->outputs ? load_parameter(branch->bias, first + i, A(0)) : A(0);
+    for (int64_t p = 1; p < bands_.pixels(band); ++p) std::memcpy(sums + p * block, sums, block * sizeof(A));
+  }
+
+  // Adds what a branch gives to a block of targets; its sources begin at `channel`.
+  void add_branch(int64_t b, int64_t block, int64_t channel, int64_t n, int64_t band, A* sums) const {
+    const BranchWeights<T>& weights = weights_[b];
+    const int64_t sources = weights.sources(), first_pixel = bands_.first_pixel(band), pitch = source_.pitch();
+    const RunProduct<A> product = run_product<A>(weights.targets() - block * context_block<A>);
+    for (int64_t t = 0; t < args_.branches.branch[b].taps(); ++t) {
+      const TapOffset forward(args_.branches.branch[b], t), tap = transposed_ ? forward.reversed() : forward;
+      const int64_t distance = bands_.distance(tap);
+      for (int64_t s = 0; s < sources; s += together)
+        bands_.for_runs(band, tap, [&](int64_t first, int64_t count) {
+          product(source_.at(n, first + distance) + channel + s, pitch, count, least(together, sources - s),
+                  weights.at(block, t) + s * context_block<A>, sums + (first - first_pixel) * context_block<A>);
+        });
+    }
+  }
+
+  // Past the caches where the whole of `to` is larger than these and its lines are aligned.
+  void write(const View& to, int64_t channel, int64_t channels, int64_t n, int64_t band, const A* sums) const {
+    const bool rows = to.spatial_stride == 1;
+    const int64_t unit = lanes<A>, start = rows ? bands_.first_pixel(band) : channel;
+    if (stream_ && start % unit == 0 && lines_aligned<T>(to, rows ? to.channel_stride : to.spatial_stride))
+      write<true>(to, channel, channels, n, band, sums);
+    else
+      write<false>(to, channel, channels, n, band, sums);
+  }
+
+  template <bool Stream>
+  void write(const View& to, int64_t channel, int64_t channels, int64_t n, int64_t band, const A* sums) const {
+    constexpr int L = lanes<A>;
+    const int64_t count = bands_.pixels(band), first = bands_.first_pixel(band);
+    T* at = static_cast<T*>(to.data) + n * to.batch_stride + channel * to.channel_stride + first * to.spatial_stride;
+    if (to.spatial_stride == 1) {
+      rows_of_pixels<Stream>(sums, context_block<A>, channels, count, at, to.channel_stride);
+    } else {
+      for (int64_t p = 0; p < count; ++p, at += to.spatial_stride, sums += context_block<A>) {
+        int64_t c = 0;
+        for (; c + L <= channels; c += L) store<Stream>(at + c, load(sums + c));
+        for (; c < channels; ++c) store_one(at + c, sums[c]);
+      }
+    }
+    if constexpr (Stream) stream_fence();
+  }
+
+  const AsppConv& args_;
+  const Pixels<T>& source_;
+  bool transposed_, stream_;
+  ImageBands bands_;
+  BranchWeights<T> weights_[AsppBranches::most];
+  int64_t blocks_ = 0, weight_tasks_ = 0;
+  A* sums_ = nullptr;
+};
+
+}  // namespace fastseg::FASTSEG_ISA

@@ -1,0 +1,210 @@
+// What products read: images as pixels of adjacent channels in the compute type, weights in blocks of targets.
+#pragma once
+#include "context_product.h"
+#include "depthwise_plan.h"
+#include "fastseg/context.h"
+#include "fastseg/cpu/transpose.h"
+#include "pointwise_channels_last.h"
+
+namespace fastseg::FASTSEG_ISA {
+
+// Hands out pieces of one workspace; without memory it counts what they need.
+class Workspace {
+ public:
+  explicit Workspace(void* data) : data_(static_cast<char*>(data)) {}
+
+  template <class A>
+  A* take(int64_t count) {
+    constexpr int64_t line = 64;
+    A* const piece = data_ ? reinterpret_cast<A*>(data_ + used_) : nullptr;
+    used_ += round_up(count * int64_t(sizeof(A)), line);
+    return piece;
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  char* data_;
+  int64_t used_ = 0;
+};
+
+// `count` pixels of rows, `channel_stride` apart, to [count][pitch].
+template <class T, class A>
+inline void pixels_of_rows(const T* from, int64_t channel_stride, int64_t channels, int64_t count, A* to,
+                           int64_t pitch) {
+  constexpr int L = lanes<A>;
+  for (int64_t p = 0; p < count; p += L)
+    for (int64_t c = 0; c < channels; c += L) {
+      const T* corner = from + c * channel_stride + p;
+      if (p + L <= count && c + L <= channels) {
+        Vec<A> v[L];
+#pragma GCC unroll 16
+        for (int i = 0; i < L; ++i) v[i] = load(corner + i * channel_stride);
+        transpose(v);
+#pragma GCC unroll 16
+        for (int i = 0; i < L; ++i) store(to + (p + i) * pitch + c, v[i]);
+      } else {
+        for (int64_t j = c; j < least(c + L, channels); ++j)
+          for (int64_t i = p; i < least(p + L, count); ++i) to[i * pitch + j] = load_one(from + j * channel_stride + i);
+      }
+    }
+}
+
+// The inverse: [count][pitch] to rows.
+template <bool Stream, class T, class A>
+inline void rows_of_pixels(const A* from, int64_t pitch, int64_t channels, int64_t count, T* to,
+                           int64_t channel_stride) {
+  constexpr int L = lanes<A>;
+  for (int64_t c = 0; c < channels; c += L)
+    for (int64_t p = 0; p < count; p += L) {
+      T* corner = to + c * channel_stride + p;
+      if (p + L <= count && c + L <= channels) {
+        Vec<A> v[L];
+#pragma GCC unroll 16
+        for (int i = 0; i < L; ++i) v[i] = load(from + (p + i) * pitch + c);
+        transpose(v);
+#pragma GCC unroll 16
+        for (int i = 0; i < L; ++i) store<Stream>(corner + i * channel_stride, v[i]);
+      } else {
+        for (int64_t j = c; j < least(c + L, channels); ++j)
+          for (int64_t i = p; i < least(p + L, count); ++i) store_one(to + j * channel_stride + i, from[i * pitch + j]);
+      }
+    }
+}
+
+// An image as pixels of adjacent channels: as it lies where it is such already, else a copy.
+template <class T>
+class Pixels {
+ public:
+  using A = compute_t<T>;
+
+  Pixels(const View& view, int64_t batch, int64_t channels, int64_t pixels, Workspace& workspace)
+      : view_(view), channels_(channels), pixels_(pixels) {
+    const bool as_it_lies = std::is_same_v<T, A> && (view.channel_stride == 1 || channels == 1);
+    if (!view || as_it_lies) {
+      data_ = static_cast<const A*>(view.data);
+      batch_stride_ = view.batch_stride;
+      pitch_ = view.spatial_stride;
+      return;
+    }
+    pitch_ = channels;
+    batch_stride_ = pixels * pitch_;
+    data_ = copy_ = workspace.take<A>(batch * batch_stride_);
+    copies_ = ceil_div(pixels, together);
+    tasks_ = batch * copies_;
+  }
+
+  // Copying is cut into this many tasks.
+  int64_t tasks() const { return tasks_; }
+  void copy(int64_t task) const {
+    const int64_t n = task / copies_, first = task % copies_ * together, count = least(together, pixels_ - first);
+    const T* from = static_cast<const T*>(view_.data) + n * view_.batch_stride + first * view_.spatial_stride;
+    A* to = copy_ + n * batch_stride_ + first * pitch_;
+    if (view_.spatial_stride == 1)
+      pixels_of_rows(from, view_.channel_stride, channels_, count, to, pitch_);
+    else
+      copy_pixels(from, view_.spatial_stride, channels_, count, to, pitch_);
+  }
+
+  const A* at(int64_t n, int64_t pixel) const { return data_ + n * batch_stride_ + pixel * pitch_; }
+  int64_t pitch() const { return pitch_; }
+
+ private:
+  static constexpr int64_t together = 128;
+  View view_;
+  int64_t channels_, pixels_, batch_stride_ = 0, pitch_ = 0, copies_ = 1, tasks_ = 0;
+  const A* data_ = nullptr;
+  A* copy_ = nullptr;
+};
+
+// Inputs whose products with a block of outputs stay in registers.
+constexpr int64_t inputs_together = 6;
+
+// x as [batch][groups of inputs_together][pixels][inputs_together], zeros beyond the last input: what a product reads
+// lies in one run, where pixels of all inputs would lie a page apart.
+template <class T>
+class InputGroups {
+ public:
+  using A = compute_t<T>;
+
+  InputGroups(const AsppConv& args, const Pixels<T>& x, bool wanted, Workspace& workspace)
+      : x_(x), inputs_(args.inputs), pixels_(args.pixels()), groups_(ceil_div(inputs_, inputs_together)) {
+    if (!wanted) return;
+    data_ = workspace.take<A>(args.batch * groups_ * pixels_ * inputs_together);
+    tasks_ = args.batch * ceil_div(pixels_, pixels_together);
+  }
+
+  int64_t groups() const { return groups_; }
+  const A* at(int64_t n, int64_t group, int64_t pixel) const {
+    return data_ + ((n * groups_ + group) * pixels_ + pixel) * inputs_together;
+  }
+
+  // Copying is cut into this many tasks.
+  int64_t tasks() const { return tasks_; }
+  void copy(int64_t task) const {
+    const int64_t runs = ceil_div(pixels_, pixels_together), n = task / runs, first = task % runs * pixels_together;
+    for (int64_t p = first; p < least(first + pixels_together, pixels_); ++p) {
+      const A* from = x_.at(n, p);
+      A* to = data_ + (n * groups_ * pixels_ + p) * inputs_together;
+      for (int64_t c = 0; c < inputs_; c += inputs_together, to += pixels_ * inputs_together)
+        for (int64_t i = 0; i < inputs_together; ++i) to[i] = c + i < inputs_ ? from[c + i] : A(0);
+    }
+  }
+
+ private:
+  static constexpr int64_t pixels_together = 128;
+  const Pixels<T>& x_;
+  int64_t inputs_, pixels_, groups_, tasks_ = 0;
+  A* data_ = nullptr;
+};
+
+// Weights of a branch as [block of targets][taps][sources][context_block], zeros beyond the last target. Targets are
+// outputs, or transposed the inputs.
+template <class T>
+class BranchWeights {
+ public:
+  using A = compute_t<T>;
+
+  BranchWeights() = default;
+  BranchWeights(const AsppBranch& branch, int64_t inputs, bool transposed, Workspace& workspace)
+      : from_(static_cast<const T*>(branch.weight)),
+        taps_(branch.taps()),
+        targets_(transposed ? inputs : branch.outputs),
+        sources_(transposed ? branch.outputs : inputs),
+        target_stride_(transposed ? branch.input_stride : inputs * taps_),
+        source_stride_(transposed ? inputs * taps_ : branch.input_stride),
+        tap_stride_(branch.tap_stride),
+        packed_(workspace.take<A>(blocks() * block_size())) {}
+
+  int64_t blocks() const { return ceil_div(targets_, context_block<A>); }
+  int64_t targets() const { return targets_; }
+  int64_t sources() const { return sources_; }
+  const A* at(int64_t block, int64_t tap) const {
+    return packed_ + block * block_size() + tap * sources_ * context_block<A>;
+  }
+
+  // Packing is cut into this many tasks: sources whose part of a block stays in the first-level cache.
+  int64_t tasks() const { return blocks() * ceil_div(sources_, together); }
+  void pack(int64_t task) const {
+    constexpr int64_t lanes_ = context_block<A>;
+    const int64_t runs = ceil_div(sources_, together), block = task / runs, first = task % runs * together;
+    const int64_t end = least(first + together, sources_), target = block * lanes_;
+    A* const to = packed_ + block * block_size();
+    for (int64_t i = 0; i < lanes_; ++i) {
+      const T* from = from_ + (target + i) * target_stride_;
+      for (int64_t s = first; s < end; ++s)
+        for (int64_t t = 0; t < taps_; ++t)
+          to[(t * sources_ + s) * lanes_ + i] =
+              target + i < targets_ ? A(load_one(from + s * source_stride_ + t * tap_stride_)) : A(0);
+    }
+  }
+
+ private:
+  static constexpr int64_t together = 16;
+  int64_t block_size() const { return taps_ * sources_ * context_block<A>; }
+
+  const T* from_ = nullptr;
+  int64_t taps_ = 0, targets_ = 0, sources_ = 0, target_stride_ = 0, source_stride_ = 0, tap_stride_ = 0;
+  A* packed_ = nullptr;
+};
+
+}  // namespace fastseg::FASTSEG_ISA

@@ -1,0 +1,55 @@
+// The context family: dense convolutions of one image side by side, each with a dilation of its own (ASPP).
+//
+//   y[n, first + o, p] = bias[o] + sum over inputs c and taps k of weight[o, c, k] * x[n, c, p + (k - middle) *
+//   dilation]
+//
+// with zeros outside of x, for every branch; `first` counts the outputs of the branches before it.
+#pragma once
+#include "fastseg/tensor.h"
+
+namespace fastseg {
+
+// Spatial axes are depth, height, width; 2-D images have depth 1. Of an even kernel the extra tap lies behind.
+struct AsppBranch {
+  int64_t outputs;
+  int64_t kernel[3], dilation[3];
+  const void* weight;  // [outputs, inputs, taps] of x's element type; outputs are inputs * taps apart
+  int64_t input_stride, tap_stride;
+  Vector bias;    // [outputs], optional; forward only
+  void* dweight;  // [outputs, inputs, taps] dense, optional, written by backward in float32, or float64 for float64
+  void* dbias;    // [outputs], likewise
+
+  int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
+};
+
+struct AsppBranches {
+  static constexpr int64_t most = 32;
+  int64_t count = 0;
+  AsppBranch branch[most];
+
+  int64_t outputs() const {
+    int64_t sum = 0;
+    for (int64_t b = 0; b < count; ++b) sum += branch[b].outputs;
+    return sum;
+  }
+};
+
+// All Views have one element type, and each is rows or channels-last.
+struct AsppConv {
+  int64_t batch, inputs, size[3];
+  AsppBranches branches;
+  View x;           // [batch, inputs]; backward: only for dweight
+  View y;           // [batch, outputs], written; backward: the gradient of y
+  View dx;          // [batch, inputs], written by backward, optional
+  void* workspace;  // as many bytes as the function below asks for, aligned to 64
+
+  int64_t pixels() const { return size[0] * size[1] * size[2]; }
+};
+
+namespace cpu {
+int64_t aspp_conv_workspace(const AsppConv& args, bool backward, int threads);
+void aspp_conv_forward(const AsppConv& args, int threads);
+void aspp_conv_backward(const AsppConv& args, int threads);
+}  // namespace cpu
+
+}  // namespace fastseg

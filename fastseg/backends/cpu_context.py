@@ -1,0 +1,204 @@
+"""Launches the CPU kernels of the context family. No autograd and no checks here: see fastseg/ops/context.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import fastseg._C as _C
+from fastseg.backends import cpu, memory
+from fastseg.backends.memory import new_output
+from fastseg.backends.views import as_layout, depthwise_shape, layout_of, optional_view, vector, view
+from fastseg.reference.context import padding_of
+
+
+def aspp_conv_forward(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], dilations: Sequence[Sequence[int]]
+) -> Tensor:
+    """Dense convolutions of x with "same" padding, their outputs side by side."""
+    layout = layout_of(x) or "rows"
+    x, weights = as_layout(x, layout), [_readable(weight) for weight in weights]
+    y = new_output(x, sum(weight.shape[0] for weight in weights), x.shape[2:], layout)
+    branches = tuple(map(_branch, weights, biases, dilations))
+    _launch(_C.aspp_conv_forward, x, x, branches, y, None, backward=False)
+    return y
+
+
+def aspp_conv_backward(
+    grad: Tensor,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    dilations: Sequence[Sequence[int]],
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:
+    """The wanted ones of dx, all dweights and all dbiases; those of parameters in the dtype that kernels compute in."""
+    layout = layout_of(x) or "rows"
+    x, grad, weights = as_layout(x, layout), as_layout(grad, layout), [_readable(weight) for weight in weights]
+    compute = torch.promote_types(x.dtype, torch.float32)
+    dx = new_output(x, x.shape[1], x.shape[2:], layout) if wanted[0] else None
+    dweights = [torch.empty(weight.shape, dtype=compute) for weight in weights if wanted[1]]
+    dbiases = [torch.empty(weight.shape[:1], dtype=compute) for weight in weights if wanted[2]]
+    branches = tuple(
+        _branch(
+            weight,
+            None,
+            dilation,
+            dweights[i].data_ptr() if wanted[1] else 0,
+            dbiases[i].data_ptr() if wanted[2] else 0,
+        )
+        for i, (weight, dilation) in enumerate(zip(weights, dilations, strict=True))
+    )
+    _launch(_C.aspp_conv_backward, x, x if wanted[1] else None, branches, grad, dx, backward=True)
+    return dx, dweights, dbiases
+
+
+def separable_aspp_conv_forward(
+    x: Tensor,
+    depthwise: Sequence[Tensor | None],
+    pointwise: Sequence[Tensor],
+    between: Sequence[Tensor | None],
+    after: Sequence[Tensor | None],
+    dilations: Sequence[Sequence[int]],
+) -> Tensor:
+    """Depthwise convolutions of x with "same" padding (x itself where one is None), each before a 1x1 convolution."""
+    layout = layout_of(x) or "rows"
+    x = as_layout(x, layout)
+    y = new_output(x, sum(weight.shape[0] for weight in pointwise), x.shape[2:], layout)
+    first = 0
+    for filters, weight, bias, last_bias, dilation in zip(depthwise, pointwise, between, after, dilations, strict=True):
+        part = y.narrow(1, first, weight.shape[0])
+        first += weight.shape[0]
+        if weight.shape[0]:
+            _separable_branch(x, filters, weight, bias, last_bias, dilation, part)
+    return y
+
+
+def separable_aspp_conv_backward(
+    grad: Tensor,
+    x: Tensor,
+    depthwise: Sequence[Tensor | None],
+    pointwise: Sequence[Tensor],
+    between: Sequence[Tensor | None],
+    dilations: Sequence[Sequence[int]],
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+    """The wanted ones of dx and the gradients of each kind of parameter, in the dtype that kernels compute in.
+
+    What lies between the two convolutions is computed again, one branch at a time: it stays in the cache.
+    """
+    layout = layout_of(x) or "rows"
+    x, grad = as_layout(x, layout), as_layout(grad, layout)
+    one = [1] * (x.ndim - 2)
+    dx: Tensor | None = None
+    gradients: tuple[list[Tensor], ...] = ([], [], [], [])
+    first = 0
+    for filters, weight, bias, dilation in zip(depthwise, pointwise, between, dilations, strict=True):
+        part = grad.narrow(1, first, weight.shape[0])
+        first += weight.shape[0]
+        middle, padding = x, one
+        if filters is not None:
+            padding = padding_of(filters, dilation)
+            middle, _, _ = cpu.depthwise_conv_forward(x, filters, bias, one, padding, dilation, x.shape[2:], None)
+        dmiddle, dweight, dbias = cpu.pointwise_conv_backward(
+            part, middle, weight, [wanted[0] or wanted[1] or wanted[3], wanted[2], wanted[4]]
+        )
+        del middle
+        dbranch: Tensor | None = dmiddle if wanted[0] else None
+        dfilters: Tensor | None = dweight.new_empty((0,))
+        dfilter_bias: Tensor | None = dweight.new_empty((0,))
+        if filters is not None:
+            dbranch, dfilters, dfilter_bias = cpu.depthwise_conv_backward(
+                dmiddle, x, filters, one, padding, dilation, [wanted[0], wanted[1], wanted[3]]
+            )
+        if dbranch is not None:
+            dx = dbranch if dx is None else dx.add_(dbranch)
+        for kind, gradient in zip(gradients, (dfilters, dweight, dfilter_bias, dbias), strict=True):
+            if gradient is not None:
+                kind.append(gradient)
+    kinds = [kind if want else [] for kind, want in zip(gradients, wanted[1:], strict=True)]
+    return dx, kinds[0], kinds[1], kinds[2], kinds[3]
+
+
+def _separable_branch(
+    x: Tensor,
+    filters: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    last_bias: Tensor | None,
+    dilation: Sequence[int],
+    y: Tensor,
+) -> None:
+    """One branch to its part ``y`` of the output; in one kernel where that is measured to be faster."""
+    if filters is None:
+        cpu._pointwise(x, weight, weight.stride(0), weight.stride(1), last_bias, y)
+        return
+    one, padding, size = [1] * (x.ndim - 2), padding_of(filters, dilation), x.shape[2:]
+    shape = depthwise_shape(x.shape, filters.shape, one, padding, dilation, size)
+    if _C.separable_conv_pays(shape, view(x), weight.shape[0], view(y)):
+        filters, weight = filters.contiguous(), weight.contiguous()
+        _C.separable_conv_forward(
+            shape,
+            view(x),
+            filters.data_ptr(),
+            vector(bias),
+            weight.shape[0],
+            weight.data_ptr(),
+            vector(last_bias),
+            view(y),
+            torch.get_num_threads(),
+        )
+        return
+    middle, _, _ = cpu.depthwise_conv_forward(x, filters, bias, one, padding, dilation, size, None)
+    cpu._pointwise(middle, weight, weight.stride(0), weight.stride(1), last_bias, y)
+
+
+def _readable(weight: Tensor) -> Tensor:
+    """``weight`` itself where outputs follow each other, and the taps of an input or the inputs of a tap."""
+    outputs, inputs = weight.shape[:2]
+    taps = weight.shape[2:].numel()
+    channels_last = weight.movedim(1, -1).is_contiguous()
+    return weight if weight.is_contiguous() or (channels_last and outputs * inputs * taps > 0) else weight.contiguous()
+
+
+def _branch(
+    weight: Tensor, bias: Tensor | None, dilation: Sequence[int], dweight: int = 0, dbias: int = 0
+) -> tuple[int, ...]:
+    """AsppBranch of csrc/include/fastseg/context.h."""
+    outputs, inputs = weight.shape[:2]
+    before = (1,) * (5 - weight.ndim)
+    strides = (weight.shape[2:].numel(), 1) if weight.is_contiguous() else (1, inputs)
+    return (
+        outputs,
+        *before,
+        *weight.shape[2:],
+        *before,
+        *dilation,
+        weight.data_ptr(),
+        *strides,
+        *(vector(bias) or (0, 0, 0)),
+        dweight,
+        dbias,
+    )
+
+
+def _launch(
+    kernel: Callable[..., None],
+    shaped: Tensor,
+    x: Tensor | None,
+    branches: tuple[tuple[int, ...], ...],
+    y: Tensor,
+    dx: Tensor | None,
+    *,
+    backward: bool,
+) -> None:
+    """``shaped``: x, also where the kernel does not read it."""
+    size = (*(1,) * (5 - shaped.ndim), *shaped.shape[2:])
+    arguments: tuple[Any, ...] = (*shaped.shape[:2], *size, branches, optional_view(x), view(y), optional_view(dx))
+    threads = torch.get_num_threads()
+    needed: int = _C.aspp_conv_workspace(*(*arguments, backward, threads))
+    # In numbers of four bytes, and a line of 64 more, for the start of torch's own memory is not always one's.
+    workspace = memory.empty(needed // 4 + 16)
+    kernel(*arguments, -(-workspace.data_ptr() // 64) * 64, threads)
