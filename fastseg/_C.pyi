@@ -130,6 +130,28 @@ def separable_conv_forward(
     threads: int,
     /,
 ) -> None: ...
+def cbam_forward(
+    shape: tuple[int, ...],
+    x: View,
+    y: View,
+    weights: tuple[int, ...],
+    saved: tuple[int, ...],
+    eps: float,
+    threads: int,
+    /,
+) -> None: ...
+def cbam_backward(
+    shape: tuple[int, ...],
+    grad: View,
+    x: View,
+    dx: View,
+    weights: tuple[int, ...],
+    saved: tuple[int, ...],
+    gradients: tuple[int, ...],
+    eps: float,
+    threads: int,
+    /,
+) -> None: ...
 def wls_plan(height: int, width: int, /) -> tuple[int, int, int]: ...
 def wls_setup(
     height: int,

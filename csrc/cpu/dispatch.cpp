@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "fastseg/cbam.h"
 #include "fastseg/cpu/capability.h"
 #include "fastseg/cross_scale.h"
 #include "fastseg/depthwise.h"
@@ -25,6 +26,8 @@ namespace fastseg {
   void depthwise_conv_forward(const DepthwiseConvForward&, int threads, bool);        \
   void depthwise_conv_backward(const DepthwiseConvBackward&, int threads, bool);      \
   double multiply_add_rounds(int64_t rounds, int threads);                            \
+  void cbam_forward(const CbamForward&, int threads, bool);                           \
+  void cbam_backward(const CbamBackward&, int threads, bool);                         \
   void pointwise_conv(const PointwiseConv&, int threads, bool);                       \
   void pointwise_conv_gradient(const PointwiseConvGradient&, int threads, bool);      \
   void separable_conv_forward(const SeparableConvForward&, int threads, bool);        \
@@ -182,6 +185,18 @@ void pointwise_conv(const PointwiseConv& args, int threads) {
 void pointwise_conv_gradient(const PointwiseConvGradient& args, int threads) {
   const int64_t work = args.batch * args.pixels * args.inputs * args.outputs / 16;
   FASTSEG_CALL_BUILD(pointwise_conv_gradient, args, work < serial_elements || threads < 1 ? 1 : threads, false);
+}
+
+void cbam_forward(const CbamForward& args, int threads) {
+  const CbamShape& s = args.shape;
+  const Launch launch = launch_for(s.batch * s.channels * s.pixels(), args.x.type, threads);
+  FASTSEG_CALL_BUILD(cbam_forward, args, launch.threads, launch.stream);
+}
+
+void cbam_backward(const CbamBackward& args, int threads) {
+  const CbamShape& s = args.shape;
+  const Launch launch = launch_for(s.batch * s.channels * s.pixels(), args.x.type, threads);
+  FASTSEG_CALL_BUILD(cbam_backward, args, launch.threads, launch.stream);
 }
 
 void wls_setup(const WlsSetup& args, int threads) { FASTSEG_CALL_BUILD(wls_setup, args, threads < 1 ? 1 : threads); }

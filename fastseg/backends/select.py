@@ -107,6 +107,11 @@ _MATCHING_COST = (
     Candidate("reference", "fastseg.reference", _never),
 )
 
+_CBAM = (
+    Candidate("cpu", "fastseg.backends.cpu_cbam", _cpu_refusal),
+    Candidate("reference", "fastseg.reference", _never),
+)
+
 # Triton stands before CUDA C++ until both have been timed on a card: benchmarks/results/ holds what was measured.
 CANDIDATES: dict[str, tuple[Candidate, ...]] = {
     "instance_norm_act": (
@@ -122,6 +127,11 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
     "depthwise_instance_norm_act": _DEPTHWISE,
     "depthwise_separable_conv2d": _DEPTHWISE,
     "depthwise_separable_conv3d": _DEPTHWISE,
+    "cbam": _CBAM,
+    "channel_attention": _CBAM,
+    "spatial_attention": _CBAM,
+    "squeeze_excitation": _CBAM,
+    "scse": _CBAM,
     "wls_filter": (
         Candidate("cpu", "fastseg.backends.cpu_wls", _cpu_refusal),
         # Not run on a card yet, but the reference, preconditioned by the diagonal alone, takes thousands of steps.

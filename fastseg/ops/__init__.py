@@ -1,5 +1,7 @@
 """Stateless functions on tensors, each one a registered torch op with its gradient."""
 
+from fastseg.ops.cbam import cbam, spatial_attention
+from fastseg.ops.channel_attention import channel_attention, scse, squeeze_excitation
 from fastseg.ops.cross_scale import cross_scale_aggregate
 from fastseg.ops.cross_scale_levels import CrossScaleLevel, cross_scale_shapes
 from fastseg.ops.depthwise import (
@@ -31,7 +33,9 @@ __all__ = [
     "WLSResult",
     "WLSSystem",
     "Winner",
+    "cbam",
     "census_transform",
+    "channel_attention",
     "cross_scale_aggregate",
     "cross_scale_shapes",
     "depthwise_conv2d",
@@ -47,6 +51,9 @@ __all__ = [
     "instance_norm_act",
     "matching_cost",
     "pointwise_conv",
+    "scse",
+    "spatial_attention",
+    "squeeze_excitation",
     "weighted_median",
     "winner_takes_all",
     "wls_decompose",

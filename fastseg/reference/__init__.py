@@ -1,5 +1,6 @@
 """Every op in plain PyTorch, under the op's name."""
 
+from fastseg.reference.cbam import attention
 from fastseg.reference.cross_scale import cross_scale_aggregate
 from fastseg.reference.depthwise import (
     depthwise_conv,
@@ -16,6 +17,7 @@ from fastseg.reference.winner_takes_all import winner_takes_all
 from fastseg.reference.wls import wls_filter
 
 __all__ = [
+    "attention",
     "census_transform",
     "cross_scale_aggregate",
     "depthwise_conv",
