@@ -40,8 +40,8 @@ struct CbamWork {
 template <class A>
 inline void through_sigmoid(const A* gate, A* gradient, int64_t count) {
   for (int64_t i = 0; i < count; i += lanes<A>) {
-    const Vec<A> m = load_first(gate + i, count - i);
-    store_first(gradient + i, load_first(gradient + i, count - i) * m * (1 - m), count - i);
+    const Vec<A> slope = in_float64(load_first(gate + i, count - i), [](Vec<double> m) { return m * (1 - m); });
+    store_first(gradient + i, load_first(gradient + i, count - i) * slope, count - i);
   }
 }
 
@@ -51,7 +51,6 @@ inline void through_norm(const CbamBackward& args, A* gradient, int threads) {
   const int64_t count = args.shape.batch * args.shape.pixels(), chunks = chunks_of(count);
   const LogitNorm<A> norm(args.weights, args.saved, args.eps);
   const A* logits = static_cast<const A*>(args.saved.logits);
-  const double rstd = 1.0 / __builtin_sqrt(double(static_cast<const A*>(args.saved.statistics)[1]) + args.eps);
   Scratch<double> parts(2 * chunks);
   const auto in_chunks = [&](const auto& body) {
     parallel_spans(threads, chunks, [&](int64_t begin, int64_t end) {
@@ -63,18 +62,18 @@ inline void through_norm(const CbamBackward& args, A* gradient, int threads) {
     double sum = 0, with_logits = 0;
     for (int64_t i = begin; i < end; ++i) {
       sum += double(gradient[i]);
-      with_logits += double(gradient[i]) * double(logits[i] - norm.mean);
+      with_logits += double(gradient[i]) * (double(logits[i]) - norm.mean);
     }
     parts[2 * chunk] = sum;
     parts[2 * chunk + 1] = with_logits;
   });
   add_slots(parts.get(), chunks, 2, 1);
   if (args.gradients.norm_bias) *static_cast<A*>(args.gradients.norm_bias) = A(parts[0]);
-  if (args.gradients.norm_weight) *static_cast<A*>(args.gradients.norm_weight) = A(parts[1] * rstd);
-  const A mean = A(parts[0] / double(count)), slope = A(parts[1] * rstd * rstd / double(count));
+  if (args.gradients.norm_weight) *static_cast<A*>(args.gradients.norm_weight) = A(parts[1] * norm.rstd);
+  const double mean = parts[0] / double(count), slope = parts[1] * norm.rstd * norm.rstd / double(count);
   in_chunks([&](int64_t, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
-      gradient[i] = norm.scale * (gradient[i] - mean - (logits[i] - norm.mean) * slope);
+      gradient[i] = A(norm.scale * (double(gradient[i]) - mean - (double(logits[i]) - norm.mean) * slope));
   });
 }
 
@@ -109,7 +108,7 @@ inline void through_convolution(const CbamBackward& args, const CbamWork<A>& wor
     }
   });
   parallel_spans(threads, (last - first) * slots, [&](int64_t begin, int64_t end) {
-    Scratch<Vec<A>> sums(2 * taps + 1);
+    Scratch<Vec<A>> sums(2 * taps);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t n = first + i / slots, slot = i % slots;
       convolution_gradient(shape, frame, frame_of(n, 0), frame_of(n, 2), slot, sums.get(),
@@ -221,13 +220,10 @@ inline void cbam_backward_images(const CbamBackward& args, int threads) {
       for (int64_t c = 0; c < channels; ++c) offset[c] = 0;
       if (!shape.hidden) return;
       const DenseGradients<A> image = work.image(n);
-      const A* gate = static_cast<const A*>(saved.channel_gate) + n * channels;
-      for (int64_t c = 0; c < channels; ++c) {
-        double sum = work.dchannel[n * channels + c];
-        if (Kind == SpatialGate::pooled) sum += work.dmix[n * channels + c];
-        image.dlogit[c] = A(sum * double(gate[c]) * (1 - double(gate[c])));
-      }
-      channel_gate_backward(shape, args.weights, static_cast<const A*>(saved.pooled) + 2 * n * channels, image);
+      double* dgate = work.dchannel.get() + n * channels;
+      if (Kind == SpatialGate::pooled)
+        for (int64_t c = 0; c < channels; ++c) dgate[c] += work.dmix[n * channels + c];
+      channel_gate_backward(shape, args.weights, static_cast<const A*>(saved.pooled) + 2 * n * channels, dgate, image);
       for (int64_t c = 0; c < channels; ++c) offset[c] = image.dpooled[c] / A(pixels);
     });
     const int64_t tasks = P::elementwise_tasks(shape);

@@ -1,7 +1,7 @@
 // The passes of channel and spatial attention over pixels: the channels of a pixel are adjacent.
 //
 // The last vector of a pixel may be a part of one. Sums over channels are added across lanes once a pixel; sums over
-// pixels lie one to a lane, in float32 for 64 pixels at most, then in float64.
+// pixels lie one to a lane, in float32 for 16 pixels at most, then in float64.
 #pragma once
 #include "cbam_passes.h"
 
@@ -27,7 +27,7 @@ struct CbamChannelsLast {
   using A = compute_t<T>;
   using V = Vec<A>;
   static constexpr int L = lanes<A>;
-  static constexpr int64_t run = 64;  // pixels that are added up in A
+  static constexpr int64_t run = 16;  // pixels that are added up in A
 
   static T* pixel(const View& v, int64_t n, int64_t p) {
     return static_cast<T*>(v.data) + n * v.batch_stride + p * v.spatial_stride;

@@ -36,20 +36,20 @@ inline void order_weight(const CbamShape& shape, const A* weight, A* to) {
 // The batch norm over the one channel of logits: sigmoid(logit * scale + shift) is the gate.
 template <class A>
 struct LogitNorm {
-  A mean, scale, shift;
+  double mean, rstd, scale, shift;
 
   LogitNorm(const CbamWeights& weights, const CbamSaved& saved, double eps) {
-    const A* statistics = static_cast<const A*>(saved.statistics);
     const A* weight = static_cast<const A*>(weights.norm_weight);
     const A* bias = static_cast<const A*>(weights.norm_bias);
-    mean = statistics[0];
-    scale = A((weight ? double(*weight) : 1.0) / __builtin_sqrt(double(statistics[1]) + eps));
-    shift = bias ? *bias : A(0);
+    mean = saved.statistics[0];
+    rstd = 1.0 / __builtin_sqrt(saved.statistics[1] + eps);
+    scale = rstd * (weight ? double(*weight) : 1.0);
+    shift = bias ? double(*bias) : 0.0;
   }
 };
 
 template <class A>
-inline void logit_statistics(const A* logits, int64_t count, A* statistics, int threads) {
+inline void logit_statistics(const A* logits, int64_t count, double* statistics, int threads) {
   const int64_t chunks = chunks_of(count);
   Scratch<Moments> parts(chunks);
   parallel_spans(threads, chunks, [&](int64_t begin, int64_t end) {
@@ -60,8 +60,8 @@ inline void logit_statistics(const A* logits, int64_t count, A* statistics, int 
   });
   Moments all;
   for (int64_t i = 0; i < chunks; ++i) all.merge(parts[i]);
-  statistics[0] = A(all.mean);
-  statistics[1] = A(all.m2 / all.count);
+  statistics[0] = all.mean;
+  statistics[1] = all.m2 / all.count;
 }
 
 template <class T, template <class> class Passes, SpatialGate Kind, bool Stream>
@@ -108,9 +108,12 @@ inline void cbam_forward_images(const CbamForward& args, int threads) {
   const A* spatial_bias = static_cast<const A*>(args.weights.spatial_bias);
   const A bias = spatial_bias ? *spatial_bias : A(0);
   // The gate from its logits, in place or elsewhere.
-  const auto activate = [&](const A* logits, A* gate, int64_t count, A mean, A by, A shift) {
+  const auto activate = [&](const A* logits, A* gate, int64_t count, double mean, double by, double shift) {
     for (int64_t i = 0; i < count; i += L)
-      store_first(gate + i, sigmoid((load_first(logits + i, count - i) - mean) * by + shift), count - i);
+      store_first(gate + i,
+                  in_float64(load_first(logits + i, count - i),
+                             [&](Vec<double> z) { return sigmoid((z - mean) * by + shift); }),
+                  count - i);
   };
 
   for (int64_t first = 0; first < shape.batch; first += together) {
@@ -134,7 +137,8 @@ inline void cbam_forward_images(const CbamForward& args, int threads) {
           saved.peak[n * channels + c] = all.at;
         }
         Scratch<A> hidden(2 * shape.hidden);
-        channel_gate(shape, args.weights, pooled, hidden.get(), static_cast<A*>(saved.channel_gate) + n * channels);
+        A* gate = static_cast<A*>(saved.channel_gate) + n * channels;
+        channel_gate(shape, args.weights, pooled, hidden.get(), [&](int64_t c, double value) { gate[c] = A(value); });
       });
     }
     if constexpr (Kind == SpatialGate::pooled) {
@@ -175,7 +179,7 @@ inline void cbam_forward_images(const CbamForward& args, int threads) {
   if (!shape.normalize) return;
 
   const A* logits = static_cast<const A*>(saved.logits);
-  logit_statistics(logits, shape.batch * pixels, static_cast<A*>(saved.statistics), threads);
+  logit_statistics(logits, shape.batch * pixels, saved.statistics, threads);
   const LogitNorm<A> norm(args.weights, saved, args.eps);
   for_images(threads, 0, shape.batch, blocks, [&](int64_t n, int64_t block) {
     const Span span = block_span(shape, block);

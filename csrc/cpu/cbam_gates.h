@@ -8,25 +8,29 @@
 
 namespace fastseg::FASTSEG_ISA {
 
-template <class V>
-inline V sigmoid(V z) {
-  return 1 / (1 + exp(-z));
+// Gates are few and whole images hang on each: they are computed in float64 and rounded once, so that their errors do
+// not add up in the sums of backward.
+template <class F>
+inline Vec<double> in_float64(Vec<double> v, const F& f) {
+  return f(v);
+}
+template <class F>
+inline Vec<float> in_float64(Vec<float> v, const F& f) {
+  typedef float Half __attribute__((vector_size(vector_bytes / 2)));
+  Half halves[2];
+  std::memcpy(halves, &v, sizeof halves);
+  for (Half& half : halves) half = __builtin_convertvector(f(__builtin_convertvector(half, Vec<double>)), Half);
+  std::memcpy(&v, halves, sizeof halves);
+  return v;
 }
 
-template <class A>
-inline A sigmoid_one(A z) {
-  return sigmoid(broadcast<Vec<A>>(z))[0];
-}
+inline Vec<double> sigmoid(Vec<double> z) { return 1 / (1 + exp(-z)); }
 
 template <class A>
-inline A dot(const A* a, const A* b, int64_t n) {
-  constexpr int L = lanes<A>;
-  Vec<A> sum[2] = {};
-  int64_t i = 0;
-  for (; i + 2 * L <= n; i += 2 * L)
-    for (int k = 0; k < 2; ++k) sum[k] += load(a + i + k * L) * load(b + i + k * L);
-  for (; i < n; i += L) sum[0] += load_first(a + i, n - i) * load_first(b + i, n - i);
-  return add_lanes(sum[0] + sum[1]);
+inline double dot(const A* a, const A* b, int64_t n) {
+  WideSum<A> sum;
+  for (int64_t i = 0; i < n; i += lanes<A>) sum.add(load_first(a + i, n - i) * load_first(b + i, n - i));
+  return sum.total();
 }
 
 // ---- the dense layers: gate = sigmoid(sum over pools of fc2(relu(fc1(pool))))
@@ -37,24 +41,29 @@ inline void hidden_layer(const CbamShape& shape, const CbamWeights& weights, con
   const A* weight = static_cast<const A*>(weights.fc1_weight);
   const A* bias = static_cast<const A*>(weights.fc1_bias);
   for (int64_t h = 0; h < shape.hidden; ++h) {
-    const A z = dot(weight + h * shape.channels, pool, shape.channels) + (bias ? bias[h] : A(0));
+    const A z = A(dot(weight + h * shape.channels, pool, shape.channels) + (bias ? double(bias[h]) : 0.0));
     hidden[h] = z <= 0 ? A(0) : z;  // NaN passes
   }
 }
 
-// `hidden` is scratch, [2, shape.hidden].
-template <class A>
-inline void channel_gate(const CbamShape& shape, const CbamWeights& weights, const A* pooled, A* hidden, A* gate) {
+// Writes hidden, [2, shape.hidden], and calls take(channel, gate) with the gate in float64.
+template <class A, class Take>
+inline void channel_gate(const CbamShape& shape, const CbamWeights& weights, const A* pooled, A* hidden,
+                         const Take& take) {
   const A* weight = static_cast<const A*>(weights.fc2_weight);
   const A* bias = static_cast<const A*>(weights.fc2_bias);
   const int64_t pools = shape.max_pool ? 2 : 1;
   for (int64_t p = 0; p < pools; ++p)
     hidden_layer(shape, weights, pooled + p * shape.channels, hidden + p * shape.hidden);
-  for (int64_t c = 0; c < shape.channels; ++c) {
-    A z = 0;
-    for (int64_t p = 0; p < pools; ++p)
-      z += dot(weight + c * shape.hidden, hidden + p * shape.hidden, shape.hidden) + (bias ? bias[c] : A(0));
-    gate[c] = sigmoid_one(z);
+  constexpr int L = lanes<double>;
+  for (int64_t c = 0; c < shape.channels; c += L) {
+    Vec<double> z = {};
+    for (int k = 0; k < L && c + k < shape.channels; ++k)
+      for (int64_t p = 0; p < pools; ++p)
+        z[k] += dot(weight + (c + k) * shape.hidden, hidden + p * shape.hidden, shape.hidden) +
+                (bias ? double(bias[c + k]) : 0.0);
+    const Vec<double> gates = sigmoid(z);
+    for (int k = 0; k < L && c + k < shape.channels; ++k) take(c + k, gates[k]);
   }
 }
 
@@ -67,16 +76,17 @@ struct DenseGradients {
   A* dpooled;  // [2, channels]
 };
 
-// dlogit is there; the rest is written.
+// From the gradient of the gate, [channels].
 template <class A>
 inline void channel_gate_backward(const CbamShape& shape, const CbamWeights& weights, const A* pooled,
-                                  const DenseGradients<A>& to) {
+                                  const double* dgate, const DenseGradients<A>& to) {
   const A* fc1 = static_cast<const A*>(weights.fc1_weight);
   const A* fc2 = static_cast<const A*>(weights.fc2_weight);
   const int64_t channels = shape.channels, hidden = shape.hidden, pools = shape.max_pool ? 2 : 1;
+  channel_gate(shape, weights, pooled, to.hidden,
+               [&](int64_t c, double gate) { to.dlogit[c] = A(dgate[c] * gate * (1 - gate)); });
   for (int64_t p = 0; p < pools; ++p) {
     A *h = to.hidden + p * hidden, *dh = to.dhidden + p * hidden, *dpool = to.dpooled + p * channels;
-    hidden_layer(shape, weights, pooled + p * channels, h);
     for (int64_t i = 0; i < hidden; ++i) dh[i] = 0;
     for (int64_t c = 0; c < channels; ++c)
       for (int64_t i = 0; i < hidden; ++i) dh[i] += to.dlogit[c] * fc2[c * hidden + i];
@@ -186,7 +196,8 @@ inline void convolution_gradient(const CbamShape& shape, const Frame<A>& frame, 
   constexpr int L = lanes<A>;
   const int64_t taps = 2 * shape.taps(), first = slot * gradient_lines;
   const int64_t last = first + gradient_lines < frame.lines() ? first + gradient_lines : frame.lines();
-  for (int64_t t = 0; t <= taps; ++t) scratch[t] = V{};
+  for (int64_t t = 0; t < taps; ++t) scratch[t] = V{};
+  WideSum<A> of_grad;
   for (int64_t line = first; line < last; ++line) {
     const A* g = grad + frame.inside(line);
     const int64_t width = frame.size[2];
@@ -205,9 +216,10 @@ inline void convolution_gradient(const CbamShape& shape, const Frame<A>& frame, 
             *sum += s[0] + s[1];
           }
         }
-    for (int64_t x = 0; x < width; x += L) *sum += load_first(g + x, width - x);
+    for (int64_t x = 0; x < width; x += L) of_grad.add(load_first(g + x, width - x));
   }
-  for (int64_t t = 0; t <= taps; ++t) to[t] = double(add_lanes(scratch[t]));
+  for (int64_t t = 0; t < taps; ++t) to[t] = double(add_lanes(scratch[t]));
+  to[taps] = of_grad.total();
 }
 
 }  // namespace fastseg::FASTSEG_ISA

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastseg.accelerate import mednext, monai, nnunet
+from fastseg.accelerate import attention, mednext, monai, nnunet
 from fastseg.accelerate.convolutions import DepthwiseRule, SMPSeparableRule
 from fastseg.accelerate.planning import Rule
 from fastseg.accelerate.torch_layers import NormRule, SequentialRule
@@ -13,6 +13,7 @@ RULES: tuple[Rule, ...] = (
     *nnunet.RULES,
     *monai.RULES,
     *mednext.RULES,
+    *attention.RULES,
     SMPSeparableRule(),
     SequentialRule(),
     NormRule(),

@@ -33,7 +33,7 @@ class Saved(NamedTuple):
     maps: Tensor  # (N, 2, *spatial): mean and maximum over channels of x * channel_gate
     peak_channel: Tensor  # (N, *spatial), int32: the first channel that has the maximum
     logits: Tensor  # (N, *spatial): what the convolution gave, before the batch norm
-    statistics: Tensor  # (2,): mean and biased variance of the logits
+    statistics: Tensor  # (2,), float64: mean and biased variance of the logits
     spatial_gate: Tensor  # (N, *spatial)
 
 
@@ -71,7 +71,7 @@ def new_saved(x: Tensor, channel: bool, spatial: str, normalize: bool) -> Saved:
         empty(pooled, batch, 2, *size),
         empty(pooled, batch, *size, dtype=torch.int32),
         empty(normalize, batch, *size),
-        empty(normalize, 2),
+        empty(normalize, 2, dtype=torch.float64),
         empty(gated, batch, *size),
     )
 

@@ -1,5 +1,6 @@
 """Layers over :mod:`fastseg.ops`, with the arguments and state_dict keys of torch's own."""
 
+from fastseg.nn.cbam import CBAM, SCSE, ChannelAttention, SpatialAttention, SqueezeExcitation
 from fastseg.nn.depthwise import (
     DepthwiseConv2d,
     DepthwiseConv3d,
@@ -13,6 +14,9 @@ from fastseg.nn.depthwise import (
 from fastseg.nn.norm import GroupNormAct, InstanceNormAct1d, InstanceNormAct2d, InstanceNormAct3d
 
 __all__ = [
+    "CBAM",
+    "SCSE",
+    "ChannelAttention",
     "DepthwiseConv2d",
     "DepthwiseConv3d",
     "DepthwiseConvTranspose2d",
@@ -25,4 +29,6 @@ __all__ = [
     "InstanceNormAct3d",
     "PointwiseConv2d",
     "PointwiseConv3d",
+    "SpatialAttention",
+    "SqueezeExcitation",
 ]

@@ -38,7 +38,7 @@ def attention(
 
     xc = x.to(compute)
     ones = (1,) * (x.ndim - 2)
-    statistics = xc.new_empty((0,))
+    statistics = xc.new_empty((0,), dtype=torch.float64)
     gated, channel_gate = xc, None
     if fc1_weight is not None and fc2_weight is not None:
         pixels = xc.flatten(2)
@@ -59,7 +59,7 @@ def attention(
     logit = convolution(torch.cat(maps[::-1] if max_first else maps, 1), weight, bias, padding="same")
     if normalize:
         variance, mean = torch.var_mean(logit, correction=0)
-        statistics = torch.stack((mean, variance)).detach()
+        statistics = torch.stack((mean, variance)).detach().double()
         logit = (logit - mean) * torch.rsqrt(variance + eps)
         if norm_weight is not None:
             logit = logit * norm_weight.to(compute)

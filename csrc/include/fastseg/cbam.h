@@ -48,7 +48,7 @@ struct CbamSaved {
   void* maps;             // pooled only, [batch, 2, pixels]: mean and maximum over channels of x * channel_gate
   int32_t* peak_channel;  // pooled only, [batch, pixels]: the first channel that has the maximum
   void* logits;           // normalize only, [batch, pixels]: the convolution's output
-  void* statistics;       // normalize only, [2]: mean and biased variance of the logits
+  double* statistics;     // normalize only, [2]: mean and biased variance of the logits
   void* spatial_gate;     // [batch, pixels]
 };
 
