@@ -1,8 +1,8 @@
 // Backward of channel and spatial attention: the order of the passes.
 //
-// Floor, u = one pass over x: 5u for CBAM. grad and x are read for the gradients of both gates, x for the channel gate's
-// part in the maps, grad for dx, which is written; without a spatial gate 4u. The maps' places of maxima and the gates
-// are what forward kept; everything else is computed again. Groups of images as in forward.
+// Floor, u = one pass over x: 5u for CBAM. grad and x are read for the gradients of both gates, x for the channel
+// gate's part in the maps, grad for dx, which is written; without a spatial gate 4u. The maps' places of maxima and the
+// gates are what forward kept; everything else is computed again. Groups of images as in forward.
 #pragma once
 #include "cbam_forward.h"
 
@@ -11,11 +11,12 @@ namespace fastseg::FASTSEG_ISA {
 // What backward keeps between its passes, for all images.
 template <class A>
 struct CbamWork {
-  Scratch<A> dspatial;  // [batch, pixels]: gradient of the spatial gate, then of its logits
-  Scratch<A> dmaps;     // [batch, 2, pixels]: of the mean's map divided by channels, of the maximum's map
+  Scratch<A> dspatial;       // [batch, pixels]: gradient of the spatial gate, then of its logits
+  Scratch<A> dmaps;          // [batch, 2, pixels]: of the mean's map divided by channels, of the maximum's map
   Scratch<double> dchannel;  // [batch, channels]
   Scratch<double> dmix;      // [batch, channels]
-  Scratch<A> dense;          // [batch, 4 hidden + 3 channels]: DenseGradients
+  Scratch<A> hidden_layers;  // [batch, 2, hidden]
+  Scratch<double> dense;     // [batch, 2 hidden + 3 channels]: the rest of DenseGradients
   Scratch<A> offset;         // [batch, channels]
   int64_t channels, hidden, pixels;
 
@@ -24,15 +25,16 @@ struct CbamWork {
         dmaps(s.spatial == SpatialGate::pooled ? 2 * s.batch * s.pixels() : 0),
         dchannel(s.batch * s.channels),
         dmix(s.batch * s.channels),
-        dense(s.batch * (4 * s.hidden + 3 * s.channels)),
+        hidden_layers(s.batch * 2 * s.hidden),
+        dense(s.batch * (2 * s.hidden + 3 * s.channels)),
         offset(s.batch * s.channels),
         channels(s.channels),
         hidden(s.hidden),
         pixels(s.pixels()) {}
 
   DenseGradients<A> image(int64_t n) const {
-    A* from = dense.get() + n * (4 * hidden + 3 * channels);
-    return {from, from + 2 * hidden, from + 4 * hidden, from + 4 * hidden + channels};
+    double* from = dense.get() + n * (2 * hidden + 3 * channels);
+    return {hidden_layers.get() + n * 2 * hidden, from, from + 2 * hidden, from + 2 * hidden + channels};
   }
 };
 
@@ -119,8 +121,7 @@ inline void through_convolution(const CbamBackward& args, const CbamWork<A>& wor
 
 // The image's maximum of each channel has another gradient, which goes to one pixel.
 template <class T, SpatialGate Kind>
-inline void add_peaks(const CbamBackward& args, const Gates<compute_t<T>>& gates, int64_t n,
-                      const compute_t<T>* dpeak) {
+inline void add_peaks(const CbamBackward& args, const Gates<compute_t<T>>& gates, int64_t n, const double* dpeak) {
   using A = compute_t<T>;
   for (int64_t c = 0; c < args.shape.channels; ++c) {
     const int64_t p = args.saved.peak[n * args.shape.channels + c];
@@ -135,7 +136,7 @@ inline void add_peaks(const CbamBackward& args, const Gates<compute_t<T>>& gates
       gate += gates.spatial[p];
       of_maps = gates.mix[c] * gates.dsum[p];
     }
-    store_one(at(args.dx), load_one(at(args.grad)) * gate + of_maps + gates.offset[c] + dpeak[c]);
+    store_one(at(args.dx), load_one(at(args.grad)) * gate + of_maps + gates.offset[c] + A(dpeak[c]));
   }
 }
 
@@ -224,7 +225,7 @@ inline void cbam_backward_images(const CbamBackward& args, int threads) {
       if (Kind == SpatialGate::pooled)
         for (int64_t c = 0; c < channels; ++c) dgate[c] += work.dmix[n * channels + c];
       channel_gate_backward(shape, args.weights, static_cast<const A*>(saved.pooled) + 2 * n * channels, dgate, image);
-      for (int64_t c = 0; c < channels; ++c) offset[c] = image.dpooled[c] / A(pixels);
+      for (int64_t c = 0; c < channels; ++c) offset[c] = A(image.dpooled[c] / double(pixels));
     });
     const int64_t tasks = P::elementwise_tasks(shape);
     parallel_spans(threads, (last - first) * tasks, [&](int64_t begin, int64_t end) {

@@ -44,7 +44,7 @@ struct CbamChannelsLast {
     int64_t c = 0;
     const auto tile = [&](auto together) {
       constexpr int count = together();
-      V total[count] = {};
+      double total[count * L] = {};
       Best<A> best[count];
       for (int64_t i = 0; i < span.count;) {
         V sum[count] = {};
@@ -56,11 +56,11 @@ struct CbamChannelsLast {
             best[q].take(v, IndexVec<A>{} + bits_t<A>(i));
           }
         }
-        for (int q = 0; q < count; ++q) total[q] += sum[q];
+        for (int q = 0; q < count; ++q) add_to_sums<A>(sum[q], total + q * L);
       }
       for (int q = 0; q < count; ++q)
         for (int k = 0; k < L && c + q * L + k < shape.channels; ++k)
-          parts[(c + q * L + k) * slots + task] = {double(total[q][k]), best[q].value[k],
+          parts[(c + q * L + k) * slots + task] = {total[q * L + k], best[q].value[k],
                                                    span.first + int64_t(best[q].at[k])};
       c += count * L;
     };
@@ -144,7 +144,8 @@ struct CbamChannelsLast {
         if constexpr (Kind == SpatialGate::none)
           d = g * gate + offset;
         else if constexpr (Kind == SpatialGate::pooled)
-          d = g * (gate * at.spatial) + (at.gradient(numbers + bits_t<A>(c)) * load_first(gates.mix + c, count) + offset);
+          d = g * (gate * at.spatial) +
+              (at.gradient(numbers + bits_t<A>(c)) * load_first(gates.mix + c, count) + offset);
         else
           d = g * (gate + at.spatial) + (at.dsum * load_first(gates.mix + c, count) + offset);
         stream_first<Stream>(to + c, d, count);

@@ -1,9 +1,9 @@
 // Forward of channel and spatial attention: the order of the passes.
 //
-// Floor, u = one pass over x: 4u for CBAM. x is read for the mean and the maximum of its channels, read for the maps over
-// channels (x times the channel gate is not stored), read once more and written as y; scSE likewise, channel attention
-// alone 3u. A few operations an element, so memory decides. Images are taken through all passes in groups of at most
-// 16 MB, so that the second and the third read find x in the last cache: 2u from memory then.
+// Floor, u = one pass over x: 4u for CBAM. x is read for the mean and the maximum of its channels, read for the maps
+// over channels (x times the channel gate is not stored), read once more and written as y; scSE likewise, channel
+// attention alone 3u. A few operations an element, so memory decides. Images are taken through all passes in groups of
+// at most 16 MB, so that the second and the third read find x in the last cache: 2u from memory then.
 #pragma once
 #include "cbam_passes.h"
 #include "norm_rows.h"

@@ -70,10 +70,10 @@ inline void channel_gate(const CbamShape& shape, const CbamWeights& weights, con
 // What the gradients of the dense layers need of one image.
 template <class A>
 struct DenseGradients {
-  A* hidden;   // [2, hidden]: relu(fc1(pool))
-  A* dhidden;  // [2, hidden]: gradient at fc1's output
-  A* dlogit;   // [channels]: gradient at the gate's sigmoid
-  A* dpooled;  // [2, channels]
+  A* hidden;        // [2, hidden]: relu(fc1(pool))
+  double* dhidden;  // [2, hidden]: gradient at fc1's output
+  double* dlogit;   // [channels]: gradient at the gate's sigmoid
+  double* dpooled;  // [2, channels]
 };
 
 // From the gradient of the gate, [channels].
@@ -84,16 +84,17 @@ inline void channel_gate_backward(const CbamShape& shape, const CbamWeights& wei
   const A* fc2 = static_cast<const A*>(weights.fc2_weight);
   const int64_t channels = shape.channels, hidden = shape.hidden, pools = shape.max_pool ? 2 : 1;
   channel_gate(shape, weights, pooled, to.hidden,
-               [&](int64_t c, double gate) { to.dlogit[c] = A(dgate[c] * gate * (1 - gate)); });
+               [&](int64_t c, double gate) { to.dlogit[c] = dgate[c] * gate * (1 - gate); });
   for (int64_t p = 0; p < pools; ++p) {
-    A *h = to.hidden + p * hidden, *dh = to.dhidden + p * hidden, *dpool = to.dpooled + p * channels;
+    const A* h = to.hidden + p * hidden;
+    double *dh = to.dhidden + p * hidden, *dpool = to.dpooled + p * channels;
     for (int64_t i = 0; i < hidden; ++i) dh[i] = 0;
     for (int64_t c = 0; c < channels; ++c)
-      for (int64_t i = 0; i < hidden; ++i) dh[i] += to.dlogit[c] * fc2[c * hidden + i];
-    for (int64_t i = 0; i < hidden; ++i) dh[i] = h[i] <= 0 ? A(0) : dh[i];
+      for (int64_t i = 0; i < hidden; ++i) dh[i] += to.dlogit[c] * double(fc2[c * hidden + i]);
+    for (int64_t i = 0; i < hidden; ++i) dh[i] = h[i] <= 0 ? 0.0 : dh[i];
     for (int64_t c = 0; c < channels; ++c) dpool[c] = 0;
     for (int64_t i = 0; i < hidden; ++i)
-      for (int64_t c = 0; c < channels; ++c) dpool[c] += dh[i] * fc1[i * channels + c];
+      for (int64_t c = 0; c < channels; ++c) dpool[c] += dh[i] * double(fc1[i * channels + c]);
   }
 }
 
@@ -106,32 +107,34 @@ inline void dense_gradients(const CbamShape& shape, const CbamSaved& saved, cons
   A *dfc1 = static_cast<A*>(to.fc1_weight), *dbias1 = static_cast<A*>(to.fc1_bias);
   A *dfc2 = static_cast<A*>(to.fc2_weight), *dbias2 = static_cast<A*>(to.fc2_bias);
   parallel_spans(work < 16384 ? 1 : threads, hidden, [&](int64_t begin, int64_t end) {
+    Scratch<double> row(channels);
     for (int64_t i = begin; i < end; ++i) {
-      A* row = dfc1 + i * channels;
-      A bias = 0;
+      double bias = 0;
       for (int64_t c = 0; c < channels; ++c) row[c] = 0;
       for (int64_t n = 0; n < shape.batch; ++n)
         for (int64_t p = 0; p < pools; ++p) {
-          const A dh = image(n).dhidden[p * hidden + i];
+          const double dh = image(n).dhidden[p * hidden + i];
           const A* pool = static_cast<const A*>(saved.pooled) + (2 * n + p) * channels;
           bias += dh;
-          for (int64_t c = 0; c < channels; ++c) row[c] += dh * pool[c];
+          for (int64_t c = 0; c < channels; ++c) row[c] += dh * double(pool[c]);
         }
-      if (dbias1) dbias1[i] = bias;
+      for (int64_t c = 0; c < channels; ++c) dfc1[i * channels + c] = A(row[c]);
+      if (dbias1) dbias1[i] = A(bias);
     }
   });
   parallel_spans(work < 16384 ? 1 : threads, channels, [&](int64_t begin, int64_t end) {
+    Scratch<double> row(hidden);
     for (int64_t c = begin; c < end; ++c) {
-      A* row = dfc2 + c * hidden;
-      A bias = 0;
+      double bias = 0;
       for (int64_t i = 0; i < hidden; ++i) row[i] = 0;
       for (int64_t n = 0; n < shape.batch; ++n) {
         const DenseGradients<A> from = image(n);
-        bias += A(pools) * from.dlogit[c];
+        bias += double(pools) * from.dlogit[c];
         for (int64_t p = 0; p < pools; ++p)
-          for (int64_t i = 0; i < hidden; ++i) row[i] += from.dlogit[c] * from.hidden[p * hidden + i];
+          for (int64_t i = 0; i < hidden; ++i) row[i] += from.dlogit[c] * double(from.hidden[p * hidden + i]);
       }
-      if (dbias2) dbias2[c] = bias;
+      for (int64_t i = 0; i < hidden; ++i) dfc2[c * hidden + i] = A(row[i]);
+      if (dbias2) dbias2[c] = A(bias);
     }
   });
 }
@@ -165,8 +168,8 @@ struct Frame {
 
 // One line of the convolution of `planes` frames; `out` has room for whole blocks.
 template <class A>
-inline void convolve_line(const CbamShape& shape, const Frame<A>& frame, const A* from, int64_t planes,
-                          const A* weight, A bias, int64_t line, A* out) {
+inline void convolve_line(const CbamShape& shape, const Frame<A>& frame, const A* from, int64_t planes, const A* weight,
+                          A bias, int64_t line, A* out) {
   using V = Vec<A>;
   constexpr int L = lanes<A>;
   for (int64_t x = 0; x < frame.size[2]; x += Frame<A>::block) {

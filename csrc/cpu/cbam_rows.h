@@ -12,8 +12,9 @@ struct CbamRows {
   using A = compute_t<T>;
   using V = Vec<A>;
   static constexpr int L = lanes<A>;
-  static constexpr int64_t run = 4096;        // added up in A, then in float64
-  static constexpr int64_t chunk = 16 * run;  // of a row, for one task
+  static constexpr int64_t run = 512;           // added up in A, in 4 vectors; then in float64
+  static constexpr int64_t short_run = 16 * L;  // the same in one vector
+  static constexpr int64_t chunk = 65536;       // of a row, for one task
 
   static T* row(const View& v, int64_t n, int64_t c) {
     return static_cast<T*>(v.data) + n * v.batch_stride + c * v.channel_stride;
@@ -33,16 +34,18 @@ struct CbamRows {
     const Span span = chunk_span(shape, task);
     const T* from = row(x, n, task / chunks(shape)) + span.first;
     PoolPart<A> part{0, A(-__builtin_inf()), 0};
+    WideSum<A> sum;
     int64_t best_run = 0;
     for (int64_t i = 0; i < span.count; i += run) {
       A peak;
-      part.sum += double(pool_run(from + i, span.count - i < run ? span.count - i : run, peak));
+      sum.add(pool_run(from + i, span.count - i < run ? span.count - i : run, peak));
       if (is_above(peak, part.peak)) part.peak = peak, best_run = i;
     }
     // Its place is looked for once, in the run that has it.
     int64_t at = best_run;
     while (at + 1 < span.count && from_is_below(from + at, part.peak)) ++at;
     part.at = span.first + at;
+    part.sum = sum.total();
     parts[task] = part;
   }
 
@@ -166,9 +169,8 @@ struct CbamRows {
     for_channels(shape, [&](int64_t c, auto together) {
       constexpr int count = together();
       const T *g[count], *from[count];
-      V sum[count] = {};
       for (int q = 0; q < count; ++q) g[q] = row(grad, n, c + q) + span.first, from[q] = row(x, n, c + q) + span.first;
-      for (int64_t i = 0; i < span.count; i += L) {
+      add_runs<count>(span.count, partial + c, [&](int64_t i, V(&sum)[count]) {
         V v[count], weighted[count];
         for (int q = 0; q < count; ++q) {
           v[q] = load_first(g[q] + i, span.count - i) * load_first(from[q] + i, span.count - i);
@@ -181,8 +183,7 @@ struct CbamRows {
         } else {
           for (int q = 0; q < count; ++q) sum[q] += v[q];
         }
-      }
-      for (int q = 0; q < count; ++q) partial[c + q] = double(add_lanes(sum[q]));
+      });
     });
     if constexpr (Kind != SpatialGate::none)
       for (int64_t i = 0; i < span.count; i += L)
@@ -197,9 +198,8 @@ struct CbamRows {
     for_channels(shape, [&](int64_t c, auto together) {
       constexpr int count = together();
       const T* from[count];
-      V sum[count] = {};
       for (int q = 0; q < count; ++q) from[q] = row(x, n, c + q) + span.first;
-      for (int64_t i = 0; i < span.count; i += L) {
+      add_runs<count>(span.count, partial + c, [&](int64_t i, V(&sum)[count]) {
         const int64_t p = span.first + i, left = span.count - i;
         const V of_sum = load_first(gates.dsum + p, left);
         V of_peak = {};
@@ -215,18 +215,29 @@ struct CbamRows {
           else
             sum[q] += v * of_sum;
         }
-      }
-      for (int q = 0; q < count; ++q) partial[c + q] = double(add_lanes(sum[q]));
+      });
     });
   }
 
  private:
+  // Sums over n pixels, `Count` of them, to which add(pixel, sums) adds one vector of pixels each time.
+  template <int Count, class Add>
+  static void add_runs(int64_t n, double* to, const Add& add) {
+    WideSum<A> wide[Count];
+    for (int64_t i = 0; i < n;) {
+      V sum[Count] = {};
+      for (const int64_t end = i + short_run < n ? i + short_run : n; i < end; i += L) add(i, sum);
+      for (int q = 0; q < Count; ++q) wide[q].add(sum[q]);
+    }
+    for (int q = 0; q < Count; ++q) to[q] = wide[q].total();
+  }
+
   static bool from_is_below(const T* p, A peak) {
     const A value = load_one(p);
     return peak == peak ? !(value == peak) : value == value;
   }
 
-  static A pool_run(const T* x, int64_t n, A& peak) {
+  static V pool_run(const T* x, int64_t n, A& peak) {
     V sum[4] = {}, best[4];
     for (V& b : best) b = broadcast<V>(A(-__builtin_inf()));
     int64_t i = 0;
@@ -245,7 +256,7 @@ struct CbamRows {
     for (const V& b : best)
       for (int k = 0; k < L; ++k)
         if (is_above(b[k], peak)) peak = b[k];
-    return add_lanes((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
   }
 
   // Four channels at a time, then one by one.

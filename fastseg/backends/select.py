@@ -109,6 +109,7 @@ _MATCHING_COST = (
 
 _CBAM = (
     Candidate("cpu", "fastseg.backends.cpu_cbam", _cpu_refusal),
+    Candidate("triton", "fastseg.backends.triton.cbam", _triton_refusal),
     Candidate("reference", "fastseg.reference", _never),
 )
 

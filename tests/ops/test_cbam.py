@@ -16,7 +16,7 @@ from tests.ops.cbam_cases import CASES, dense, exact, gradients, parameters_of, 
 from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, poison, rerun_with_capability
 
 SHAPES = (
-    (2, 3, 1, 1),
+    (4, 3, 1, 1),
     (2, 5, 9, 11),
     (1, 33, 17, 19),  # channels that fill no vector
     (3, 16, 1, 37),
@@ -74,14 +74,24 @@ def compare(case: str, ours: list[Tensor], truth: list[Tensor], peer: list[Tenso
 
 
 def peer_of(case: str, inputs: list[Tensor], grad: Tensor, truth: list[Tensor]) -> list[Tensor]:
-    """torch's own results in x's dtype. Those in float64 are the truth: their error is that in float32, scaled."""
+    """torch's own results in x's dtype: the truth and torch's error.
+
+    In float64 torch's results are the truth: their error is that in float32, scaled. In float32 it is the largest of
+    three runs with other gradients: sums of few numbers are right by luck in one run and not in the next.
+    """
     dtype = inputs[0].dtype
-    if dtype != torch.float64:
+    if dtype in (torch.bfloat16, torch.float16):
         return gradients(CASES[case].peer, [t.to(dtype) for t in inputs], grad)
     rounded = [t.float() for t in inputs]
-    single, wide = gradients(CASES[case].peer, rounded, grad.float()), exact(case, rounded, grad.float())
-    scale = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
-    return [t + scale * (s.double() - w) for t, s, w in zip(truth, single, wide, strict=True)]
+    scale = torch.finfo(dtype).eps / torch.finfo(torch.float32).eps
+    generator = torch.Generator().manual_seed(0)
+    worst = [torch.zeros_like(t) for t in truth]
+    for _ in range(3):
+        near = (grad * (1 + 0.01 * torch.randn(grad.shape, generator=generator))).float()
+        single, wide = gradients(CASES[case].peer, rounded, near), exact(case, rounded, near)
+        errors = [scale * (s.double() - w) for s, w in zip(single, wide, strict=True)]
+        worst = [e if e.abs().max() > w.abs().max() else w for e, w in zip(errors, worst, strict=True)]
+    return [t + w for t, w in zip(truth, worst, strict=True)]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -122,7 +132,7 @@ def test_groups_of_images_and_streamed_outputs(case, layout):
     parameters = parameters_of(case, shape, torch.float32)
     ours = gradients(CASES[case].fused, [x, *parameters], grad)
     truth = exact(case, [x, *parameters], grad)
-    peer = gradients(CASES[case].peer, [x, *parameters], grad)
+    peer = peer_of(case, [x, *parameters], grad, truth)
     sizes = sizes_of_terms(case, [x, *parameters], grad, truth)
     compare(case, ours, truth, peer, sizes)
 
@@ -169,8 +179,9 @@ def test_nan_passes_through(layout):
 def test_infinite_pixels(layout):
     x = torch.full((1, 17, 4, 5), float("-inf"))
     x[:, :, 0, 0] = 1
-    y = spatial_attention(in_layout(x, layout), torch.zeros(1, 2, 1, 1).fill_(1.0))
-    assert y[0, 0, 0, 0] == torch.sigmoid(torch.tensor(2.0)) and y[0, :, 1:].isnan().all()  # -inf * sigmoid(-inf)
+    y = spatial_attention(in_layout(x, layout), torch.ones(1, 2, 1, 1))
+    torch.testing.assert_close(y[0, 0, 0, 0], torch.sigmoid(torch.tensor(2.0)))
+    assert y[0, :, 1:].isnan().all()  # -inf * sigmoid(-inf)
 
 
 def test_memory_format_is_kept():
