@@ -111,7 +111,7 @@ def _agrees(module: nn.Module, order: str) -> bool:
         fused = copy.deepcopy(stock)
         fused.__class__ = FusedCBAM
         vars(fused)["_fastseg_order"] = order
-        channels = stock.get_submodule("ChannelGate.mlp.1").in_features
+        channels = stock.get_submodule("ChannelGate.mlp.1").get_parameter("weight").shape[1]
         x = torch.randn((2, channels, 9, 11), generator=generator, dtype=torch.float64)
         try:
             return torch.allclose(stock(x), fused(x), rtol=1e-9, atol=1e-12)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from fastseg import ops
@@ -19,8 +21,9 @@ class FusedCBAM(nn.Module):
     _fastseg_order: str
 
     def forward(self, x: Tensor) -> Tensor:
-        mlp, spatial = self.get_submodule("ChannelGate.mlp"), self.get_submodule("SpatialGate.spatial")
-        fc1, fc2 = mlp[1], mlp[3]
+        fc1: Any = self.get_submodule("ChannelGate.mlp.1")
+        fc2: Any = self.get_submodule("ChannelGate.mlp.3")
+        spatial: Any = self.get_submodule("SpatialGate.spatial")
         return ops.cbam(
             x,
             fc1.weight,

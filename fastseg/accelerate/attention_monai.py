@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from monai.networks.blocks.squeeze_and_excitation import ChannelSELayer
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from fastseg import ops
 
 class FusedChannelSELayer(ChannelSELayer):
     def forward(self, x: Tensor) -> Tensor:
-        fc1, fc2 = self.fc[0], self.fc[2]
+        fc1: Any = self.fc[0]
+        fc2: Any = self.fc[2]
         y = ops.squeeze_excitation(x, fc1.weight, fc2.weight, fc1_bias=fc1.bias, fc2_bias=fc2.bias)
         return y + x if self.add_residual else y

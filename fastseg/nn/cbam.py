@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from fastseg import ops
 from fastseg.ops.cbam import MAP_ORDERS, MapOrder
-from fastseg.ops.checks import check_choice
+from fastseg.ops.checks import check_choice, check_image
 
 Variant = Literal["plain", "original"]
 VARIANTS = ("plain", "original")
@@ -40,12 +39,6 @@ def _rename(state_dict: dict[str, Any], prefix: str, names: dict[str, str]) -> N
                 break
 
 
-def _batched(layer: str, x: Tensor, rank: int, run: Callable[[Tensor], Tensor]) -> Tensor:
-    if x.ndim != rank + 2:
-        raise ValueError(f"{layer}: input has shape {tuple(x.shape)}, expected rank {rank + 2}: (N, C, *spatial)")
-    return run(x)
-
-
 class _Dense(nn.Module):
     """Two dense layers, ``fc1`` and ``fc2``; weights of 1x1 convolutions can be loaded too."""
 
@@ -58,7 +51,7 @@ class _Dense(nn.Module):
         self.fc1 = nn.Linear(channels, hidden, bias, device, dtype)
         self.fc2 = nn.Linear(hidden, channels, bias, device, dtype)
 
-    def dense(self) -> dict[str, Tensor | None]:
+    def dense(self) -> dict[str, Any]:
         return {"fc1_bias": self.fc1.bias, "fc2_bias": self.fc2.bias}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -134,12 +127,8 @@ class SpatialAttention(nn.Module):
         self.order = order
 
     def forward(self, input: Tensor) -> Tensor:
-        return _batched(
-            type(self).__name__,
-            input,
-            len(self.conv.kernel_size),
-            lambda x: ops.spatial_attention(x, self.conv.weight, **self.arguments()),
-        )
+        check_image("SpatialAttention", "input", input, self.conv.weight.ndim)
+        return ops.spatial_attention(input, self.conv.weight, **self.arguments())
 
     def arguments(self) -> dict[str, Any]:
         """Of the op, beside the input and the weights."""
@@ -153,8 +142,8 @@ class SpatialAttention(nn.Module):
         return f"order={self.order}"
 
 
-def spatial_arguments(conv: nn.Module, norm: nn.Module | None) -> dict[str, Any]:
-    """What :func:`fastseg.ops.cbam` takes of a spatial convolution and a batch norm after it, counted as torch counts."""
+def spatial_arguments(conv: Any, norm: nn.Module | None) -> dict[str, Any]:
+    """What :func:`fastseg.ops.cbam` takes of a convolution and the batch norm after it, counted as torch counts."""
     arguments: dict[str, Any] = {"spatial_bias": conv.bias}
     if not isinstance(norm, nn.modules.batchnorm._BatchNorm):
         return arguments
@@ -218,12 +207,10 @@ class CBAM(nn.Module):
         )
 
     def forward(self, input: Tensor) -> Tensor:
-        return _batched("CBAM", input, len(self.spatial.conv.kernel_size), self._attend)
-
-    def _attend(self, x: Tensor) -> Tensor:
         channel, spatial = self.channel, self.spatial
+        check_image("CBAM", "input", input, spatial.conv.weight.ndim)
         return ops.cbam(
-            x,
+            input,
             channel.fc1.weight,
             channel.fc2.weight,
             spatial.conv.weight,
@@ -265,7 +252,9 @@ class SCSE(nn.Module):
         self.sSE = nn.Sequential(convolution(channels, 1, 1, device=device, dtype=dtype), nn.Sigmoid())
 
     def forward(self, input: Tensor) -> Tensor:
-        fc1, fc2, point = self.cSE[1], self.cSE[3], self.sSE[0]
+        fc1: Any = self.cSE[1]
+        fc2: Any = self.cSE[3]
+        point: Any = self.sSE[0]
         return ops.scse(
             input,
             fc1.weight,

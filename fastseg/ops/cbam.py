@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fastseg.backends.views import ELEMENT
 from fastseg.ops import checks
 from fastseg.ops.cbam_registered import attend
 
@@ -182,7 +183,7 @@ def _folded(
     variance: Tensor,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
-    """A batch norm with given statistics inside the convolution before it; a hundred numbers, which autograd follows."""
+    """A batch norm with given statistics inside the convolution before it: few numbers, which autograd follows."""
     compute = torch.promote_types(weight.dtype, torch.float32)
     scale = torch.rsqrt(variance.to(compute) + eps)
     if norm_weight is not None:
@@ -215,7 +216,7 @@ def check_dense(
 
 def check_parameter(op: str, name: str, parameter: Tensor, x: Tensor) -> None:
     """Floating point, on x's device."""
-    if parameter.dtype not in checks.ELEMENT:
+    if parameter.dtype not in ELEMENT:
         raise TypeError(f"{op}: {name} is {parameter.dtype}, expected float32, float64, bfloat16 or float16")
     checks.check_device(op, name, parameter, x)
 

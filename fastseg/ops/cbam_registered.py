@@ -30,7 +30,7 @@ def attend(
 ) -> tuple[Tensor, Tensor]:
     """y, and with ``normalize`` the statistics of the spatial logits, as reference/cbam.py defines both."""
     if select.runs_reference(op, x):
-        return reference.attention(x, *parameters, spatial, max_pool, max_first, normalize, eps)
+        return reference.attention(x, parameters, spatial, max_pool, max_first, normalize, eps)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *parameters)):
         y, statistics = _Attention.apply(x, *parameters, spatial, max_pool, max_first, normalize, eps)
         return y, statistics

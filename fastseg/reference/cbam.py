@@ -5,6 +5,9 @@ Maxima give their gradient to the first index that has them, as ``torch.max(x, d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,14 +15,7 @@ from torch import Tensor
 
 def attention(
     x: Tensor,
-    fc1_weight: Tensor | None,
-    fc1_bias: Tensor | None,
-    fc2_weight: Tensor | None,
-    fc2_bias: Tensor | None,
-    spatial_weight: Tensor | None,
-    spatial_bias: Tensor | None,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
+    parameters: Sequence[Tensor | None],
     spatial: str,
     max_pool: bool,
     max_first: bool,
@@ -28,29 +24,25 @@ def attention(
 ) -> tuple[Tensor, Tensor]:
     """y, and with ``normalize`` the mean and the biased variance of what the spatial convolution gave.
 
-    ``spatial`` is ``"pooled"`` (CBAM), ``"projected"`` (scSE: the two gates are added) or ``"none"``; without
-    ``fc1_weight`` there is no channel gate.
+    ``parameters`` are those of Weights in backends/cbam_call.py. ``spatial`` is ``"pooled"`` (CBAM), ``"projected"``
+    (scSE: the two gates are added) or ``"none"``; without fc1's weight there is no channel gate.
     """
     compute = torch.promote_types(x.dtype, torch.float32)
-
-    def cast(t: Tensor | None) -> Tensor | None:
-        return None if t is None else t.to(compute)
-
+    cast: list[Any] = [None if t is None else t.to(compute) for t in parameters]
+    fc1, bias1, fc2, bias2, weight, bias, norm_weight, norm_bias = cast
     xc = x.to(compute)
     ones = (1,) * (x.ndim - 2)
     statistics = xc.new_empty((0,), dtype=torch.float64)
     gated, channel_gate = xc, None
-    if fc1_weight is not None and fc2_weight is not None:
+    if fc1 is not None:
         pixels = xc.flatten(2)
         pools = [pixels.mean(2), pixels.max(2)[0]] if max_pool else [pixels.mean(2)]
-        fc1, bias1, fc2, bias2 = map(cast, (fc1_weight, fc1_bias, fc2_weight, fc2_bias))
         logits = [F.linear(F.relu(F.linear(pool, fc1, bias1)), fc2, bias2) for pool in pools]
         channel_gate = torch.sigmoid(sum(logits[1:], logits[0])).unflatten(1, (-1, *ones))
         gated = xc * channel_gate
     if spatial == "none":
         return gated.to(x.dtype), statistics
-    weight, bias = cast(spatial_weight), cast(spatial_bias)
-    convolution = F.conv2d if x.ndim == 4 else F.conv3d
+    convolution: Any = F.conv2d if x.ndim == 4 else F.conv3d
     if spatial == "projected":
         gate = torch.sigmoid(convolution(xc, weight, bias))
         return (xc * gate if channel_gate is None else gated + xc * gate).to(x.dtype), statistics
@@ -62,7 +54,7 @@ def attention(
         statistics = torch.stack((mean, variance)).detach().double()
         logit = (logit - mean) * torch.rsqrt(variance + eps)
         if norm_weight is not None:
-            logit = logit * norm_weight.to(compute)
+            logit = logit * norm_weight
         if norm_bias is not None:
-            logit = logit + norm_bias.to(compute)
+            logit = logit + norm_bias
     return (gated * torch.sigmoid(logit)).to(x.dtype), statistics

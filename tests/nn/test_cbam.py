@@ -27,7 +27,11 @@ def test_keys_of_the_authors_code():
 
 @pytest.mark.parametrize("names", (("fc1", "fc2"), ("fc.0", "fc.2")))
 def test_keys_of_code_with_convolutions(names):
-    keys = {f"ca.{names[0]}.weight": (2, 8, 1, 1), f"ca.{names[1]}.weight": (8, 2, 1, 1), "sa.conv1.weight": (1, 2, 7, 7)}
+    keys = {
+        f"ca.{names[0]}.weight": (2, 8, 1, 1),
+        f"ca.{names[1]}.weight": (8, 2, 1, 1),
+        "sa.conv1.weight": (1, 2, 7, 7),
+    }
     state = filled(keys)
     ours = nn.Sequential(fnn.CBAM(8, 4))
     before = {f"0.{key}": t for key, t in state.items()}
@@ -59,8 +63,8 @@ def test_layers_are_the_ops(spatial_dims):
     both.spatial.load_state_dict(spatial.state_dict())
     torch.testing.assert_close(both(x), spatial(channel(x)))
     squeeze = fnn.SqueezeExcitation(8, 2)
-    fc1, fc2 = squeeze.fc1, squeeze.fc2
-    torch.testing.assert_close(squeeze(x), x * torch.sigmoid(fc2(fc1(x.flatten(2).mean(2)).relu())).view(2, 8, *[1] * spatial_dims))
+    gate = torch.sigmoid(squeeze.fc2(squeeze.fc1(x.flatten(2).mean(2)).relu()))
+    torch.testing.assert_close(squeeze(x), x * gate.view(2, 8, *[1] * spatial_dims))
     scse = fnn.SCSE(8, 2, spatial_dims)
     torch.testing.assert_close(scse(x), x * scse.cSE(x) + x * scse.sSE(x))
 

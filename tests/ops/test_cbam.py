@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -66,8 +68,10 @@ def compare(case: str, ours: list[Tensor], truth: list[Tensor], peer: list[Tenso
     for name, a, t, p, terms in zip(("y", "dx"), ours, truth, peer, sizes, strict=False):
         assert_within_budget(a, t, p, f"{case} {name}", terms=terms)
     sizes = [max(size, t.abs().max().item(), 1e-300) for size, t in zip(sizes, truth, strict=True)]
-    together = [torch.cat([t.double().flatten() / s for t, s in zip(list_[2:], sizes[2:], strict=True)])
-                for list_ in (ours, truth, peer)]
+    together = [
+        torch.cat([t.double().flatten() / s for t, s in zip(list_[2:], sizes[2:], strict=True)])
+        for list_ in (ours, truth, peer)
+    ]
     if ours[0].dtype != torch.float64:
         together[0] = together[0].float()
     assert_within_budget(*together, f"{case} parameters", terms=1.0)
@@ -148,7 +152,7 @@ def test_gradients_of_ties_go_to_the_first_index(shape, layout):
         ours = gradients(CASES[case].fused, [in_layout(x, layout), *parameters], grad)[1]
         theirs = gradients(CASES[case].peer, [x, *parameters], grad)[1]
         torch.testing.assert_close(ours, theirs)
-        shared = gradients(lambda t, *p: amax_attention(case, t, *p), [x, *parameters], grad)[1]
+        shared = gradients(partial(amax_attention, case), [x, *parameters], grad)[1]
         assert (shared - theirs).abs().max() > 1e-4, "sharing among ties would be seen"
 
 

@@ -88,9 +88,7 @@ def cbam_forward(
             saved.channel_gate.copy_(gates.channel_gate(weights, saved.pooled, max_pool))
         programs = p.batch * p.pixel_tiles
         if spatial == "pooled":
-            launch(
-                kernels.mix, programs, p.warps, source, gate, saved.maps, saved.peak_channel, *sizes, **p.constants
-            )
+            launch(kernels.mix, programs, p.warps, source, gate, saved.maps, saved.peak_channel, *sizes, **p.constants)
             logits = gates.spatial_logits(weights, saved.maps, max_first)
             if normalize:
                 saved.logits.copy_(logits)
@@ -175,9 +173,7 @@ def cbam_backward(
                 gradients["spatial_bias"] = dmaps.sum().view(1)
             if channel or not pooled:
                 mixed = torch.empty_like(sums)
-                launch(
-                    kernels.mix_gradients, programs, p.warps, source, dmaps, places, mixed, *sizes, **p.constants
-                )
+                launch(kernels.mix_gradients, programs, p.warps, source, dmaps, places, mixed, *sizes, **p.constants)
                 if pooled:
                     dgate = dgate + mixed.sum(2)
                 else:
