@@ -13,8 +13,6 @@ template <class A>
 struct CbamWork {
   Scratch<A> dspatial;       // [batch, pixels]: gradient of the spatial gate, then of its logits
   Scratch<A> dmaps;          // [batch, 2, pixels]: of the mean's map divided by channels, of the maximum's map
-  Scratch<double> dchannel;  // [batch, channels]
-  Scratch<double> dmix;      // [batch, channels]
   Scratch<A> hidden_layers;  // [batch, 2, hidden]
   Scratch<double> dense;     // [batch, 2 hidden + 3 channels]: the rest of DenseGradients
   Scratch<A> offset;         // [batch, channels]
@@ -23,8 +21,6 @@ struct CbamWork {
   explicit CbamWork(const CbamShape& s)
       : dspatial(s.spatial == SpatialGate::none ? 0 : s.batch * s.pixels()),
         dmaps(s.spatial == SpatialGate::pooled ? 2 * s.batch * s.pixels() : 0),
-        dchannel(s.batch * s.channels),
-        dmix(s.batch * s.channels),
         hidden_layers(s.batch * 2 * s.hidden),
         dense(s.batch * (2 * s.hidden + 3 * s.channels)),
         offset(s.batch * s.channels),
@@ -79,45 +75,74 @@ inline void through_norm(const CbamBackward& args, A* gradient, int threads) {
   });
 }
 
-// From the logits' gradients to those of the maps and of the convolution's weight. slot_sums: [batch, slots,
-// 2 * taps + 1].
+// From the logits' gradients to those of the maps and of the convolution's weight.
 template <class A>
-inline void through_convolution(const CbamBackward& args, const CbamWork<A>& work, const Frame<A>& frame, A* frames,
-                                int64_t first, int64_t last, double* slot_sums, int threads) {
-  const CbamShape& shape = args.shape;
-  const int64_t taps = shape.taps(), slots = (frame.lines() + gradient_lines - 1) / gradient_lines;
-  const int64_t width = frame.size[2], pixels = shape.pixels();
-  Scratch<A> weight(2 * taps), flipped(2 * taps);
-  order_weight(shape, static_cast<const A*>(args.weights.spatial_weight), weight.get());
-  for (int64_t t = 0; t < taps; ++t) {
-    flipped[t] = weight[taps - 1 - t] / A(shape.channels);  // the mean's map
-    flipped[taps + t] = weight[2 * taps - 1 - t];
+class ConvolutionBackward {
+ public:
+  const Frame<A> frame;
+  const int64_t taps, slots, lines, width;
+
+  ConvolutionBackward(const CbamBackward& args, const CbamWork<A>& work, int64_t images, int threads)
+      : frame(args.shape),
+        taps(args.shape.taps()),
+        slots((frame.lines() + gradient_lines - 1) / gradient_lines),
+        lines(frame.lines()),
+        width(frame.size[2]),
+        args_(args),
+        work_(work),
+        padded_(rounded_up(width, Frame<A>::block)),
+        frames_(images * 3 * frame.elements),
+        flipped_(2 * taps),
+        convolved_(threads * padded_),
+        sums_(threads * 2 * taps),
+        slot_sums_(args.shape.batch * slots * (2 * taps + 1)) {
+    if (images == 0) return;  // no convolution in this call
+    Scratch<A> weight(2 * taps);
+    order_weight(args.shape, static_cast<const A*>(args.weights.spatial_weight), weight.get());
+    for (int64_t t = 0; t < taps; ++t) {
+      flipped_[t] = weight[taps - 1 - t] / A(args.shape.channels);  // the mean's map
+      flipped_[taps + t] = weight[2 * taps - 1 - t];
+    }
+    clear_frames(frame, frames_.get(), 3 * images, threads);
   }
-  // Frames: the two maps, then the gradient.
-  const auto frame_of = [&](int64_t n, int64_t i) { return frames + (3 * (n - first) + i) * frame.elements; };
-  for_images(threads, first, last, 3 * frame.lines(), [&](int64_t n, int64_t i) {
-    const int64_t which = i / frame.lines(), line = i % frame.lines();
-    const A* plane = which < 2 ? static_cast<const A*>(args.saved.maps) + (2 * n + which) * pixels
-                               : work.dspatial.get() + n * pixels;
-    std::memcpy(frame_of(n, which) + frame.inside(line), plane + line * width, size_t(width) * sizeof(A));
-  });
-  parallel_spans(threads, (last - first) * 2 * frame.lines(), [&](int64_t begin, int64_t end) {
-    Scratch<A> out(rounded_up(width, Frame<A>::block));
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t line = i % frame.lines(), map = i / frame.lines() % 2, n = first + i / (2 * frame.lines());
-      convolve_line(shape, frame, frame_of(n, 2), 1, flipped.get() + map * taps, A(0), line, out.get());
-      std::memcpy(work.dmaps.get() + (2 * n + map) * pixels + line * width, out.get(), size_t(width) * sizeof(A));
-    }
-  });
-  parallel_spans(threads, (last - first) * slots, [&](int64_t begin, int64_t end) {
-    Scratch<Vec<A>> sums(2 * taps);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t n = first + i / slots, slot = i % slots;
-      convolution_gradient(shape, frame, frame_of(n, 0), frame_of(n, 2), slot, sums.get(),
-                           slot_sums + (n * slots + slot) * (2 * taps + 1));
-    }
-  });
-}
+
+  // Three frames: the two maps, then the gradient.
+  void frame_line(int64_t n, int64_t slot, int64_t i) const {
+    const int64_t which = i / lines, line = i % lines, pixels = args_.shape.pixels();
+    const A* plane = which < 2 ? static_cast<const A*>(args_.saved.maps) + (2 * n + which) * pixels
+                               : work_.dspatial.get() + n * pixels;
+    std::memcpy(frame_of(slot, which) + frame.inside(line), plane + line * width, size_t(width) * sizeof(A));
+  }
+  void maps_line(int64_t n, int64_t slot, int64_t i, int64_t thread) const {
+    const int64_t map = i / lines, line = i % lines;
+    A* out = convolved_.get() + thread * padded_;
+    convolve_line(args_.shape, frame, frame_of(slot, 2), 1, flipped_.get() + map * taps, A(0), line, out);
+    A* to = work_.dmaps.get() + (2 * n + map) * args_.shape.pixels() + line * width;
+    std::memcpy(to, out, size_t(width) * sizeof(A));
+  }
+  void weight_slot(int64_t n, int64_t slot, int64_t i, int64_t thread) const {
+    convolution_gradient(args_.shape, frame, frame_of(slot, 0), frame_of(slot, 2), i, sums_.get() + thread * 2 * taps,
+                         slot_sums_.get() + (n * slots + i) * (2 * taps + 1));
+  }
+  void finish(int threads) const {
+    A *dweight = static_cast<A*>(args_.gradients.spatial_weight),
+      *dbias = static_cast<A*>(args_.gradients.spatial_bias);
+    add_slots(slot_sums_.get(), args_.shape.batch * slots, 2 * taps + 1, threads);
+    for (int64_t t = 0; t < 2 * taps; ++t)
+      dweight[args_.shape.max_first ? (t + taps) % (2 * taps) : t] = A(slot_sums_[t]);
+    if (dbias) *dbias = A(slot_sums_[2 * taps]);
+  }
+
+ private:
+  A* frame_of(int64_t slot, int64_t which) const { return frames_.get() + (3 * slot + which) * frame.elements; }
+
+  const CbamBackward& args_;
+  const CbamWork<A>& work_;
+  const int64_t padded_;
+  Scratch<A> frames_, flipped_, convolved_;
+  Scratch<Vec<A>> sums_;
+  Scratch<double> slot_sums_;  // [batch, slots, 2 * taps + 1]
+};
 
 // The image's maximum of each channel has another gradient, which goes to one pixel.
 template <class T, SpatialGate Kind>
@@ -146,113 +171,128 @@ inline void cbam_backward_images(const CbamBackward& args, int threads) {
   using P = Passes<T>;
   const CbamShape& shape = args.shape;
   const CbamSaved& saved = args.saved;
-  const int64_t channels = shape.channels, pixels = shape.pixels(), blocks = blocks_of(shape), taps = shape.taps();
-  const int64_t together = cbam_group(shape, args.x.type);
-  const int64_t group = together < shape.batch ? together : shape.batch;
+  const int64_t channels = shape.channels, pixels = shape.pixels(), blocks = blocks_of(shape);
+  const ImageGroups groups(shape, args.x.type);
   const CbamWork<A> work(shape);
   const A* gate_of_pixels = static_cast<const A*>(saved.spatial_gate);
+  constexpr bool pooled = Kind == SpatialGate::pooled, projected = Kind == SpatialGate::projected;
+  const bool mixes_channels = projected || (pooled && shape.hidden);
 
   Scratch<A> ones(channels);
   for (int64_t c = 0; c < channels; ++c) ones[c] = 1;
   const auto gates_of = [&](int64_t n) {
     Gates<A> gates{};
     gates.channel = shape.hidden ? static_cast<const A*>(saved.channel_gate) + n * channels : ones.get();
-    gates.mix = Kind == SpatialGate::projected ? static_cast<const A*>(args.weights.spatial_weight) : gates.channel;
+    gates.mix = projected ? static_cast<const A*>(args.weights.spatial_weight) : gates.channel;
     gates.spatial = gate_of_pixels + n * pixels;
-    const bool projected = Kind == SpatialGate::projected;
     gates.dsum = projected ? work.dspatial.get() + n * pixels : work.dmaps.get() + 2 * n * pixels;
     gates.dpeak = work.dmaps.get() + (2 * n + 1) * pixels;
     gates.peak_channel = saved.peak_channel + n * pixels;
     gates.offset = work.offset.get() + n * channels;
     return gates;
   };
-  // Runs sums(image, block, partial, scratch) for a group's blocks, and adds the blocks' partial sums to `to`.
-  const auto over_blocks = [&](int64_t first, int64_t last, double* to, const auto& sums) {
-    Scratch<double> partial((last - first) * blocks * channels);
-    parallel_spans(threads, (last - first) * blocks, [&](int64_t begin, int64_t end) {
-      Scratch<A> scratch(channels + lanes<A>);
-      for (int64_t i = begin; i < end; ++i)
-        sums(first + i / blocks, i % blocks, partial.get() + i * channels, scratch.get());
-    });
-    for_images(blocks * channels < 4096 ? 1 : threads, first, last, 1, [&](int64_t n, int64_t) {
-      double* from = partial.get() + (n - first) * blocks * channels;
-      add_slots(from, blocks, channels, 1);
-      std::memcpy(to + n * channels, from, size_t(channels) * sizeof(double));
-    });
+
+  // Sums over pixels, one a channel, of the blocks of an image; added in order at the end.
+  const int64_t lane_scratch = rounded_up(channels + lanes<A>, 64);
+  Scratch<A> scratch(threads * lane_scratch);
+  Scratch<double> of_gates(shape.batch * blocks * channels),
+      of_mixes(mixes_channels ? shape.batch * blocks * channels : 0);
+  const auto gate_gradients = [&](int64_t n, int64_t block, int64_t thread) {
+    A* dspatial = work.dspatial.get() + n * pixels;
+    P::template gate_gradients<Kind>(shape, args.grad, args.x, n, block, gates_of(n), dspatial,
+                                     of_gates.get() + (n * blocks + block) * channels,
+                                     scratch.get() + thread * lane_scratch);
+    if constexpr (Kind != SpatialGate::none) {
+      const Span span = block_span(shape, block);
+      through_sigmoid(gate_of_pixels + n * pixels + span.first, dspatial + span.first, span.count);
+    }
   };
-  const auto gate_gradients = [&](int64_t first, int64_t last) {
-    over_blocks(first, last, work.dchannel.get(), [&](int64_t n, int64_t block, double* partial, A* scratch) {
-      A* dspatial = work.dspatial.get() + n * pixels;
-      P::template gate_gradients<Kind>(shape, args.grad, args.x, n, block, gates_of(n), dspatial, partial, scratch);
-      if constexpr (Kind != SpatialGate::none) {
-        const Span span = block_span(shape, block);
-        through_sigmoid(gate_of_pixels + n * pixels + span.first, dspatial + span.first, span.count);
-      }
-    });
+  const auto mix_gradients = [&](int64_t n, int64_t block, int64_t thread) {
+    if constexpr (Kind != SpatialGate::none)
+      P::template mix_gradients<Kind>(shape, args.x, n, block, gates_of(n),
+                                      of_mixes.get() + (n * blocks + block) * channels,
+                                      scratch.get() + thread * lane_scratch);
+  };
+  const auto dense_layers = [&](int64_t n) {
+    A* offset = work.offset.get() + n * channels;
+    double *dgate = of_gates.get() + n * blocks * channels, *dmix = of_mixes.get() + n * blocks * channels;
+    if (mixes_channels) add_slots(dmix, blocks, channels, 1);
+    for (int64_t c = 0; c < channels; ++c) offset[c] = 0;
+    if (!shape.hidden) return;
+    add_slots(dgate, blocks, channels, 1);
+    if (pooled)
+      for (int64_t c = 0; c < channels; ++c) dgate[c] += dmix[c];
+    const DenseGradients<A> image = work.image(n);
+    channel_gate_backward(shape, args.weights, static_cast<const A*>(saved.pooled) + 2 * n * channels, dgate, image);
+    for (int64_t c = 0; c < channels; ++c) offset[c] = A(image.dpooled[c] / double(pixels));
+  };
+  const auto spread = [&](int64_t n, int64_t task) {
+    P::template spread<Kind, Stream>(shape, args.grad, args.dx, n, task, gates_of(n));
+    if constexpr (Stream) stream_fence();
   };
 
-  const bool convolves = Kind == SpatialGate::pooled;
-  const Frame<A> frame(shape);
-  const int64_t slots = (frame.lines() + gradient_lines - 1) / gradient_lines;
-  Scratch<A> frames(convolves ? group * 3 * frame.elements : 0);
-  Scratch<double> slot_sums(convolves ? shape.batch * slots * (2 * taps + 1) : 0);
-  if (convolves)
-    for_images(threads, 0, group, 3, [&](int64_t n, int64_t i) {
-      std::memset(frames.get() + (3 * n + i) * frame.elements, 0, size_t(frame.elements) * sizeof(A));
-    });
+  const int64_t numbers = channels * pixels, tasks = P::elementwise_tasks(shape);
   if (shape.normalize) {  // whose gradient needs sums over all images
-    for (int64_t first = 0; first < shape.batch; first += together)
-      gate_gradients(first, first + together < shape.batch ? first + together : shape.batch);
+    run_stages(
+        threads, groups, 1, [&](int64_t) -> Work { return {blocks, 2 * numbers / blocks}; },
+        [&](int64_t, int64_t n, int64_t, int64_t block, int64_t thread) { gate_gradients(n, block, thread); });
     through_norm(args, work.dspatial.get(), threads);
   }
-
-  for (int64_t first = 0; first < shape.batch; first += together) {
-    const int64_t last = first + together < shape.batch ? first + together : shape.batch;
-    if (!shape.normalize) gate_gradients(first, last);
-    if constexpr (Kind == SpatialGate::pooled)
-      through_convolution(args, work, frame, frames.get(), first, last, slot_sums.get(), threads);
-    if constexpr (Kind != SpatialGate::none)
-      if (shape.hidden || Kind == SpatialGate::projected)
-        over_blocks(first, last, work.dmix.get(), [&](int64_t n, int64_t block, double* partial, A* scratch) {
-          P::template mix_gradients<Kind>(shape, args.x, n, block, gates_of(n), partial, scratch);
-        });
-    for_images(threads, first, last, 1, [&](int64_t n, int64_t) {
-      A* offset = work.offset.get() + n * channels;
-      for (int64_t c = 0; c < channels; ++c) offset[c] = 0;
-      if (!shape.hidden) return;
-      const DenseGradients<A> image = work.image(n);
-      double* dgate = work.dchannel.get() + n * channels;
-      if (Kind == SpatialGate::pooled)
-        for (int64_t c = 0; c < channels; ++c) dgate[c] += work.dmix[n * channels + c];
-      channel_gate_backward(shape, args.weights, static_cast<const A*>(saved.pooled) + 2 * n * channels, dgate, image);
-      for (int64_t c = 0; c < channels; ++c) offset[c] = A(image.dpooled[c] / double(pixels));
-    });
-    const int64_t tasks = P::elementwise_tasks(shape);
-    parallel_spans(threads, (last - first) * tasks, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t n = first + i / tasks;
-        P::template spread<Kind, Stream>(shape, args.grad, args.dx, n, i % tasks, gates_of(n));
-      }
-      if constexpr (Stream) stream_fence();
-    });
-    if (shape.hidden && shape.max_pool)
-      for_images(channels < 4096 ? 1 : threads, first, last, 1, [&](int64_t n, int64_t) {
-        add_peaks<T, Kind>(args, gates_of(n), n, work.image(n).dpooled + channels);
-      });
-  }
+  const ConvolutionBackward<A> convolution(args, work, pooled ? groups.together : 0, threads);
+  const int64_t lines = convolution.lines, width = convolution.width, taps = convolution.taps;
+  enum Stage { of_both_gates, frame_lines, map_lines, weight_slots, mixes, dense, spreads, peaks, stages };
+  const auto stage_work = [&](int64_t stage) -> Work {
+    switch (stage) {
+      case of_both_gates:
+        return {shape.normalize ? 0 : blocks, 2 * numbers / blocks};
+      case frame_lines:
+        return {pooled ? 3 * lines : 0, width};
+      case map_lines:
+        return {pooled ? 2 * lines : 0, width * (taps / 16 + 2)};
+      case weight_slots:
+        return {pooled ? convolution.slots : 0, gradient_lines * width * (taps / 4 + 1)};
+      case mixes:
+        return {mixes_channels ? blocks : 0, numbers / blocks};
+      case dense:
+        return {1, channels * (blocks + shape.hidden)};
+      case spreads:
+        return {tasks, 2 * numbers / tasks};
+      default:
+        return {shape.hidden && shape.max_pool ? 1 : 0, 16 * channels};
+    }
+  };
+  run_stages(threads, groups, stages, stage_work,
+             [&](int64_t stage, int64_t n, int64_t slot, int64_t item, int64_t thread) {
+               switch (stage) {
+                 case of_both_gates:
+                   return gate_gradients(n, item, thread);
+                 case frame_lines:
+                   return convolution.frame_line(n, slot, item);
+                 case map_lines:
+                   return convolution.maps_line(n, slot, item, thread);
+                 case weight_slots:
+                   return convolution.weight_slot(n, slot, item, thread);
+                 case mixes:
+                   return mix_gradients(n, item, thread);
+                 case dense:
+                   return dense_layers(n);
+                 case spreads:
+                   return spread(n, item);
+                 default:
+                   return add_peaks<T, Kind>(args, gates_of(n), n, work.image(n).dpooled + channels);
+               }
+             });
 
   const auto images = [&](int64_t n) { return work.image(n); };
   if (shape.hidden) dense_gradients<A>(shape, saved, args.gradients, threads, images);
-  A* dweight = static_cast<A*>(args.gradients.spatial_weight);
-  A* dbias = static_cast<A*>(args.gradients.spatial_bias);
-  if constexpr (Kind == SpatialGate::pooled) {
-    add_slots(slot_sums.get(), shape.batch * slots, 2 * taps + 1, threads);
-    for (int64_t t = 0; t < 2 * taps; ++t) dweight[shape.max_first ? (t + taps) % (2 * taps) : t] = A(slot_sums[t]);
-    if (dbias) *dbias = A(slot_sums[2 * taps]);
-  }
-  if constexpr (Kind == SpatialGate::projected) {
-    add_slots(work.dmix.get(), shape.batch, channels, 1);
-    for (int64_t c = 0; c < channels; ++c) dweight[c] = A(work.dmix[c]);
+  if (pooled) convolution.finish(threads);
+  if (projected) {
+    A *dweight = static_cast<A*>(args.gradients.spatial_weight), *dbias = static_cast<A*>(args.gradients.spatial_bias);
+    for (int64_t c = 0; c < channels; ++c) {
+      double sum = 0;
+      for (int64_t n = 0; n < shape.batch; ++n) sum += of_mixes[n * blocks * channels + c];
+      dweight[c] = A(sum);
+    }
     if (dbias) {
       double sum = 0;
       for (int64_t i = 0; i < shape.batch * pixels; ++i) sum += double(work.dspatial[i]);
