@@ -6,6 +6,7 @@
 
 #include "fastseg/attention_gate.h"
 #include "fastseg/context.h"
+#include "fastseg/cbam.h"
 #include "fastseg/cpu/capability.h"
 #include "fastseg/cpu/memory.h"
 #include "fastseg/cross_scale.h"
@@ -70,6 +71,31 @@ struct type_caster<fastseg::DepthwiseShape> {
     return read_tuple(from, &value.batch, 21);
   }
 };
+
+template <>
+struct type_caster<fastseg::CbamShape> {
+  PYBIND11_TYPE_CASTER(fastseg::CbamShape, const_name("tuple[int, ...]"));
+  bool load(handle from, bool) {
+    static_assert(sizeof value == 13 * sizeof(int64_t), "int64_t only, in the order of the tuple");
+    return read_tuple(from, &value.batch, 13);
+  }
+};
+
+// Structs of addresses only, in the order of the tuple.
+template <class Addresses>
+struct addresses_caster {
+  PYBIND11_TYPE_CASTER(Addresses, const_name("tuple[int, ...]"));
+  bool load(handle from, bool) {
+    static_assert(sizeof(Addresses) == 8 * sizeof(int64_t) && sizeof(void*) == sizeof(int64_t));
+    return read_tuple(from, reinterpret_cast<int64_t*>(&value), 8);
+  }
+};
+template <>
+struct type_caster<fastseg::CbamWeights> : addresses_caster<fastseg::CbamWeights> {};
+template <>
+struct type_caster<fastseg::CbamSaved> : addresses_caster<fastseg::CbamSaved> {};
+template <>
+struct type_caster<fastseg::CbamGradients> : addresses_caster<fastseg::CbamGradients> {};
 
 template <>
 struct type_caster<fastseg::Images> {
@@ -259,6 +285,17 @@ PointwiseConvGradient pointwise_gradient_args(int64_t batch, int64_t inputs, int
 SeparableConvForward separable_args(DepthwiseShape shape, View x, uint64_t weight, Vector bias, int64_t outputs,
                                     uint64_t pointwise_weight, Vector pointwise_bias, View y) {
   return {shape, x, pointer(weight), bias, outputs, pointer(pointwise_weight), pointwise_bias, y};
+}
+
+fastseg::CbamForward cbam_forward_args(fastseg::CbamShape shape, View x, View y, fastseg::CbamWeights weights,
+                                       fastseg::CbamSaved saved, double eps) {
+  return {shape, x, y, weights, saved, eps};
+}
+
+fastseg::CbamBackward cbam_backward_args(fastseg::CbamShape shape, View grad, View x, View dx,
+                                         fastseg::CbamWeights weights, fastseg::CbamSaved saved,
+                                         fastseg::CbamGradients gradients, double eps) {
+  return {shape, grad, x, dx, weights, saved, gradients, eps};
 }
 
 fastseg::WlsSetup wls_setup_args(int64_t height, int64_t width, uint64_t guide, int type, double lambda, double alpha,
@@ -494,6 +531,8 @@ PYBIND11_MODULE(_C, m) {
   });
   define(m, "aspp_conv_forward", aspp_args, fastseg::cpu::aspp_conv_forward);
   define(m, "aspp_conv_backward", aspp_args, fastseg::cpu::aspp_conv_backward);
+  define(m, "cbam_forward", cbam_forward_args, fastseg::cpu::cbam_forward);
+  define(m, "cbam_backward", cbam_backward_args, fastseg::cpu::cbam_backward);
   m.def("wls_plan", [](int64_t height, int64_t width) {
     const fastseg::WlsPlan plan = fastseg::wls_plan(height, width);
     return py::make_tuple(plan.system, plan.scratch, plan.work);

@@ -227,6 +227,25 @@ def aspp_conv_backward(
     y: View,
     dx: View | None,
     workspace: int,
+def cbam_forward(
+    shape: tuple[int, ...],
+    x: View,
+    y: View,
+    weights: tuple[int, ...],
+    saved: tuple[int, ...],
+    eps: float,
+    threads: int,
+    /,
+) -> None: ...
+def cbam_backward(
+    shape: tuple[int, ...],
+    grad: View,
+    x: View,
+    dx: View,
+    weights: tuple[int, ...],
+    saved: tuple[int, ...],
+    gradients: tuple[int, ...],
+    eps: float,
     threads: int,
     /,
 ) -> None: ...

@@ -5,6 +5,7 @@
 
 #include "fastseg/attention_gate.h"
 #include "fastseg/context.h"
+#include "fastseg/cbam.h"
 #include "fastseg/cpu/capability.h"
 #include "fastseg/cross_scale.h"
 #include "fastseg/depthwise.h"
@@ -28,6 +29,8 @@ namespace fastseg {
   void depthwise_conv_forward(const DepthwiseConvForward&, int threads, bool);        \
   void depthwise_conv_backward(const DepthwiseConvBackward&, int threads, bool);      \
   double multiply_add_rounds(int64_t rounds, int threads);                            \
+  void cbam_forward(const CbamForward&, int threads, bool);                           \
+  void cbam_backward(const CbamBackward&, int threads, bool);                         \
   void pointwise_conv(const PointwiseConv&, int threads, bool);                       \
   void pointwise_conv_gradient(const PointwiseConvGradient&, int threads, bool);      \
   void separable_conv_forward(const SeparableConvForward&, int threads, bool);        \
@@ -228,6 +231,18 @@ void aspp_conv_forward(const AsppConv& args, int threads) {
 void aspp_conv_backward(const AsppConv& args, int threads) {
   const Launch launch = launch_for(args.batch * args.pixels() * args.inputs, args.y.type, threads);
   FASTSEG_CALL_BUILD(aspp_conv_backward, args, aspp_threads(args, threads), launch.stream);
+}
+
+void cbam_forward(const CbamForward& args, int threads) {
+  const CbamShape& s = args.shape;
+  const Launch launch = launch_for(s.batch * s.channels * s.pixels(), args.x.type, threads);
+  FASTSEG_CALL_BUILD(cbam_forward, args, launch.threads, launch.stream);
+}
+
+void cbam_backward(const CbamBackward& args, int threads) {
+  const CbamShape& s = args.shape;
+  const Launch launch = launch_for(s.batch * s.channels * s.pixels(), args.x.type, threads);
+  FASTSEG_CALL_BUILD(cbam_backward, args, launch.threads, launch.stream);
 }
 
 void wls_setup(const WlsSetup& args, int threads) { FASTSEG_CALL_BUILD(wls_setup, args, threads < 1 ? 1 : threads); }

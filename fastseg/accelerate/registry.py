@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastseg.accelerate import context, mednext, monai, nnunet
+from fastseg.accelerate import attention, context, mednext, monai, nnunet
 from fastseg.accelerate.convolutions import DepthwiseRule, SMPSeparableRule
 from fastseg.accelerate.planning import Rule
 from fastseg.accelerate.torch_layers import NormRule, SequentialRule
@@ -14,6 +14,7 @@ RULES: tuple[Rule, ...] = (
     *monai.RULES,
     *mednext.RULES,
     *context.RULES,
+    *attention.RULES,
     SMPSeparableRule(),
     SequentialRule(),
     NormRule(),

@@ -117,6 +117,12 @@ _MATCHING_COST = (
     Candidate("reference", "fastseg.reference", _never),
 )
 
+_CBAM = (
+    Candidate("cpu", "fastseg.backends.cpu_cbam", _cpu_refusal),
+    Candidate("triton", "fastseg.backends.triton.cbam", _triton_refusal),
+    Candidate("reference", "fastseg.reference", _never),
+)
+
 # Triton stands before CUDA C++ until both have been timed on a card: benchmarks/results/ holds what was measured.
 CANDIDATES: dict[str, tuple[Candidate, ...]] = {
     "instance_norm_act": (
@@ -137,6 +143,11 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
     "aspp_conv3d": _ASPP,
     "separable_aspp_conv2d": _SEPARABLE_ASPP,
     "separable_aspp_conv3d": _SEPARABLE_ASPP,
+    "cbam": _CBAM,
+    "channel_attention": _CBAM,
+    "spatial_attention": _CBAM,
+    "squeeze_excitation": _CBAM,
+    "scse": _CBAM,
     "wls_filter": (
         Candidate("cpu", "fastseg.backends.cpu_wls", _cpu_refusal),
         # Not run on a card yet, but the reference, preconditioned by the diagonal alone, takes thousands of steps.

@@ -1,6 +1,7 @@
 """Layers over :mod:`fastseg.ops`, with the arguments and state_dict keys of torch's own."""
 
 from fastseg.nn.attention_gate import AttentionGate
+from fastseg.nn.cbam import CBAM, SCSE, ChannelAttention, SpatialAttention, SqueezeExcitation
 from fastseg.nn.context import ASPP2d, ASPP3d, ContextEnhancement, SeparableASPP2d, SeparableASPP3d
 from fastseg.nn.depthwise import (
     DepthwiseConv2d,
@@ -16,9 +17,12 @@ from fastseg.nn.norm import GroupNormAct, InstanceNormAct1d, InstanceNormAct2d, 
 from fastseg.nn.soft_mask_attention import SoftMaskAttention
 
 __all__ = [
+    "CBAM",
+    "SCSE",
     "ASPP2d",
     "ASPP3d",
     "AttentionGate",
+    "ChannelAttention",
     "ContextEnhancement",
     "DepthwiseConv2d",
     "DepthwiseConv3d",
@@ -35,4 +39,6 @@ __all__ = [
     "SeparableASPP2d",
     "SeparableASPP3d",
     "SoftMaskAttention",
+    "SpatialAttention",
+    "SqueezeExcitation",
 ]

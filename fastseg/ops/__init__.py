@@ -1,6 +1,8 @@
 """Stateless functions on tensors, each one a registered torch op with its gradient."""
 
 from fastseg.ops.attention_gate import attention_gate
+from fastseg.ops.cbam import cbam, spatial_attention
+from fastseg.ops.channel_attention import channel_attention, scse, squeeze_excitation
 from fastseg.ops.context import aspp_conv2d, aspp_conv3d, separable_aspp_conv2d, separable_aspp_conv3d
 from fastseg.ops.cross_scale import cross_scale_aggregate
 from fastseg.ops.cross_scale_levels import CrossScaleLevel, cross_scale_shapes
@@ -37,7 +39,9 @@ __all__ = [
     "aspp_conv2d",
     "aspp_conv3d",
     "attention_gate",
+    "cbam",
     "census_transform",
+    "channel_attention",
     "cross_scale_aggregate",
     "cross_scale_shapes",
     "depthwise_conv2d",
@@ -53,10 +57,13 @@ __all__ = [
     "instance_norm_act",
     "matching_cost",
     "pointwise_conv",
+    "scse",
     "separable_aspp_conv2d",
     "separable_aspp_conv3d",
     "soft_mask_attention",
     "soft_mask_attention_conv",
+    "spatial_attention",
+    "squeeze_excitation",
     "weighted_median",
     "winner_takes_all",
     "wls_decompose",

@@ -1,6 +1,7 @@
 """Every op in plain PyTorch, under the op's name."""
 
 from fastseg.reference.attention_gate import attention_gate
+from fastseg.reference.cbam import attention
 from fastseg.reference.context import aspp_conv, separable_aspp_conv
 from fastseg.reference.cross_scale import cross_scale_aggregate
 from fastseg.reference.depthwise import (
@@ -20,6 +21,7 @@ from fastseg.reference.wls import wls_filter
 
 __all__ = [
     "aspp_conv",
+    "attention",
     "attention_gate",
     "census_transform",
     "cross_scale_aggregate",
