@@ -5,8 +5,8 @@
 #include <cstdint>
 
 #include "fastseg/attention_gate.h"
-#include "fastseg/context.h"
 #include "fastseg/cbam.h"
+#include "fastseg/context.h"
 #include "fastseg/cpu/capability.h"
 #include "fastseg/cpu/memory.h"
 #include "fastseg/cross_scale.h"

@@ -227,6 +227,9 @@ def aspp_conv_backward(
     y: View,
     dx: View | None,
     workspace: int,
+    threads: int,
+    /,
+) -> None: ...
 def cbam_forward(
     shape: tuple[int, ...],
     x: View,

@@ -4,8 +4,8 @@
 #include <cstring>
 
 #include "fastseg/attention_gate.h"
-#include "fastseg/context.h"
 #include "fastseg/cbam.h"
+#include "fastseg/context.h"
 #include "fastseg/cpu/capability.h"
 #include "fastseg/cross_scale.h"
 #include "fastseg/depthwise.h"
