@@ -21,7 +21,7 @@ CASES = {
     "coarse grid": ((32, 64, 16), (64, 64, 64), (32, 32, 32)),
     "coarse grid, 2-D": ((64, 128, 32), (256, 256), (128, 128)),
 }
-#: Of the network: MONAI's tutorials, and Attention U-Net's own.
+#: Channels of the network's levels: a small one and a large one.
 WIDTHS = {"16 to 256": (16, 32, 64, 128, 256), "64 to 512": (64, 128, 256, 512)}
 
 

@@ -9,7 +9,7 @@ template <class T, bool Stream>
 void forward(const AttentionGateForward& args, int threads) {
   using A = compute_t<T>;
   constexpr int L = lanes<A>;
-  const Gate<T> gate(args.gate);
+  const Gate<T> gate(args.gate, 128 * 1024);
   const View &x = args.gate.x, &y = args.y;
   parallel_spans(threads, args.gate.batch * gate.blocks, [&](int64_t begin, int64_t end) {
     GateBlock<T, false> block(gate);

@@ -10,7 +10,8 @@
 
 namespace fastseg::FASTSEG_ISA {
 
-constexpr int64_t gate_slots = 64;  // at least; as many for each sample
+constexpr int64_t most_gate_slots = 64, least_gate_slots = 8;  // as many for each sample, rounded up
+constexpr int64_t gate_slot_bytes = int64_t(4) << 20;          // of all slots, if these are enough for the least
 
 // The slots of one call, and which rows of the coarse grid the pixels of each touch.
 template <class T>
@@ -44,8 +45,9 @@ struct GateSlots {
 
  private:
   static int64_t slots_of_a_sample(const Gate<T>& shared) {
-    const int64_t wanted = (gate_slots + shared.args.batch - 1) / shared.args.batch;
-    return shared.blocks < wanted ? shared.blocks : wanted;
+    const int64_t bytes = (shared.args.features * (shared.inputs + 2) + 1) * int64_t(sizeof(double));
+    const int64_t slots = std::clamp(gate_slot_bytes / bytes, least_gate_slots, most_gate_slots);
+    return std::min(shared.blocks, (slots + shared.args.batch - 1) / shared.args.batch);
   }
   int64_t layout() {
     offsets[0] = 0;
@@ -215,7 +217,8 @@ inline void add_coarse_rows(const AttentionGateBackward& args, const GateSlots<T
 template <class T, bool Stream>
 inline void attention_gate_gradient(const AttentionGateBackward& args, int threads) {
   using A = compute_t<T>;
-  const Gate<T> gate(args.gate);
+  // Larger than in forward: sums of products are handed to float64 after each block.
+  const Gate<T> gate(args.gate, 512 * 1024);
   const GateSlots<T> slots(gate);
   const int64_t features = args.gate.features, channels = args.gate.channels, inputs = gate.inputs;
   const A* weight = static_cast<const A*>(args.gate.weight);

@@ -63,7 +63,8 @@ struct Gate {
   const Interpolation<A> interpolation;
   int64_t panel_pixels, blocks;  // blocks of a sample
 
-  explicit Gate(const AttentionGate& gate)
+  // panel_bytes: of a block's panels together.
+  Gate(const AttentionGate& gate, int64_t panel_bytes)
       : args(gate),
         inputs(gate.channels + gate.gating_channels),
         features(rounded_up(gate.features, tile_outputs)),
@@ -78,7 +79,6 @@ struct Gate {
       bias[f] = f < gate.features ? vectors[f] : A(0);
       psi[f] = f < gate.features ? vectors[gate.features + f] : A(0);
     }
-    constexpr int64_t panel_bytes = 128 * 1024;
     const int64_t tiles = panel_bytes / int64_t(sizeof(A)) / ((inputs + features) * tile_pixels<A>);
     panel_pixels = tile_pixels<A> * (tiles < 1 ? 1 : tiles > 8 ? 8 : tiles);
     blocks = (pixels + panel_pixels - 1) / panel_pixels;
