@@ -426,7 +426,6 @@ PYBIND11_MODULE(_C, m) {
     return fastseg::cpu::separable_conv_pays({shape, x, nullptr, {}, outputs, nullptr, {}, y});
   });
   define(m, "separable_conv_forward", separable_args, fastseg::cpu::separable_conv_forward);
-  m.attr("aspp_most_branches") = fastseg::AsppBranches::most;
   m.def("aspp_conv_workspace", [](int64_t batch, int64_t inputs, int64_t depth, int64_t height, int64_t width,
                                   fastseg::AsppBranches branches, View x, View y, View dx, bool backward, int threads) {
     return fastseg::cpu::aspp_conv_workspace(aspp_args(batch, inputs, depth, height, width, branches, x, y, dx, 0),

@@ -1,4 +1,4 @@
-// What products read: images as pixels of adjacent channels in the compute type, weights in blocks of targets.
+// What products read of images: pixels of adjacent channels in the compute type, or groups of a few channels.
 #pragma once
 #include "context_product.h"
 #include "depthwise_plan.h"
@@ -155,98 +155,6 @@ class InputGroups {
   const Pixels<T>& x_;
   int64_t inputs_, pixels_, groups_, tasks_ = 0;
   A* data_ = nullptr;
-};
-
-// Weights of a branch as [block of targets][taps][sources][context_block], zeros beyond the last target. Targets are
-// outputs, or transposed the inputs.
-template <class T>
-class BranchWeights {
- public:
-  using A = compute_t<T>;
-
-  BranchWeights() = default;
-  BranchWeights(const AsppBranch& branch, int64_t inputs, bool transposed, Workspace& workspace)
-      : from_(static_cast<const T*>(branch.weight)),
-        taps_(branch.taps()),
-        targets_(transposed ? inputs : branch.outputs),
-        sources_(transposed ? branch.outputs : inputs),
-        target_stride_(transposed ? branch.input_stride : inputs * taps_),
-        source_stride_(transposed ? inputs * taps_ : branch.input_stride),
-        tap_stride_(branch.tap_stride),
-        packed_(workspace.take<A>(blocks() * block_size())) {}
-
-  int64_t blocks() const { return ceil_div(targets_, context_block<A>); }
-  int64_t targets() const { return targets_; }
-  int64_t sources() const { return sources_; }
-  const A* at(int64_t block, int64_t tap) const {
-    return packed_ + block * block_size() + tap * sources_ * context_block<A>;
-  }
-
-  // Packing is cut into this many tasks: sources whose part of a block stays in the cache.
-  int64_t tasks() const { return blocks() * ceil_div(sources_, together); }
-  void pack(int64_t task) const {
-    const int64_t runs = ceil_div(sources_, together), block = task / runs, first = task % runs * together;
-    const int64_t count = least(together, sources_ - first), target = block * context_block<A>;
-    A* const to = packed_ + block * block_size() + first * context_block<A>;
-    const T* const from = from_ + target * target_stride_ + first * source_stride_;
-    const auto at = [&](int64_t s, int64_t t) { return to + (t * sources_ + s) * context_block<A>; };
-    for (int64_t i = 0; i < context_block<A>; i += lanes<A>) {
-      const T* const row = from + i * target_stride_;
-      const int64_t rows = least(targets_ - target - i, lanes<A>);
-      if (source_stride_ == 1) {
-        for (int64_t t = 0; t < taps_; ++t)
-          columns(row + t * tap_stride_, rows, count, [&](int64_t s) { return at(s, t) + i; });
-      } else if (tap_stride_ == 1 && source_stride_ == taps_) {
-        int64_t s = 0, t = 0;
-        columns(row, rows, count * taps_, [&](int64_t) {
-          A* const place = at(s, t) + i;
-          if (++t == taps_) t = 0, ++s;
-          return place;
-        });
-      } else {
-        for (int64_t s = 0; s < count; ++s)
-          if (target_stride_ == 1)
-            for (int64_t t = 0; t < taps_; ++t)
-              targets_beside_each_other(row + s * source_stride_ + t * tap_stride_, rows, at(s, t) + i);
-          else
-            columns(row + s * source_stride_, rows, taps_, [&](int64_t t) { return at(s, t) + i; });
-      }
-    }
-  }
-
- private:
-  static constexpr int64_t together = 16;
-
-  // Numbers beside each other of `rows` targets, target_stride_ apart: each column of them to place(column), a vector
-  // with zeros beyond the last target. Columns are asked for in order.
-  template <class Place>
-  void columns(const T* from, int64_t rows, int64_t count, const Place& place) const {
-    constexpr int L = lanes<A>;
-    const T* const end = from_ + weight_size();
-    for (int64_t j = 0; j < count; j += L) {
-      Vec<A> v[L] = {};
-      for (int i = 0; i < L && i < rows; ++i) {
-        const T* p = from + i * target_stride_ + j;
-        if (end - p >= L)  // numbers beyond the last column are read, and not used
-          v[i] = load(p);
-        else
-          for (int64_t k = 0; k < least(L, count - j); ++k) v[i][k] = load_one(p + k);
-      }
-      transpose(v);
-      for (int64_t k = 0; k < least(L, count - j); ++k) store(place(j + k), v[k]);
-    }
-  }
-  static void targets_beside_each_other(const T* from, int64_t rows, A* to) {
-    if (rows >= lanes<A>) return store(to, load(from));
-    for (int64_t i = 0; i < lanes<A>; ++i) to[i] = i < rows ? A(load_one(from + i)) : A(0);
-  }
-
-  int64_t weight_size() const { return targets_ * sources_ * taps_; }
-  int64_t block_size() const { return taps_ * sources_ * context_block<A>; }
-
-  const T* from_ = nullptr;
-  int64_t taps_ = 0, targets_ = 0, sources_ = 0, target_stride_ = 0, source_stride_ = 0, tap_stride_ = 0;
-  A* packed_ = nullptr;
 };
 
 }  // namespace fastseg::FASTSEG_ISA
