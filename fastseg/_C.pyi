@@ -185,9 +185,6 @@ def separable_conv_forward(
     threads: int,
     /,
 ) -> None: ...
-
-aspp_most_branches: int
-
 def aspp_conv_workspace(
     batch: int,
     inputs: int,

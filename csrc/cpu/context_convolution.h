@@ -4,8 +4,7 @@
 // little beside them. A block of targets of a band of pixels is summed up in the second-level cache, while a tap's
 // weights of a run of sources stay in the first. The gradient of x adds up all branches before it is written.
 #pragma once
-#include "context_packed.h"
-#include "context_taps.h"
+#include "context_weights.h"
 #include "norm_channels_last.h"
 
 namespace fastseg::FASTSEG_ISA {
@@ -21,7 +20,7 @@ class AsppConvolution {
       : args_(args), source_(source), transposed_(transposed), stream_(stream), bands_(args.size, pixels_together) {
     if (transposed && !args.dx) return;
     for (int64_t b = 0; b < args.branches.count; ++b) {
-      weights_[b] = BranchWeights<T>(args.branches.branch[b], args.inputs, transposed, workspace);
+      weights_[b] = BranchWeights<T>(args.branches.branch[b], args.size, args.inputs, transposed, workspace);
       weight_tasks_ += weights_[b].tasks();
       blocks_ = transposed ? weights_[b].blocks() : blocks_ + weights_[b].blocks();
     }

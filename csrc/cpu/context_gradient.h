@@ -25,11 +25,11 @@ inline void add_to_lanes(Vec<float> v, double* to) {
   for (int i = 0; i < 2; ++i) add_to_lanes(__builtin_convertvector(halves[i], Vec<double>), to + i * lanes<double>);
 }
 
-// Adds the products of a group of inputs (of an image in these groups) and a block of outputs, over all runs, to sums
+// Adds the products of a group of inputs (of an image in these groups) and V vectors of outputs, over all runs, to sums
 // [inputs_together][context_block].
-template <class A>
+template <int V, class A>
 inline void correlate_runs(const GradientRun<A>* runs, int64_t count, const A* image, double* sums) {
-  constexpr int L = lanes<A>, V = tile_output_vectors, Inputs = int(inputs_together);
+  constexpr int L = lanes<A>, Inputs = int(inputs_together);
   Vec<A> sum[Inputs][V];
 #pragma GCC unroll 6
   for (int c = 0; c < Inputs; ++c)
@@ -53,6 +53,16 @@ inline void correlate_runs(const GradientRun<A>* runs, int64_t count, const A* i
   for (int c = 0; c < Inputs; ++c)
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) add_to_lanes(sum[c][v], sums + c * context_block<A> + v * L);
+}
+
+template <class A>
+using Correlation = void (*)(const GradientRun<A>* runs, int64_t count, const A* image, double* sums);
+template <class A>
+inline Correlation<A> correlation(int64_t outputs) {
+  const int64_t vectors = ceil_div(outputs, lanes<A>);
+  if (vectors == 1) return correlate_runs<1, A>;
+  if (tile_output_vectors == 4 && vectors == 2) return correlate_runs<2, A>;
+  return correlate_runs<tile_output_vectors, A>;
 }
 
 template <class T>
@@ -124,6 +134,7 @@ class AsppGradient {
                  double* sums, GradientRun<A>* runs) const {
     const int64_t taps = branch.taps(), together = task_groups(branch), begin = part * together;
     const int64_t groups = least(together, x_.groups() - begin);
+    const Correlation<A> add = correlation<A>(outputs);
     for (int64_t i = 0; i < taps * groups * group_size; ++i) sums[i] = 0;
     for (int64_t n = 0; n < args_.batch; ++n)
       for (int64_t band = 0; band < bands_.count; ++band) {
@@ -136,7 +147,7 @@ class AsppGradient {
             runs[count++] = {panel + (pixel - first_pixel) * context_block<A>, pixel + distance, pixels};
           });
           for (int64_t g = 0; count && g < groups; ++g)
-            correlate_runs(runs, count, x_.at(n, begin + g, 0), sums + (t * groups + g) * group_size);
+            add(runs, count, x_.at(n, begin + g, 0), sums + (t * groups + g) * group_size);
         }
       }
     const int64_t inputs = args_.inputs, first_input = begin * inputs_together;

@@ -1,4 +1,4 @@
-// What products read: images as pixels of adjacent channels in the compute type, weights in blocks of targets.
+// What products read of images: pixels of adjacent channels in the compute type, or groups of a few channels.
 #pragma once
 #include "context_product.h"
 #include "depthwise_plan.h"
@@ -155,56 +155,6 @@ class InputGroups {
   const Pixels<T>& x_;
   int64_t inputs_, pixels_, groups_, tasks_ = 0;
   A* data_ = nullptr;
-};
-
-// Weights of a branch as [block of targets][taps][sources][context_block], zeros beyond the last target. Targets are
-// outputs, or transposed the inputs.
-template <class T>
-class BranchWeights {
- public:
-  using A = compute_t<T>;
-
-  BranchWeights() = default;
-  BranchWeights(const AsppBranch& branch, int64_t inputs, bool transposed, Workspace& workspace)
-      : from_(static_cast<const T*>(branch.weight)),
-        taps_(branch.taps()),
-        targets_(transposed ? inputs : branch.outputs),
-        sources_(transposed ? branch.outputs : inputs),
-        target_stride_(transposed ? branch.input_stride : inputs * taps_),
-        source_stride_(transposed ? inputs * taps_ : branch.input_stride),
-        tap_stride_(branch.tap_stride),
-        packed_(workspace.take<A>(blocks() * block_size())) {}
-
-  int64_t blocks() const { return ceil_div(targets_, context_block<A>); }
-  int64_t targets() const { return targets_; }
-  int64_t sources() const { return sources_; }
-  const A* at(int64_t block, int64_t tap) const {
-    return packed_ + block * block_size() + tap * sources_ * context_block<A>;
-  }
-
-  // Packing is cut into this many tasks: sources whose part of a block stays in the first-level cache.
-  int64_t tasks() const { return blocks() * ceil_div(sources_, together); }
-  void pack(int64_t task) const {
-    constexpr int64_t lanes_ = context_block<A>;
-    const int64_t runs = ceil_div(sources_, together), block = task / runs, first = task % runs * together;
-    const int64_t end = least(first + together, sources_), target = block * lanes_;
-    A* const to = packed_ + block * block_size();
-    for (int64_t i = 0; i < lanes_; ++i) {
-      const T* from = from_ + (target + i) * target_stride_;
-      for (int64_t s = first; s < end; ++s)
-        for (int64_t t = 0; t < taps_; ++t)
-          to[(t * sources_ + s) * lanes_ + i] =
-              target + i < targets_ ? A(load_one(from + s * source_stride_ + t * tap_stride_)) : A(0);
-    }
-  }
-
- private:
-  static constexpr int64_t together = 16;
-  int64_t block_size() const { return taps_ * sources_ * context_block<A>; }
-
-  const T* from_ = nullptr;
-  int64_t taps_ = 0, targets_ = 0, sources_ = 0, target_stride_ = 0, source_stride_ = 0, tap_stride_ = 0;
-  A* packed_ = nullptr;
 };
 
 }  // namespace fastseg::FASTSEG_ISA

@@ -11,6 +11,7 @@ from torch import Tensor
 import fastseg
 from fastseg import ops
 from fastseg.backends import cpu, cpu_context
+from fastseg.ops import context
 from fastseg.ops import context_registered as registered
 from tests.ops.context_cases import CASES, Case, halves, magnitudes, run
 from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, poison, rerun_with_capability
@@ -258,6 +259,10 @@ def test_empty(kind, changes):
     biases = torch.cat(parameters[-2:])
     assert y.shape == grad.shape and torch.equal(y, biases.view(1, -1, 1, 1).expand(y.shape))
     torch.testing.assert_close(torch.cat(gradients[-2:]), grad.sum((0, 2, 3)))
+
+
+def test_as_many_branches_as_there_may_be():
+    check(Case((4, 5), ((2, 3, 1),) * context.MOST_BRANCHES, channels=2), "dense", torch.float64)
 
 
 def test_nan_stays_where_taps_reach():
