@@ -7,21 +7,6 @@
 
 namespace fastseg::FASTSEG_ISA {
 
-// Folds the lanes of a vector to one, halves at a time.
-template <class V, class Fold>
-inline auto fold_lanes(V v, const Fold& fold) {
-  using A = std::remove_cv_t<std::remove_reference_t<decltype(v[0])>>;
-  if constexpr (sizeof(V) == 2 * sizeof(A)) {
-    A low = v[0], high = v[1];
-    return fold(low, high);
-  } else {
-    typedef A Half __attribute__((vector_size(sizeof(V) / 2)));
-    Half halves[2];
-    std::memcpy(halves, &v, sizeof halves);
-    return fold_lanes(Half(fold(halves[0], halves[1])), fold);
-  }
-}
-
 template <class T>
 struct CbamChannelsLast {
   using A = compute_t<T>;
@@ -85,13 +70,10 @@ struct CbamChannelsLast {
         best.take(only_first<A>(v, count), numbers + bits_t<A>(c));
       }
       mean[p] = add_lanes(sum) / A(shape.channels);
-      const A top = fold_lanes(best.value, [](auto a, auto b) { return (a > b) | (a != a) ? a : b; });
+      const A top = peak_of_lanes(best.value);
       const V tops = broadcast<V>(top);
-      const IndexVec<A> has = (best.value == tops) | ((best.value != best.value) & (tops != tops));
-      const IndexVec<A> beyond = IndexVec<A>{} + bits_t<A>(0x7fffffff);
       peak[p] = top;
-      peak_channel[p] =
-          int32_t(fold_lanes(IndexVec<A>(has ? best.at : beyond), [](auto a, auto b) { return a < b ? a : b; }));
+      peak_channel[p] = int32_t(least_of_lanes<A>(is_peak(best.value, tops) ? best.at : far_away<A>()));
     }
   }
 

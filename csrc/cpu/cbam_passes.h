@@ -83,6 +83,44 @@ struct Best {
   }
 };
 
+// Folds the lanes of a vector to one, halves at a time.
+template <class V, class Fold>
+inline auto fold_lanes(V v, const Fold& fold) {
+  using A = std::remove_cv_t<std::remove_reference_t<decltype(v[0])>>;
+  if constexpr (sizeof(V) == 2 * sizeof(A)) {
+    A low = v[0], high = v[1];
+    return fold(low, high);
+  } else {
+    typedef A Half __attribute__((vector_size(sizeof(V) / 2)));
+    Half halves[2];
+    std::memcpy(halves, &v, sizeof halves);
+    return fold_lanes(Half(fold(halves[0], halves[1])), fold);
+  }
+}
+
+// NaN, if there is one.
+template <class V>
+inline auto peak_of_lanes(V v) {
+  return fold_lanes(v, [](auto a, auto b) { return (a > b) | (a != a) ? a : b; });
+}
+
+// Where `v` is the maximum, which may be NaN.
+template <class V>
+inline auto is_peak(V v, V peak) {
+  return (v == peak) | ((v != v) & (peak != peak));
+}
+
+// An index behind all others.
+template <class A>
+inline IndexVec<A> far_away() {
+  return IndexVec<A>{} + bits_t<A>(0x7fffffff);
+}
+
+template <class A>
+inline bits_t<A> least_of_lanes(IndexVec<A> v) {
+  return fold_lanes(v, [](auto a, auto b) { return a < b ? a : b; });
+}
+
 // The first lanes' numbers, and minus infinity behind them.
 template <class A>
 inline Vec<A> only_first(Vec<A> v, int64_t count) {

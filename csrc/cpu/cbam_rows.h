@@ -42,9 +42,8 @@ struct CbamRows {
       if (is_above(peak, part.peak)) part.peak = peak, best_run = i;
     }
     // Its place is looked for once, in the run that has it.
-    int64_t at = best_run;
-    while (at + 1 < span.count && from_is_below(from + at, part.peak)) ++at;
-    part.at = span.first + at;
+    const int64_t left = span.count - best_run;
+    part.at = span.first + best_run + first_place(from + best_run, left < run ? left : run, part.peak);
     part.sum = sum.total();
     parts[task] = part;
   }
@@ -232,9 +231,15 @@ struct CbamRows {
     for (int q = 0; q < Count; ++q) to[q] = wide[q].total();
   }
 
-  static bool from_is_below(const T* p, A peak) {
-    const A value = load_one(p);
-    return peak == peak ? !(value == peak) : value == value;
+  // The first of n elements that is the maximum.
+  static int64_t first_place(const T* x, int64_t n, A peak) {
+    IndexVec<A> at = far_away<A>(), place = lane_numbers<A>();
+    for (int64_t i = 0; i < n; i += L, place += bits_t<A>(L)) {
+      const V v = only_first<A>(load_first(x + i, n - i), n - i);
+      const IndexVec<A> candidate = is_peak(v, broadcast<V>(peak)) ? place : far_away<A>();
+      at = candidate < at ? candidate : at;
+    }
+    return least_of_lanes<A>(at);
   }
 
   static V pool_run(const T* x, int64_t n, A& peak) {
@@ -252,10 +257,8 @@ struct CbamRows {
       sum[0] += v;
       best[0] = (w > best[0]) | (w != w) ? w : best[0];
     }
-    peak = A(-__builtin_inf());
-    for (const V& b : best)
-      for (int k = 0; k < L; ++k)
-        if (is_above(b[k], peak)) peak = b[k];
+    for (int q = 1; q < 4; ++q) best[0] = (best[q] > best[0]) | (best[q] != best[q]) ? best[q] : best[0];
+    peak = peak_of_lanes(best[0]);
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
   }
 

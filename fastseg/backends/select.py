@@ -117,10 +117,11 @@ _MATCHING_COST = (
     Candidate("reference", "fastseg.reference", _never),
 )
 
+# torch's own ops have run on cards, our kernels have not.
 _CBAM = (
     Candidate("cpu", "fastseg.backends.cpu_cbam", _cpu_refusal),
-    Candidate("triton", "fastseg.backends.triton.cbam", _triton_refusal),
     Candidate("reference", "fastseg.reference", _never),
+    Candidate("triton", "fastseg.backends.triton.cbam", _triton_refusal),
 )
 
 # Triton stands before CUDA C++ until both have been timed on a card: benchmarks/results/ holds what was measured.
