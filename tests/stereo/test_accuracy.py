@@ -42,9 +42,13 @@ def test_accurate_reaches_the_papers(name: str) -> None:
     assert all(share <= limit for share, limit in zip(found, LIMITS[name], strict=True)), found
 
 
-@pytest.mark.parametrize("name", ["rendered", "teddy", "cones"])
-def test_accurate_is_better_than_fast(name: str) -> None:
-    assert bad("accurate", name, "nonocc", 0.5) < bad("fast", name, "nonocc", 0.5)
+@pytest.mark.parametrize(
+    ("name", "threshold"),
+    # On cones "fast" is ahead beyond a pixel, 2.27 to 2.33 %.
+    [("rendered", 0.5), ("rendered", 1), ("teddy", 0.5), ("teddy", 1), ("cones", 0.5)],
+)
+def test_accurate_is_better_than_fast(name: str, threshold: float) -> None:
+    assert bad("accurate", name, "nonocc", threshold) < bad("fast", name, "nonocc", threshold)
 
 
 @pytest.mark.parametrize(("name", "factor"), [("motorcycle", 0.8), ("aloe", 1.0)])

@@ -54,7 +54,7 @@ def test_finds_one_shift(preset: str, shift: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("preset", "bad", "average"), [("fast", 0.045, 0.35), ("accurate", 0.04, 0.35), ("paper", 0.05, 0.4)]
+    ("preset", "bad", "average"), [("fast", 0.045, 0.35), ("accurate", 0.04, 0.32), ("paper", 0.05, 0.4)]
 )
 def test_rendered_scene(scene: Any, preset: str, bad: float, average: float) -> None:
     found = StereoMatcher.preset(preset, max_disparity=RANGE).match(scene.left, scene.right)
@@ -234,8 +234,8 @@ def test_where_nothing_can_win_nothing_is_valid() -> None:
 def test_areas_of_one_colour_are_not_sure(preset: str) -> None:
     flat = torch.full((80, 140), 0.5)
     found = StereoMatcher.preset(preset, max_disparity=20).match(flat, flat)
-    # Right of where candidates lie outside the other image; windows reach further.
-    assert float(found.confidence[:, 50:].max()) < 0.1
+    # Right of where candidates lie outside the other image; windows reach further. WLS leaves its tolerance of 1e-5.
+    assert float(found.confidence[:, 50:].max()) < (0.1 if preset == "paper" else 0.05)
     bordered = [image.clone() for image in shifted(4, width=140)]
     for image in bordered:
         image[..., 80:] = 0  # as rectification leaves it
