@@ -233,6 +233,11 @@ if os.environ.get("FASTSEG_BACKEND"):
     _forced = _checked(os.environ["FASTSEG_BACKEND"], "FASTSEG_BACKEND")
 
 
+def forced() -> str | None:
+    """The backend that :func:`backend` or FASTSEG_BACKEND forces, or None."""
+    return _forced
+
+
 def choose(op: str, x: Tensor, *call: Any) -> Candidate:
     """The candidate that runs ``op`` on ``x``; BackendError when one is forced that cannot.
 

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fastseg.accelerate import accelerate
-from fastseg.cli import networks, results, training, weights
+from fastseg.cli import networks, results, training
 from fastseg.cli.compare import Comparison, compare
 from fastseg.cli.errors import CommandError
 from fastseg.cli.networks import StockNetwork
 from fastseg.cli.progress import progress
 from fastseg.io import Volume, from_ras, load_nifti, save_nifti, to_ras
+from fastseg.models.weights import load_weights
 from fastseg.segmentation.phantom import Phantom, brain_phantom
 from fastseg.segmentation.sliding_window import normalise, window_count
 
@@ -128,7 +129,7 @@ def _training_steps(options: argparse.Namespace) -> int:
 def _fill(network: nn.Module, options: argparse.Namespace, roi: tuple[int, int, int], steps: int) -> str:
     """Give the network the weights that the options ask for, and say in words where they come from."""
     if options.weights is not None:
-        weights.load(network, options.weights)
+        load_weights(network, options.weights)
         return f"from {options.weights}"
     if steps == 0:
         return f"random (seed {options.seed}): the labels mean nothing, only time and equality do"

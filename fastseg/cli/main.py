@@ -8,8 +8,8 @@ import sys
 from typing import NoReturn
 
 import fastseg
-from fastseg.cli import arguments
 from fastseg.cli.errors import CommandError
+from fastseg.cli.options import COMMANDS
 
 _INTERRUPTED = 130  # what a shell reports for SIGINT
 
@@ -24,8 +24,8 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="fastseg", description="Fused kernels for medical segmentation and stereo reconstruction.")
     parser.add_argument("--version", action="version", version=f"fastseg {fastseg.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(arguments.COMMANDS))
-    for name, (summary, add_arguments) in arguments.COMMANDS.items():
+    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
+    for name, (summary, add_arguments) in COMMANDS.items():
         add_arguments(commands.add_parser(name, help=summary, description=summary))
     return parser
 

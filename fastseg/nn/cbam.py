@@ -182,6 +182,8 @@ class CBAM(nn.Module):
     ``ca.fc.0.weight`` and ``sa.conv1.weight`` with ``"plain"``.
     """
 
+    _channel, _spatial = ChannelAttention, SpatialAttention
+
     def __init__(
         self,
         channels: int,
@@ -201,8 +203,8 @@ class CBAM(nn.Module):
         original = variant == "original"
         if order is None:
             order = "max_mean" if original else "mean_max"
-        self.channel = ChannelAttention(channels, ratio, original if bias is None else bias, device, dtype)
-        self.spatial = SpatialAttention(
+        self.channel = self._channel(channels, ratio, original if bias is None else bias, device, dtype)
+        self.spatial = self._spatial(
             kernel_size, spatial_dims, original if norm is None else norm, order, device, dtype
         )
 

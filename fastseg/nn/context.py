@@ -216,6 +216,8 @@ class ContextEnhancement(nn.Module):
         kernel_size: of the convolutions, odd.
     """
 
+    _pointwise, _separable = PointwiseConv2d, DepthwiseSeparableConv2d
+
     def __init__(
         self,
         channels: int,
@@ -233,12 +235,10 @@ class ContextEnhancement(nn.Module):
         to: dict[str, Any] = {"device": device, "dtype": dtype}
         self.conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, **to)
         self.stages = nn.ModuleList(
-            DepthwiseSeparableConv2d(
-                channels, channels, kernel_size, padding=d * (kernel_size - 1) // 2, dilation=d, **to
-            )
+            self._separable(channels, channels, kernel_size, padding=d * (kernel_size - 1) // 2, dilation=d, **to)
             for d in dilations
         )
-        self.fuse = PointwiseConv2d(len(dilations) * channels, channels, **to)
+        self.fuse = self._pointwise(len(dilations) * channels, channels, **to)
 
     def forward(self, input: Tensor) -> Tensor:
         y = ops.aspp_conv2d(input, [self.conv.weight], dilations=[1], biases=[self.conv.bias])

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from fastseg.cli import arguments, errors
+from fastseg.cli import errors
 from fastseg.cli.main import main
+from fastseg.cli.options import stereo as options
+from fastseg.cli.options.types import memory
 from fastseg.stereo import PRESETS, StereoMatcher, evaluate_disparity, point_cloud, rendered_pair, surface_mesh
 from tests.support import data_file
 
@@ -182,7 +184,7 @@ def test_presets(preset: str) -> None:
 
 def test_the_parser_knows_every_preset() -> None:
     """It has a list of its own, because --help imports nothing."""
-    assert tuple(PRESETS) == arguments.STEREO_PRESETS
+    assert tuple(PRESETS) == options.PRESETS
 
 
 def test_greys_and_a_range_that_starts_elsewhere() -> None:
@@ -347,7 +349,7 @@ def test_the_parser_refuses(options: list[str], words: str, capsys: pytest.Captu
 
 @pytest.mark.parametrize(("text", "size"), [("1G", 1 << 30), ("1.5m", 3 << 19), ("2K", 2048), ("77", 77)])
 def test_sizes_of_memory(text: str, size: int) -> None:
-    assert arguments.memory(text) == size
+    assert memory(text) == size
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
