@@ -29,11 +29,12 @@ def beside_copy(benchmark) -> BesideCopy:
 
     def run(family: str, case: str, peer: str, like: Tensor, function: Callable[[], object]) -> None:
         synchronize = torch.cuda.synchronize if like.is_cuda else lambda: None
-        target, floor = torch.empty_like(like), []
+        source = like.detach()
+        target, floor = torch.empty_like(source), []
 
         def copy() -> None:
             start = time.perf_counter()
-            target.copy_(like)
+            target.copy_(source)
             synchronize()
             floor.append(time.perf_counter() - start)
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.conftest import BesideCopy
 from fastseg.ops import cbam, scse, squeeze_excitation
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SHAPES = ((4, 64, 256, 256), (8, 512, 16, 16), (1, 32, 64, 64, 64))
-ROUNDS = 15
 RATIO = 16
 
 
@@ -76,37 +74,6 @@ def shape(request):
     return request.param
 
 
-@pytest.fixture
-def record(benchmark, shape):
-    """Runs one peer of one case; the floor, a copy into memory that is there, is timed before every round."""
-    x = torch.randn(shape, device=DEVICE)
-    y = torch.empty_like(x)
-    floor: list[float] = []
-
-    def synchronize() -> None:
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
-
-    def copy() -> None:
-        start = time.perf_counter()
-        y.copy_(x)
-        synchronize()
-        floor.append(time.perf_counter() - start)
-
-    def run(case: str, peer: str, function) -> None:
-        def synchronized():
-            function()
-            synchronize()
-
-        benchmark.group = f"{case} {name_of(shape)}"
-        benchmark.pedantic(synchronized, setup=copy, rounds=ROUNDS, warmup_rounds=3)
-        benchmark.extra_info.update(
-            case=case, shape=name_of(shape), peer=peer, family="cbam", floor=1e3 * statistics.median(floor[3:])
-        )
-
-    return run
-
-
 def prepared(case: str, peer: str, shape: tuple[int, ...]) -> tuple[Callable[..., Tensor], Tensor, list[Tensor]]:
     name, _, layout = peer.partition(", ")
     torch._dynamo.reset()  # each shape is compiled for itself, as a network of one input size is
@@ -121,17 +88,19 @@ def prepared(case: str, peer: str, shape: tuple[int, ...]) -> tuple[Callable[...
 @pytest.mark.large
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize("case", tuple(FUNCTIONS))
-def test_forward(record, case, shape, peer):
+def test_forward(beside_copy: BesideCopy, case, shape, peer):
     function, x, parameters = prepared(case, peer, shape)
     with torch.no_grad():
-        record(f"{case}, forward", peer, lambda: function(x, *parameters))
+        beside_copy("cbam", f"{case}, forward", peer, x, lambda: function(x, *parameters))
 
 
 @pytest.mark.large
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize("case", tuple(FUNCTIONS))
-def test_forward_and_backward(record, case, shape, peer):
+def test_forward_and_backward(beside_copy: BesideCopy, case, shape, peer):
     function, x, parameters = prepared(case, peer, shape)
     inputs = [t.requires_grad_() for t in (x, *parameters)]
     grad = torch.randn_like(x)
-    record(f"{case}, forward + backward", peer, lambda: torch.autograd.grad(function(*inputs), inputs, grad))
+    beside_copy(
+        "cbam", f"{case}, forward + backward", peer, x, lambda: torch.autograd.grad(function(*inputs), inputs, grad)
+    )

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-
 import pytest
 import torch
 
+from benchmarks.conftest import BesideCopy
 from benchmarks.peers import NORM_PEERS, eager_norm
 from fastseg.ops import instance_norm_act
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SHAPES = ((1, 32, 128, 128, 128), (2, 32, 64, 64, 64), (8, 64, 256, 256))
-ROUNDS = 15
-
-
-def synchronize() -> None:
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
 
 
 def name_of(shape: tuple[int, ...]) -> str:
@@ -30,60 +22,31 @@ def shape(request):
     return request.param
 
 
-@pytest.fixture
-def record(benchmark, shape):
-    """Runs one peer of one case and says what was run.
-
-    The floor, y.copy_(x) into memory that is there, is timed before every round of every peer: on a shared machine a
-    floor from another minute would say little.
-    """
-    x = torch.randn(shape, device=DEVICE)
-    y = torch.empty_like(x)
-    floor: list[float] = []
-
-    def copy() -> None:
-        start = time.perf_counter()
-        y.copy_(x)
-        synchronize()
-        floor.append(time.perf_counter() - start)
-
-    def run(case: str, peer: str, function) -> None:
-        def synchronized():
-            function()
-            synchronize()
-
-        benchmark.group = f"{case} {name_of(shape)}"
-        benchmark.pedantic(synchronized, setup=copy, rounds=ROUNDS, warmup_rounds=3)
-        benchmark.extra_info.update(
-            case=case, shape=name_of(shape), peer=peer, family="norm", floor=1e3 * statistics.median(floor[3:])
-        )
-
-    return run
-
-
 @pytest.mark.large
 @pytest.mark.parametrize("peer", NORM_PEERS)
-def test_forward(record, shape, peer):
+def test_forward(beside_copy: BesideCopy, shape, peer):
     make, layout = NORM_PEERS[peer]
     function = make()
     x = layout(torch.randn(shape, device=DEVICE))
     weight, bias = torch.ones(shape[1], device=DEVICE), torch.zeros(shape[1], device=DEVICE)
     with torch.no_grad():
-        record("forward", peer, lambda: function(x, weight, bias))
+        beside_copy("norm", "forward", peer, x, lambda: function(x, weight, bias))
 
 
 @pytest.mark.large
 @pytest.mark.parametrize("peer", NORM_PEERS)
-def test_forward_and_backward(record, shape, peer):
+def test_forward_and_backward(beside_copy: BesideCopy, shape, peer):
     make, layout = NORM_PEERS[peer]
     function = make()
     x = layout(torch.randn(shape, device=DEVICE)).requires_grad_()
     grad = layout(torch.randn(shape, device=DEVICE))
     weight = torch.ones(shape[1], device=DEVICE, requires_grad=True)
     bias = torch.zeros(shape[1], device=DEVICE, requires_grad=True)
-    record(
+    beside_copy(
+        "norm",
         "forward + backward",
         peer,
+        x,
         lambda: torch.autograd.grad(function(x, weight, bias), (x, weight, bias), grad),
     )
 

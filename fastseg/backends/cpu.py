@@ -229,7 +229,7 @@ def pointwise_conv_forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
     layout = layout_of(x) or "rows"
     x = as_layout(x, layout)
     y = new_output(x, weight.shape[0], x.shape[2:], layout)
-    _pointwise(x, weight, weight.stride(0), weight.stride(1), bias, y)
+    pointwise_into(x, weight, weight.stride(0), weight.stride(1), bias, y)
     return y
 
 
@@ -245,7 +245,7 @@ def pointwise_conv_backward(
     dweight, dbias = (x.new_empty((0,), dtype=compute) for _ in range(2))
     if wanted[0]:
         dx = new_output(grad, inputs, grad.shape[2:], layout)
-        _pointwise(grad, weight, weight.stride(1), weight.stride(0), None, dx)
+        pointwise_into(grad, weight, weight.stride(1), weight.stride(0), None, dx)
     if wanted[1] or wanted[2]:
         dweight = torch.empty(weight.shape, dtype=compute)
         dbias = torch.empty((outputs,), dtype=compute)
@@ -298,9 +298,10 @@ def separable_conv_forward(
     return pointwise_conv_forward(between, pointwise_weight, pointwise_bias)
 
 
-def _pointwise(
+def pointwise_into(
     x: Tensor, weight: Tensor, output_stride: int, input_stride: int, bias: Tensor | None, y: Tensor
 ) -> None:
+    """A 1x1 convolution to where ``y`` lies; the strides are those of ``weight`` along outputs and inputs."""
     _C.pointwise_conv(
         x.shape[0],
         x.shape[1],

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 import fastseg._C as _C
+from fastseg.backends.attention_gate_call import gate_vectors
 from fastseg.backends.cpu import pointwise_conv_backward, pointwise_conv_forward
 from fastseg.backends.memory import empty_like, new_empty
-from fastseg.backends.views import as_layout, layout_of, optional_view, view
+from fastseg.backends.views import as_layout, layout_of, optional_view, three_axes, view
 
 
 class _Call(NamedTuple):
@@ -23,17 +24,20 @@ class _Call(NamedTuple):
     vectors: Tensor
 
     def shown(self) -> Any:
-        x, size = self.x, _three(self.x)
+        x, size = self.x, three_axes(self.x.shape[2:])
         features, inputs = self.weight.shape
         same = self.coarse is None
-        sizes = (x.shape[0], x.shape[1], features, inputs - x.shape[1], *size, *(size if same else _three(self.gating)))
+        sizes = (
+            x.shape[0],
+            x.shape[1],
+            features,
+            inputs - x.shape[1],
+            *size,
+            *(size if same else three_axes(self.gating.shape[2:])),
+        )
         gating = view(self.gating) if same else None
         parameters = self.weight.data_ptr(), self.vectors.data_ptr()
         return sizes, view(x), gating, optional_view(self.coarse), parameters
-
-
-def _three(t: Tensor) -> tuple[int, ...]:
-    return (1,) * (5 - t.ndim) + tuple(t.shape[2:])
 
 
 def _readable(t: Tensor) -> Tensor:
@@ -51,19 +55,13 @@ def _call(
 ) -> _Call:
     compute = torch.promote_types(x.dtype, torch.float32)
     of_x, of_gating = (t.to(compute).flatten(1) for t in (x_weight, gating_weight))
-    features = x_weight.shape[0]
-    vectors = [
-        of_x.new_zeros(features) if bias is None else bias.to(compute),
-        psi_weight.to(compute).flatten(),
-        of_x.new_zeros(1) if psi_bias is None else psi_bias.to(compute),
-    ]
     coarse = None
     if gating.shape[2:] == x.shape[2:]:
         gating, weight = _readable(gating), torch.cat((of_x, of_gating), 1)
     else:
         gating, weight = as_layout(gating.to(compute), "channels_last"), of_x.contiguous()
         coarse = as_layout(pointwise_conv_forward(gating, gating_weight.to(compute), None), "channels_last")
-    return _Call(_readable(x), gating, coarse, weight, torch.cat(vectors))
+    return _Call(_readable(x), gating, coarse, weight, gate_vectors(compute, bias, psi_weight, psi_bias))
 
 
 def attention_gate_forward(

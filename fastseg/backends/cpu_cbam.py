@@ -10,7 +10,7 @@ from torch import Tensor
 import fastseg._C as _C
 from fastseg.backends.cbam_call import SPATIAL, Gradients, Saved, Weights, new_gradients, new_saved, weights_for
 from fastseg.backends.memory import new_output
-from fastseg.backends.views import as_layout, layout_of, view
+from fastseg.backends.views import as_layout, layout_of, three_axes, view
 
 
 def cbam_forward(
@@ -75,10 +75,18 @@ def _shape(
     """CbamShape of csrc/include/fastseg/cbam.h: missing spatial axes become axes of size 1."""
     batch, channels, *size = x.shape
     kernel = weights.spatial_weight.shape[2:] if weights.spatial_weight is not None else ()
-    lifted = (*[1] * (3 - len(size)), *size)
-    lifted_kernel = (*[1] * (3 - len(kernel)), *kernel)
     hidden = 0 if weights.fc1_weight is None else weights.fc1_weight.shape[0]
-    return (batch, channels, *lifted, hidden, *lifted_kernel, SPATIAL[spatial], max_pool, max_first, normalize)
+    return (
+        batch,
+        channels,
+        *three_axes(size),
+        hidden,
+        *three_axes(kernel),
+        SPATIAL[spatial],
+        max_pool,
+        max_first,
+        normalize,
+    )
 
 
 def _addresses(tensors: Iterable[Tensor | None]) -> tuple[int, ...]:

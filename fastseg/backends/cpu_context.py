@@ -11,7 +11,8 @@ from torch import Tensor
 import fastseg._C as _C
 from fastseg.backends import cpu, memory
 from fastseg.backends.memory import new_output
-from fastseg.backends.views import as_layout, depthwise_shape, layout_of, optional_view, vector, view
+from fastseg.backends.separable_branches import Gradients, separable_backward
+from fastseg.backends.views import as_layout, depthwise_shape, layout_of, optional_view, three_axes, vector, view
 from fastseg.reference.context import padding_of
 
 
@@ -84,42 +85,19 @@ def separable_aspp_conv_backward(
     between: Sequence[Tensor | None],
     dilations: Sequence[Sequence[int]],
     wanted: Sequence[bool],
-) -> tuple[Tensor | None, list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
-    """The wanted ones of dx and the gradients of each kind of parameter, in the dtype that kernels compute in.
+) -> Gradients:
+    """:func:`~fastseg.backends.separable_branches.separable_backward` with the CPU's kernels."""
+    return separable_backward(
+        grad, x, depthwise, pointwise, between, dilations, wanted,
+        _middle, cpu.pointwise_conv_backward, cpu.depthwise_conv_backward,
+    )  # fmt: skip
 
-    What lies between the two convolutions is computed again, one branch at a time: it stays in the cache.
-    """
-    layout = layout_of(x) or "rows"
-    x, grad = as_layout(x, layout), as_layout(grad, layout)
-    one = [1] * (x.ndim - 2)
-    dx: Tensor | None = None
-    gradients: tuple[list[Tensor], ...] = ([], [], [], [])
-    first = 0
-    for filters, weight, bias, dilation in zip(depthwise, pointwise, between, dilations, strict=True):
-        part = grad.narrow(1, first, weight.shape[0])
-        first += weight.shape[0]
-        middle, padding = x, one
-        if filters is not None:
-            padding = padding_of(filters, dilation)
-            middle, _, _ = cpu.depthwise_conv_forward(x, filters, bias, one, padding, dilation, x.shape[2:], None)
-        dmiddle, dweight, dbias = cpu.pointwise_conv_backward(
-            part, middle, weight, [wanted[0] or wanted[1] or wanted[3], wanted[2], wanted[4]]
-        )
-        del middle
-        dbranch: Tensor | None = dmiddle if wanted[0] else None
-        dfilters: Tensor | None = dweight.new_empty((0,))
-        dfilter_bias: Tensor | None = dweight.new_empty((0,))
-        if filters is not None:
-            dbranch, dfilters, dfilter_bias = cpu.depthwise_conv_backward(
-                dmiddle, x, filters, one, padding, dilation, [wanted[0], wanted[1], wanted[3]]
-            )
-        if dbranch is not None:
-            dx = dbranch if dx is None else dx.add_(dbranch)
-        for kind, gradient in zip(gradients, (dfilters, dweight, dfilter_bias, dbias), strict=True):
-            if gradient is not None:
-                kind.append(gradient)
-    kinds = [kind if want else [] for kind, want in zip(gradients, wanted[1:], strict=True)]
-    return dx, kinds[0], kinds[1], kinds[2], kinds[3]
+
+def _middle(x: Tensor, filters: Tensor | None, bias: Tensor | None, dilation: Sequence[int]) -> Tensor:
+    if filters is None:
+        return x
+    one, padding = [1] * (x.ndim - 2), padding_of(filters, dilation)
+    return cpu.depthwise_conv_forward(x, filters, bias, one, padding, dilation, x.shape[2:], None)[0]
 
 
 def _separable_branch(
@@ -133,7 +111,7 @@ def _separable_branch(
 ) -> None:
     """One branch to its part ``y`` of the output; in one kernel where that is measured to be faster."""
     if filters is None:
-        cpu._pointwise(x, weight, weight.stride(0), weight.stride(1), last_bias, y)
+        cpu.pointwise_into(x, weight, weight.stride(0), weight.stride(1), last_bias, y)
         return
     one, padding, size = [1] * (x.ndim - 2), padding_of(filters, dilation), x.shape[2:]
     shape = depthwise_shape(x.shape, filters.shape, one, padding, dilation, size)
@@ -151,8 +129,8 @@ def _separable_branch(
             torch.get_num_threads(),
         )
         return
-    middle, _, _ = cpu.depthwise_conv_forward(x, filters, bias, one, padding, dilation, size, None)
-    cpu._pointwise(middle, weight, weight.stride(0), weight.stride(1), last_bias, y)
+    middle = _middle(x, filters, bias, dilation)
+    cpu.pointwise_into(middle, weight, weight.stride(0), weight.stride(1), last_bias, y)
 
 
 def _readable(weight: Tensor) -> Tensor:
@@ -168,14 +146,11 @@ def _branch(
 ) -> tuple[int, ...]:
     """AsppBranch of csrc/include/fastseg/context.h."""
     outputs, inputs = weight.shape[:2]
-    before = (1,) * (5 - weight.ndim)
     strides = (weight.shape[2:].numel(), 1) if weight.is_contiguous() else (1, inputs)
     return (
         outputs,
-        *before,
-        *weight.shape[2:],
-        *before,
-        *dilation,
+        *three_axes(weight.shape[2:]),
+        *three_axes(dilation),
         weight.data_ptr(),
         *strides,
         *(vector(bias) or (0, 0, 0)),
@@ -195,7 +170,7 @@ def _launch(
     backward: bool,
 ) -> None:
     """``shaped``: x, also where the kernel does not read it."""
-    size = (*(1,) * (5 - shaped.ndim), *shaped.shape[2:])
+    size = three_axes(shaped.shape[2:])
     arguments: tuple[Any, ...] = (*shaped.shape[:2], *size, branches, optional_view(x), view(y), optional_view(dx))
     threads = torch.get_num_threads()
     needed: int = _C.aspp_conv_workspace(*(*arguments, backward, threads))

@@ -103,6 +103,11 @@ def memory_format(layout: Layout, spatial_rank: int) -> torch.memory_format:
     return torch.channels_last if spatial_rank == 2 else torch.channels_last_3d
 
 
+def three_axes(size: Sequence[int]) -> tuple[int, ...]:
+    """One to three spatial sizes as three: missing axes are of size 1, and come first."""
+    return (1,) * (3 - len(size)) + tuple(size)
+
+
 def depthwise_shape(
     input_shape: Sequence[int],
     weight_shape: Sequence[int],

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+
+#: Kernels run in Triton's interpreter, on CPU tensors: the variable is read when triton is imported.
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+
+runs_kernels = pytest.mark.skipif(
+    not INTERPRETED and not torch.cuda.is_available(), reason="needs a GPU; see the interpreter's run"
+)
 
 
 def scan_by_doubling(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,5 @@
 """The Triton kernels of channel and spatial attention against float64; in the interpreter, see test_triton_norm.py."""
 
-import os
-
 import pytest
 import torch
 from torch import Tensor
@@ -10,15 +8,9 @@ pytest.importorskip("triton")
 
 import fastseg
 from fastseg.backends.triton import cbam as launcher
+from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels
 from tests.ops.cbam_cases import CASES, exact, gradients, parameters_of, sizes_of_terms
 from tests.support import DTYPES, assert_within_budget, in_layout, rerun
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-
-runs_kernels = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="needs a GPU; see the interpreter's run"
-)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that run")

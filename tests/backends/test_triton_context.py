@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 
@@ -12,15 +10,9 @@ pytest.importorskip("triton")
 import fastseg
 from fastseg.backends.triton import context, depthwise
 from fastseg.ops import context_registered as registered
+from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels
 from tests.ops.context_cases import Case, halves, magnitudes, run
 from tests.support import assert_within_budget, poison, rerun
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-
-runs_kernels = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="needs a GPU; see the interpreter's run"
-)
 
 CASES = (
     Case((9, 7), ((4, 3, 1), (3, 3, 2), (2, 1, 1)), batch=1, channels=2),

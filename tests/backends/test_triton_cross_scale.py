@@ -1,7 +1,5 @@
 """The Triton kernels of cross-scale aggregation against float64; in the interpreter, see test_triton_norm.py."""
 
-import os
-
 import pytest
 import torch
 from torch import Tensor
@@ -12,17 +10,12 @@ import fastseg
 from fastseg import reference
 from fastseg.backends.triton import cross_scale
 from fastseg.ops import cross_scale_aggregate, cross_scale_shapes
+from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels
 from tests.support import DTYPES, assert_within_budget, rerun
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
 FORMS = ("full size", "pyramid")
 #: One element, single lines, odd sizes, volumes of a batch, more rows than a tile has.
 SHAPES = ((1, 1, 1), (1, 1, 37), (4, 9, 1), (2, 3, 5, 7), (5, 7, 40))
-
-runs_kernels = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="needs a GPU; see the interpreter's run"
-)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that run")

@@ -1,7 +1,6 @@
 """Triton kernels of the depthwise family against wider arithmetic; in the interpreter, see test_triton_norm.py."""
 
 import itertools
-import os
 from collections.abc import Callable
 
 import pytest
@@ -14,6 +13,7 @@ pytest.importorskip("triton")
 import fastseg
 from fastseg import ops
 from fastseg.backends.triton import depthwise, depthwise_kernels
+from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels
 from tests.ops.depthwise_cases import (
     Case,
     Results,
@@ -24,13 +24,7 @@ from tests.ops.depthwise_cases import (
 )
 from tests.support import assert_within_budget, in_layout, poison, rerun
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
 EPS = 1e-5
-
-runs_kernels = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="needs a GPU; see the interpreter's run"
-)
 both_layouts = pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
 
 

@@ -1,7 +1,5 @@
 """The Triton kernel of the fast global smoother against float64; in the interpreter, see test_triton_norm.py."""
 
-import os
-
 import pytest
 import torch
 from torch import Tensor
@@ -12,15 +10,10 @@ import fastseg
 from fastseg import reference
 from fastseg.backends.triton import fast_global_smoother as smoother
 from fastseg.ops import fast_global_smoother
+from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels
 from tests.support import DTYPES, assert_within_budget, rerun
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
 SETTINGS = {"lambda_": 30.0, "sigma": 0.2, "iterations": 2}
-
-runs_kernels = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="needs a GPU; see the interpreter's run"
-)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that run")

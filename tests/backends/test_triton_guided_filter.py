@@ -1,7 +1,5 @@
 """The Triton kernels of the guided filter against float64; in the interpreter, see test_triton_norm.py."""
 
-import os
-
 import pytest
 import torch
 from torch import Tensor
@@ -13,15 +11,8 @@ from fastseg import reference
 from fastseg.backends.triton import guided_filter as kernels
 from fastseg.ops import guided_filter, guided_filter_argmin
 from fastseg.ops.guided_filter import BORDERS
-from tests.backends.interpreter import scan_by_doubling
+from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels, scan_by_doubling
 from tests.support import DTYPES, assert_within_budget, rerun
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-
-runs_kernels = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="needs a GPU; see the interpreter's run"
-)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that run")

@@ -1,7 +1,5 @@
 """The Triton kernels of matching costs and the census against float64; in the interpreter, see test_triton_norm.py."""
 
-import os
-
 import pytest
 import torch
 from torch import Tensor
@@ -12,20 +10,15 @@ import fastseg
 from fastseg import reference
 from fastseg.backends.triton import matching_cost as launcher
 from fastseg.ops import census_transform, matching_cost
+from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels
 from tests.support import DTYPES, assert_within_budget, rerun
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
 COSTS: dict[str, dict] = {
     "AD and gradient": {},
     "census": {"ad_weight": 0.0, "gradient_weight": 0.0, "census_weight": 1.0},
     "all": {"census_weight": 0.3, "ad_threshold": 0.1, "gradient_threshold": 0.05, "census_window": (9, 9)},
     "AD-census": {"cost": "ad_census", "census_window": (9, 7), "ad_scale": 0.2},
 }
-
-runs_kernels = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="needs a GPU; see the interpreter's run"
-)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that run")

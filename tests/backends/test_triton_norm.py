@@ -4,8 +4,6 @@ The kernels run on the GPU where there is one. In any case they run once more in
 that is decided when triton is imported, so the module runs itself again in a process of its own.
 """
 
-import os
-
 import pytest
 import torch
 from torch import Tensor
@@ -16,9 +14,9 @@ pytest.importorskip("triton")
 from fastseg.backends.triton import norm
 from fastseg.backends.triton.tensors import compute_dtype
 from fastseg.backends.views import layout_of
+from tests.backends.interpreter import INTERPRETED
 from tests.support import assert_within_budget, rerun
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 ACTIVATIONS = ["none", "relu", "leaky_relu"]
 SLOPE = 0.1

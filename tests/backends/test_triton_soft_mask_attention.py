@@ -1,7 +1,5 @@
 """The Triton kernels of soft-mask attention against wider arithmetic; in the interpreter, see test_triton_norm.py."""
 
-import os
-
 import pytest
 import torch
 from torch import Tensor
@@ -11,15 +9,9 @@ pytest.importorskip("triton")
 import fastseg
 from fastseg.backends.triton import soft_mask_attention as attention
 from fastseg.ops import soft_mask_attention
+from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels
 from tests.ops.test_soft_mask_attention import drawn, extended, gradients, torch_ops
 from tests.support import DTYPES, LAYOUTS, assert_within_budget, poison, rerun
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-
-runs_kernels = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="needs a GPU; see the interpreter's run"
-)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that run")

@@ -1,7 +1,5 @@
 """The Triton kernel of the weighted median against its definition; in the interpreter, see test_triton_norm.py."""
 
-import os
-
 import pytest
 import torch
 from torch import Tensor
@@ -11,16 +9,11 @@ pytest.importorskip("triton")
 import fastseg
 from fastseg.backends.triton import weighted_median as median
 from fastseg.ops import weighted_median
+from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels
 from tests.support import DTYPES, picture, rerun
 from tests.weighted_medians import assert_weighted_median, random_mask, random_weights
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
 SETTINGS = {"radius": 2, "sigma_color": 0.3, "sigma_space": 3.0}
-
-runs_kernels = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="needs a GPU; see the interpreter's run"
-)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that run")

@@ -1,7 +1,5 @@
 """The Triton kernel of winner takes all: the bits of its definition; in the interpreter, see test_triton_norm.py."""
 
-import os
-
 import pytest
 import torch
 from torch import Tensor
@@ -11,16 +9,11 @@ pytest.importorskip("triton")
 import fastseg
 from fastseg.backends.triton import winner_takes_all as winner
 from fastseg.ops import winner_takes_all
+from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels
 from tests.ops.winner_cases import assert_same, centres, in_chunks, volume, winner_of
 from tests.support import DTYPES, IMAGE_LAYOUTS, rerun
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
 ODD = (7, 11)
-
-runs_kernels = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="needs a GPU; see the interpreter's run"
-)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that run")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import weakref
 
 import numpy as np
@@ -17,16 +16,9 @@ import fastseg
 from fastseg.backends import cpu_wls
 from fastseg.backends.triton import wls, wls_setup
 from fastseg.ops import WLSConvergenceError, WLSSystem, wls_filter, wls_solve
-from tests.backends.interpreter import scan_by_doubling
+from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels, scan_by_doubling
 from tests.ops.test_wls import direct, image, largest_error
 from tests.support import rerun
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
-
-runs_kernels = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="needs a GPU; see the interpreter's run"
-)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that run")

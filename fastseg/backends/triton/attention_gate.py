@@ -19,9 +19,10 @@ import torch
 import triton
 from torch import Tensor
 
+from fastseg.backends.attention_gate_call import gate_vectors
 from fastseg.backends.triton import attention_gate_kernels as kernels
 from fastseg.backends.triton.tensors import alignment, compute_dtype, in_layout, launch, strided
-from fastseg.backends.views import Layout, layout_of
+from fastseg.backends.views import Layout, layout_of, three_axes
 
 MOST_FEATURES = 64  # of a program at a time
 TILE_BYTES = 8 * 1024  # of features, in the compute dtype
@@ -62,10 +63,6 @@ def _common(a: int, b: int) -> int:
     return next(power for power in (16, 8, 4, 2, 1) if a % power == b % power == 0)
 
 
-def _three(size: Sequence[int]) -> tuple[int, ...]:
-    return (1,) * (3 - len(size)) + tuple(size)
-
-
 def _pointwise(x: Tensor, weight: Tensor) -> Tensor:
     return (torch.conv2d if x.ndim == 4 else torch.conv3d)(x, weight)
 
@@ -84,18 +81,12 @@ def _call(
     if layout is None:
         x, layout = x.contiguous(), "rows"
     of_x, of_gating = (t.to(compute).flatten(1) for t in (x_weight, gating_weight))
-    vectors = torch.cat(
-        (
-            of_x.new_zeros(x_weight.shape[0]) if bias is None else bias.to(compute),
-            psi_weight.to(compute).flatten(),
-            of_x.new_zeros(1) if psi_bias is None else psi_bias.to(compute),
-        )
-    )
+    vectors = gate_vectors(compute, bias, psi_weight, psi_bias)
     same = gating.shape[2:] == x.shape[2:]
     weight = (torch.cat((of_x, of_gating), 1) if same else of_x).t().contiguous()
     coarse = None if same else _pointwise(gating.to(compute), gating_weight.to(compute)).contiguous()
     numbers = (x.shape[1], gating.shape[1], x_weight.shape[0], x.shape[2:].numel())
-    sizes = (*numbers, *_three(x.shape[2:]), *_three(gating.shape[2:]))
+    sizes = (*numbers, *three_axes(x.shape[2:]), *three_axes(gating.shape[2:]))
     return _Call(x, layout, weight, vectors, gating if same else None, coarse, sizes)
 
 

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fastseg.backends.separable_branches import Gradients, separable_backward
 from fastseg.backends.triton.depthwise import depthwise_conv_backward, depthwise_conv_forward
-from fastseg.backends.triton.tensors import compute_dtype
 from fastseg.backends.views import as_layout, layout_of, new_output
 from fastseg.reference.context import padding_of
 
@@ -56,36 +56,21 @@ def separable_aspp_conv_backward(
     between: Sequence[Tensor | None],
     dilations: Sequence[Sequence[int]],
     wanted: Sequence[bool],
-) -> tuple[Tensor | None, list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
-    """The wanted ones of dx and the gradients of each kind of parameter, in the dtype that kernels compute in."""
-    layout = layout_of(x) or "rows"
-    x, grad = as_layout(x, layout), as_layout(grad, layout)
-    compute, none = compute_dtype(x.dtype), [0] * (x.ndim - 2)
-    one = [1] * (x.ndim - 2)
-    dx: Tensor | None = None
-    gradients: tuple[list[Tensor], ...] = ([], [], [], [])
-    first = 0
-    for filters, weight, bias, dilation in zip(depthwise, pointwise, between, dilations, strict=True):
-        part = grad.narrow(1, first, weight.shape[0])
-        first += weight.shape[0]
-        dmiddle, dweight, dbias = torch.ops.aten.convolution_backward(
-            part, _middle(x, filters, bias, dilation), weight, [weight.shape[0]], one, none, one, False, none, 1,
-            [wanted[0] or wanted[1] or wanted[3], wanted[2], wanted[4]],
-        )  # fmt: skip
-        dbranch: Tensor | None = dmiddle if wanted[0] else None
-        dfilters: Tensor | None = x.new_empty((0,), dtype=compute)
-        dfilter_bias: Tensor | None = x.new_empty((0,), dtype=compute)
-        if filters is not None:
-            dbranch, dfilters, dfilter_bias = depthwise_conv_backward(
-                dmiddle, x, filters, one, padding_of(filters, dilation), dilation, [wanted[0], wanted[1], wanted[3]]
-            )
-        if dbranch is not None:
-            dx = as_layout(dbranch, layout) if dx is None else dx.add_(dbranch)
-        for kind, gradient in zip(gradients, (dfilters, dweight, dfilter_bias, dbias), strict=True):
-            if gradient is not None:
-                kind.append(gradient.to(compute))
-    kinds = [kind if want else [] for kind, want in zip(gradients, wanted[1:], strict=True)]
-    return dx, kinds[0], kinds[1], kinds[2], kinds[3]
+) -> Gradients:
+    """:func:`~fastseg.backends.separable_branches.separable_backward` with Triton's and the vendor's kernels."""
+    return separable_backward(
+        grad, x, depthwise, pointwise, between, dilations, wanted, _middle, _product_backward, depthwise_conv_backward
+    )
+
+
+def _product_backward(
+    grad: Tensor, middle: Tensor, weight: Tensor, wanted: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    one, none = [1] * (middle.ndim - 2), [0] * (middle.ndim - 2)
+    gradients: tuple[Tensor | None, Tensor | None, Tensor | None] = torch.ops.aten.convolution_backward(
+        grad, middle, weight, [weight.shape[0]], one, none, one, False, none, 1, list(wanted)
+    )
+    return gradients
 
 
 def _middle(x: Tensor, filters: Tensor | None, bias: Tensor | None, dilation: Sequence[int]) -> Tensor:
