@@ -99,8 +99,10 @@ def load_network(path: str | os.PathLike[str], **kwargs: Any) -> tuple[Segmentat
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state_dict in a file, or in the checkpoint that it holds, on the CPU; and what :func:`save_weights` said of it:
-    ``network``, ``config`` and ``facts``, or nothing.
+    """The state_dict in a file, or in the checkpoint that it holds, and what :func:`save_weights` said of it.
+
+    Returns:
+        Tensors on the CPU by name, and ``network``, ``config`` and ``facts``, or nothing.
 
     Raises:
         WeightsError: the file is missing, holds no state_dict or would run code.
