@@ -36,6 +36,13 @@ class InstanceNormAct3d(_PlainNormAct, fused.InstanceNormAct3d):
     """act(InstanceNorm3d(x) + residual)."""
 
 
+class SameConv2d(fused.SameConv2d):
+    """torch.nn.Conv2d with "same" padding."""
+
+    channels_last_weight = True
+    forward = nn.Conv2d.forward
+
+
 class DepthwiseConv2d(fused.DepthwiseConv2d):
     """torch.nn.Conv2d with one filter a channel."""
 
