@@ -63,5 +63,5 @@ class SameConv2d(nn.Conv2d):
 
 
 def runs_ours(x: Tensor) -> bool:
-    """Whether dense products of ``x`` are ours: processors have instructions for 16-bit ones that our kernels have not."""
+    """Whether products of ``x`` are ours: for 16-bit ones processors have instructions that our kernels have not."""
     return x.dtype.itemsize > 2 and not torch.is_autocast_enabled(x.device.type)
