@@ -14,6 +14,7 @@ from fastseg.nn.depthwise import (
     PointwiseConv3d,
 )
 from fastseg.nn.norm import GroupNormAct, InstanceNormAct1d, InstanceNormAct2d, InstanceNormAct3d
+from fastseg.nn.same_conv import SameConv2d
 from fastseg.nn.soft_mask_attention import SoftMaskAttention
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "InstanceNormAct3d",
     "PointwiseConv2d",
     "PointwiseConv3d",
+    "SameConv2d",
     "SeparableASPP2d",
     "SeparableASPP3d",
     "SoftMaskAttention",
