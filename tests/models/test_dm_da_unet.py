@@ -81,7 +81,8 @@ def test_plain_torch_gives_the_same():
     results = []
     for plain in (False, True):
         network = build("dm_da_unet", plain=plain, **SMALL).double().eval()
-        network.threshold = float(network.whole_tumour(volume[0]).quantile(0.9))  # so that something is found
+        probability = network.whole_tumour(volume[0])
+        network.threshold = float(probability.min() + probability.max()) / 2  # so that something is found
         results.append(network(volume))
     torch.testing.assert_close(*results)
     assert keys_of(network) == keys_of(build("dm_da_unet", **SMALL))
