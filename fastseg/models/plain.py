@@ -43,6 +43,13 @@ class SameConv2d(fused.SameConv2d):
     forward = nn.Conv2d.forward
 
 
+class UpsampleConcat2d(fused.UpsampleConcat2d):
+    """torch.nn.ConvTranspose2d and torch.cat."""
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.cat((skip, nn.ConvTranspose2d.forward(self, x)), 1)
+
+
 class DepthwiseConv2d(fused.DepthwiseConv2d):
     """torch.nn.Conv2d with one filter a channel."""
 

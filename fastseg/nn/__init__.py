@@ -16,6 +16,7 @@ from fastseg.nn.depthwise import (
 from fastseg.nn.norm import GroupNormAct, InstanceNormAct1d, InstanceNormAct2d, InstanceNormAct3d
 from fastseg.nn.same_conv import SameConv2d
 from fastseg.nn.soft_mask_attention import SoftMaskAttention
+from fastseg.nn.upsample import UpsampleConcat2d
 
 __all__ = [
     "CBAM",
@@ -43,4 +44,5 @@ __all__ = [
     "SoftMaskAttention",
     "SpatialAttention",
     "SqueezeExcitation",
+    "UpsampleConcat2d",
 ]

@@ -15,7 +15,7 @@ class SameConv2d(nn.Conv2d):
     """``torch.nn.Conv2d`` of stride 1 with "same" padding of zeros, and its state_dict keys.
 
     float32 and float64 run as one branch of :func:`fastseg.ops.aspp_conv2d`; 16-bit numbers, also by autocast, as
-    torch's convolution, for which processors have instructions that our kernel has not.
+    torch's convolution.
 
     Args:
         in_channels: of the input, (N, C, H, W).
@@ -57,6 +57,11 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         check_image("SameConv2d", "input", input, 4)
-        if input.dtype.itemsize == 2 or torch.is_autocast_enabled(input.device.type):
+        if not runs_ours(input):
             return super().forward(input)
         return ops.aspp_conv2d(input, [self.weight], dilations=[self.dilation], biases=[self.bias])
+
+
+def runs_ours(x: Tensor) -> bool:
+    """Whether products of ``x`` are ours: for 16-bit ones processors have instructions that our kernels have not."""
+    return x.dtype.itemsize > 2 and not torch.is_autocast_enabled(x.device.type)
