@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fastseg.models.layers import layers
 from fastseg.models.upsampling import UpsampleConcatConv, Upsampling
 
 
@@ -13,7 +14,12 @@ class ConvNormPReLU2d(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)  # the norm would undo a bias
+        # Without a bias, which the norm would undo.
+        self.conv = (
+            layers().SameConv2d(in_channels, out_channels, 3, bias=False)
+            if stride == 1
+            else nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+        )
         self.norm = nn.BatchNorm2d(out_channels)
         self.act = nn.PReLU(out_channels)
 
@@ -32,13 +38,14 @@ class DenseBlock2d(nn.Module):
         super().__init__()
         self.first = ConvNormPReLU2d(in_channels, growth)
         self.second = ConvNormPReLU2d(in_channels + growth, growth)
-        self.last = nn.Conv2d(in_channels + 2 * growth, out_channels, 3, padding=1)
+        self.last = layers().SameConv2d(in_channels + 2 * growth, out_channels, 3)
         self.dropout = nn.Dropout2d(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cat([x, self.dropout(self.first(x))], 1)
         x = torch.cat([x, self.dropout(self.second(x))], 1)
-        return self.last(x)
+        y: Tensor = self.last(x)
+        return y
 
 
 class DecoderDenseBlock2d(nn.Module):
@@ -62,4 +69,5 @@ class DecoderDenseBlock2d(nn.Module):
         self.dense = DenseBlock2d(out_channels, growth, out_channels, dropout=dropout)
 
     def forward(self, skip: Tensor, features: Tensor) -> Tensor:
-        return self.dense(self.reduce(skip, features))
+        y: Tensor = self.dense(self.reduce(skip, features))
+        return y
