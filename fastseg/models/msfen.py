@@ -7,10 +7,11 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from fastseg.models.conv_blocks import Norm, check_widths
 from fastseg.models.modality_attention import ModalityFusion
 from fastseg.models.multi_scale import MultiScaleBlock
 from fastseg.models.network import Output, SegmentationNetwork
-from fastseg.models.norm_act import NORMS, Norm, dimensional, norm_relu
+from fastseg.models.norm_act import NORMS, dimensional, norm_relu
 from fastseg.models.pyramid_bottleneck import PyramidBottleneck
 from fastseg.ops.checks import check_choice
 
@@ -76,12 +77,13 @@ class MSFEN(SegmentationNetwork):
         pool_sizes: Sequence[int] = (1, 2, 3, 6),
         dropout: float = 0.5,
         norm: Norm = "instance",
-        reduction: int = 16,
+        reduction: int = 8,
         attention_kernel: int = 7,
         modality_channels: int = 16,
         attention_channels: int = 8,
         own_key: bool = False,
     ) -> None:
+        check_widths(self.name, widths)
         super().__init__(
             spatial_dims=spatial_dims,
             in_channels=in_channels,
@@ -91,14 +93,13 @@ class MSFEN(SegmentationNetwork):
         )
         check_choice(self.name, "output", output, ("softmax", "sigmoid"))
         check_choice(self.name, "norm", norm, NORMS)
-        if len(widths) < 2:
-            raise ValueError(f"{self.name}: widths is {tuple(widths)}, expected two or more")
         counts = {
             "blocks_per_level": blocks_per_level,
             "bottleneck_channels": bottleneck_channels,
             "reduction": reduction,
             "modality_channels": modality_channels,
             "attention_channels": attention_channels,
+            "the number of pool_sizes": len(pool_sizes),
             **{f"pool_sizes[{i}]": size for i, size in enumerate(pool_sizes)},
         }
         for argument, value in counts.items():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastseg.models.conv_blocks import Norm
 from fastseg.models.layers import layers
 
-Norm = Literal["batch", "instance"]
 NORMS = ("batch", "instance")
 
 

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastseg.models.norm_act import Norm, dimensional, norm_relu
+from fastseg.models.conv_blocks import Norm
+from fastseg.models.norm_act import dimensional, norm_relu
 
 
 class PyramidBottleneck(nn.Module):
@@ -18,7 +19,7 @@ class PyramidBottleneck(nn.Module):
         in_channels, out_channels: of input and output, (N, C, *spatial) of any size.
         spatial_dims: 2 or 3.
         pool_sizes: cells of each grid along an axis. Each grid's means pass a 1x1 convolution to an equal part of
-            ``in_channels`` and relu, without a norm, since one cell has no variance, and are scaled up linearly.
+            ``out_channels`` and relu, without a norm, since one cell has no variance, and are scaled up linearly.
         norm: of the 3x3 convolutions.
         dropout: of the output.
     """
@@ -34,7 +35,7 @@ class PyramidBottleneck(nn.Module):
     ) -> None:
         super().__init__()
         self.pool_sizes = tuple(pool_sizes)
-        part = max(1, in_channels // max(1, len(self.pool_sizes)))
+        part = max(1, out_channels // len(self.pool_sizes))
         convolution = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
         self.pool = F.adaptive_avg_pool2d if spatial_dims == 2 else F.adaptive_avg_pool3d
         self.scaling = "bilinear" if spatial_dims == 2 else "trilinear"
