@@ -141,6 +141,13 @@ CASES["resunet_ce_aspp"] = Case(
     parameters=31_379_586,
     variants=({"separable": True, "image_pooling": True, "stem_skip": False},),
 )
+CASES["msfen"] = Case(
+    {"widths": (8, 12, 20), "bottleneck_channels": 12, "reduction": 1, "modality_channels": 4, "dropout": 0.0},
+    shape=(4, 24, 32),
+    keys=(94, "fusion.stem.weight", "head.bias", 151153533),
+    parameters=8_511_606,
+    variants=({"norm": "batch", "blocks_per_level": 2, "own_key": True},),
+)
 
 
 if __name__ == "__main__":

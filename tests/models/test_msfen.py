@@ -4,101 +4,60 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import fastseg
 from fastseg import models
 from fastseg.models.modality_attention import ModalityAttention
 from fastseg.models.pyramid_bottleneck import PyramidBottleneck
-
-# (2 spatial dimensions, an image) and (3, a volume); neither bottom (6x8, 2x3x4) is a multiple of the pool sizes.
-SIZES = {2: (24, 32), 3: (8, 12, 16)}
+from tests.models.cases import assert_as_exact, build, count, full_size, outcome
 
 
 def small(**kwargs) -> models.SegmentationNetwork:
     return models.create("msfen", **{"widths": (8, 12, 20), "bottleneck_channels": 12, "reduction": 1, **kwargs})
 
 
-def pair(**kwargs) -> tuple[models.SegmentationNetwork, models.SegmentationNetwork]:
-    """The fused and the plain network in float64, with the same weights, none of which is zero."""
-    torch.manual_seed(0)
-    fused = small(**kwargs)
-    with fastseg.backend("reference"):
-        stock = small(**{**kwargs, "channels_last": False})
-    for parameter in fused.parameters():
-        if parameter.ndim == 1:
-            nn.init.uniform_(parameter, 0.5, 1.5)
-    stock.load_state_dict(fused.state_dict())
-    return fused.double(), stock.double()
+# In two dimensions the network is a case of test_networks.py. The bottom, 3x3x4 of 12x12x16, is no multiple of the pool
+# sizes. It is not flatter: of two slices torch 2.13's Conv3d in bfloat16 leaves gradients of weights unwritten.
+VOLUME = {"spatial_dims": 3, "widths": (6, 8, 10), "bottleneck_channels": 8, "reduction": 1, "dropout": 0.0}
 
 
-def image(spatial_dims: int, batch: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(batch, 4, *SIZES[spatial_dims], generator=generator, dtype=dtype)
+def volume(dtype: torch.dtype) -> Tensor:
+    return torch.randn(2, 4, 12, 12, 16, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
-@pytest.mark.parametrize("channels_last", (False, True))
-@pytest.mark.parametrize("norm", ("instance", "batch"))
-@pytest.mark.parametrize("spatial_dims", (2, 3))
-def test_fused_is_plain(spatial_dims, norm, channels_last):
-    fused, stock = pair(spatial_dims=spatial_dims, norm=norm, channels_last=channels_last, dropout=0.0)
-    x = image(spatial_dims)
-    actual, expected = fused(x), stock(x)
-    assert actual.shape == (2, 4, *SIZES[spatial_dims])
-    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
-    grad = torch.randn_like(expected)
-    actual.backward(grad)
-    expected.backward(grad)
-    for (name, ours), theirs in zip(fused.named_parameters(), stock.parameters(), strict=True):
-        scale = float(theirs.grad.abs().max())
-        assert scale > 0, f"{name} has no gradient"
-        assert float((ours.grad - theirs.grad).abs().max()) <= 1e-9 * scale, name
+@pytest.mark.parametrize(("norm", "channels_last"), (("instance", False), ("instance", True), ("batch", True)))
+def test_volumes_are_as_plain(norm, channels_last):
+    fused = build("msfen", channels_last=channels_last, norm=norm, **VOLUME).double()
+    plain = build("msfen", plain=True, channels_last=False, norm=norm, **VOLUME).double()
+    x = volume(torch.float64)
+    expected, actual = outcome(plain, x), outcome(fused, x)
+    assert actual["logits"].shape == (2, 4, 12, 12, 16)
+    largest = max(float(t.norm()) for t in expected.values())
+    for key, t in expected.items():
+        assert float((actual[key] - t).norm()) <= 1e-9 * float(t.norm()) + 1e-14 * largest, key
 
 
-@pytest.mark.parametrize("norm", ("instance", "batch"))
-def test_eval_is_plain_and_keeps_the_layout(norm):
-    fused, stock = pair(norm=norm)
-    x = image(2)
-    fused(x)  # running statistics other than at the start
-    stock.load_state_dict(fused.state_dict())
-    with torch.no_grad():
-        actual, expected = fused.eval()(x), stock.eval()(x)
-    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
-    assert actual.is_contiguous(memory_format=torch.channels_last)
+def test_volumes_by_autocast():
+    plain = build("msfen", plain=True, channels_last=False, **VOLUME).eval()
+    x = volume(torch.float32)
+    peer = outcome(plain, x, autocast=True)
+    exact = outcome(plain.double(), x.double())
+    actual = outcome(build("msfen", **VOLUME).eval(), x, autocast=True)
+    assert actual["logits"].dtype == torch.bfloat16
+    assert_as_exact(actual, peer, exact, eps=2.0**-8)
 
 
-@pytest.mark.parametrize("spatial_dims", (2, 3))
-def test_bf16_autocast_trains(spatial_dims):
-    torch.manual_seed(0)
-    network = small(spatial_dims=spatial_dims, dropout=0.0)
-    x = image(spatial_dims, dtype=torch.float32)
-    exact = network(x)
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = network(x)
-    assert logits.dtype == torch.bfloat16
-    # bfloat16 has 8 bits; the errors of some thirty layers one after the other.
-    assert ((logits - exact).norm() / exact.norm()).item() < 0.1
-    logits.float().square().mean().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
-
-
-def test_compiles_whole():
-    fused, _ = pair(dropout=0.0, widths=(8, 12))
-    compiled = torch.compile(fused, fullgraph=True, backend="aot_eager")
-    x = image(2)
-    actual, expected = compiled(x), fused(x)
-    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
-    actual.square().mean().backward()
-    assert fused.fusion.stem.weight.grad.abs().max() > 0
+def test_takes_the_layout_of_its_input():
+    for channels_last in (False, True):
+        network = small(channels_last=channels_last).eval()
+        with torch.no_grad():
+            logits = network(torch.randn(2, 4, 16, 24))
+        assert logits.is_contiguous(memory_format=torch.channels_last) == channels_last
 
 
 def test_has_at_least_30_percent_fewer_parameters_than_unet():
-    def count(name: str) -> int:
-        with torch.device("meta"):
-            network = models.create(name, in_channels=4, out_channels=4, channels_last=False)
-        return sum(parameter.numel() for parameter in network.parameters())
-
-    assert count("msfen") <= 0.7 * count("unet")
+    like = {"in_channels": 4, "out_channels": 4}
+    assert count(full_size("msfen", **like)) <= 0.7 * count(full_size("unet", **like))
 
 
 def test_modality_weights_are_a_softmax_over_the_others():
@@ -135,7 +94,7 @@ def test_pyramid_takes_any_size(size):
 def test_dropout_is_the_bottlenecks():
     torch.manual_seed(0)
     network = small(dropout=0.5)
-    x = image(2, dtype=torch.float32)
+    x = torch.randn(2, 4, 16, 24)
     assert not torch.equal(network(x), network(x))
     network.eval()
     assert torch.equal(network(x), network(x))
@@ -160,12 +119,8 @@ def test_refuses_arguments(argument, value, message):
         small(**{argument: value})
 
 
-def test_refuses_images():
+def test_refuses_images_of_one_pixel_at_the_bottom():
     network = small()
-    with pytest.raises(ValueError, match="msfen: x has 3 channels"):
-        network(torch.randn(1, 3, 16, 16))
-    with pytest.raises(ValueError, match=r"spatial sizes \(18, 16\), expected multiples of 4"):
-        network(torch.randn(1, 4, 18, 16))
     with pytest.raises(ValueError, match=r"spatial sizes \(4, 4\), expected larger ones"):
         network(torch.randn(2, 4, 4, 4))
     batch = small(norm="batch")
