@@ -14,12 +14,13 @@ import fastseg
 from fastseg import models
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-BATCH = (2, 3, 256, 256)
+BATCH, SIZE = 2, (256, 256)
 CASES: dict[str, dict[str, Any]] = {
     "unet": {},
     "unet_cbam": {},
     "resunet": {"out_channels": 2},
     "resunet_ce_aspp": {},
+    "msfen": {},
 }
 
 
@@ -47,10 +48,10 @@ def test_training_step(benchmark, name, peer):
     torch._dynamo.reset()
     network = PEERS[peer](name).to(DEVICE)
     optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
-    images = torch.randn(BATCH, device=DEVICE)
-    labels = torch.randint(0, 2, (BATCH[0], *BATCH[2:]), device=DEVICE)
+    images = torch.randn(BATCH, network.in_channels, *SIZE, device=DEVICE)
+    labels = torch.randint(0, 2, (BATCH, *SIZE), device=DEVICE)
     benchmark.group = f"{name} training step"
-    benchmark.extra_info.update(case="training step", shape="x".join(map(str, BATCH)), peer=peer, family=name)
+    benchmark.extra_info.update(case="training step", shape="x".join(map(str, images.shape)), peer=peer, family=name)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)

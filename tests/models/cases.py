@@ -157,6 +157,13 @@ CASES["da_unet_3d"] = Case(
         {"upsampling": "linear", "growth": (3, 2), "localization_convs": 2, "fusion_channels": 5, "out_channels": 4},
     ),
 )
+CASES["msfen"] = Case(
+    {"widths": (8, 12, 20), "bottleneck_channels": 12, "reduction": 1, "modality_channels": 4, "dropout": 0.0},
+    shape=(4, 24, 32),
+    keys=(94, "fusion.stem.weight", "head.bias", 151153533),
+    parameters=8_511_606,
+    variants=({"norm": "batch", "blocks_per_level": 2, "own_key": True},),
+)
 
 
 if __name__ == "__main__":
