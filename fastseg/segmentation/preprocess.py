@@ -105,8 +105,8 @@ def resample(
     from_old = np.asarray(affine, np.float64)
     if from_old.shape != (4, 4) or not np.isfinite(from_old).all() or np.linalg.det(from_old[:3, :3]) == 0:
         raise ValueError(f"resample: affine is {from_old.tolist()}, expected (4, 4) with an inverse")
-    wanted = np.broadcast_to(np.asarray(spacing, np.float64), 3) if np.size(spacing) in (1, 3) else np.zeros(3)
-    if not (np.isfinite(wanted).all() and (wanted > 0).all()):
+    wanted = np.asarray(spacing, np.float64)
+    if wanted.shape not in ((), (3,)) or not (np.isfinite(wanted).all() and (wanted > 0).all()):
         raise ValueError(f"resample: spacing is {spacing}, expected millimetres above zero: one number or three")
     if not 0 <= tolerance < np.inf:
         raise ValueError(f"resample: tolerance is {tolerance}, expected a number >= 0")
