@@ -116,10 +116,7 @@ class Postprocessing:
     def __call__(self, regions: Mask, voxel_mm3: float = 1.0) -> Mask:
         """Regions (R, X, Y, Z), whole tumour first, then core and enhancing tumour if there are any; nested."""
         result = np.zeros_like(regions)
-        whole = fill_holes(regions[0]) if self.fill else regions[0]
-        result[0] = remove_small_components(
-            whole, min_ml=self.min_whole_ml, voxel_mm3=voxel_mm3, connectivity=self.connectivity
-        )
+        result[0] = self.large(fill_holes(regions[0]) if self.fill else regions[0], voxel_mm3)
         if len(regions) > 1:
             core = fill_holes(regions[1]) if self.fill else regions[1]
             result[1] = remove_false_cores(
@@ -127,6 +124,12 @@ class Postprocessing:
             )
             result[2:] = regions[2:]
         return nested(result)
+
+    def large(self, whole: Mask, voxel_mm3: float = 1.0) -> Mask:
+        """The components of the whole tumour that are large enough."""
+        return remove_small_components(
+            whole, min_ml=self.min_whole_ml, voxel_mm3=voxel_mm3, connectivity=self.connectivity
+        )
 
 
 def _components(mask: Mask, connectivity: int) -> NDArray[np.int32]:
