@@ -13,7 +13,8 @@ from fastseg.segmentation.postprocess import Postprocessing
 class Decoder:
     """What the channels of a network mean, and the labels that follow from their probabilities.
 
-    Sigmoid: three channels are the nested regions of BraTS and give its labels 1, 2 and 4; one channel is a mask.
+    Sigmoid: three channels are the nested regions of BraTS and give its labels 1, 2 and 4; a fourth, the background
+    behind them, is not needed for that; one channel is a mask.
     Softmax: four classes are the background and the labels of BraTS; two are the background and a mask; of any other
     number the label is the index of the class.
 
@@ -31,10 +32,10 @@ class Decoder:
         channels, softmax = network.out_channels, network.output == "softmax"
         if softmax and channels < 2:
             raise ValueError(f"{network.name}: a softmax over {channels} channel, expected two classes at least")
-        if not softmax and channels not in (1, len(REGIONS)):
+        if not softmax and channels not in (1, len(REGIONS), len(REGIONS) + 1):
             raise ValueError(
-                f"{network.name}: {channels} regions, expected one or those of BraTS, {', '.join(REGIONS)}: one map of "
-                "labels cannot hold others"
+                f"{network.name}: {channels} regions, expected one or those of BraTS, {', '.join(REGIONS)}, with or "
+                "without the background: one map of labels cannot hold others"
             )
         if threshold is not None and not 0 <= threshold < 1:
             raise ValueError(f"threshold is {threshold}, expected a probability from 0 to below 1")
@@ -50,7 +51,7 @@ class Decoder:
     def channels(self) -> tuple[str, ...]:
         """A name for each channel of the probabilities."""
         if not self._softmax:
-            return tuple(REGIONS) if self._channels == len(REGIONS) else ("mask",)
+            return (*REGIONS, "background")[: self._channels] if self._channels > 1 else ("mask",)
         if self._channels == 2:
             return ("background", "mask")
         if self._channels == 1 + len(LABELS):
@@ -68,7 +69,7 @@ class Decoder:
             voxel_mm3: volume of a voxel in cubic millimetres.
         """
         if not self._softmax or self._channels == 2:
-            foreground = probabilities[1:] if self._softmax else probabilities
+            foreground = probabilities[1:] if self._softmax else probabilities[: len(REGIONS)]
             regions = foreground > self._threshold
             if postprocessing is not None:
                 regions = postprocessing(regions, voxel_mm3)

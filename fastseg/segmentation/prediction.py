@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastseg.models import SegmentationNetwork
+from fastseg.models.dm_da_unet import DMDAUNet
 from fastseg.segmentation.augmentation import averaged, turns
 from fastseg.segmentation.sliding_window import blended, window_count
 
@@ -56,7 +57,7 @@ def predict_volume(
     """
     _check(network, image, overlap, batch_size)
     dims = network.spatial_dims
-    window = _window(network, image.shape[1 : 1 + dims], roi)
+    window = window_of(network, image.shape[1 : 1 + dims], roi)
     batch = batch_size or DEFAULT_BATCH[dims]
     ways = turns(augment, dims)
     parameter = next(network.parameters(), image)
@@ -98,6 +99,8 @@ def predict_volume(
 
 
 def _check(network: SegmentationNetwork, image: Tensor, overlap: float, batch_size: int | None) -> None:
+    if isinstance(network, DMDAUNet):
+        raise ValueError(f"network is {network.name}, expected one stage: segment_cascade predicts both")
     if image.ndim != 4 or image.shape[0] != network.in_channels or 0 in image.shape:
         raise ValueError(
             f"image has shape {tuple(image.shape)}, expected ({network.in_channels}, X, Y, Z): {network.name} takes "
@@ -113,7 +116,12 @@ def _check(network: SegmentationNetwork, image: Tensor, overlap: float, batch_si
         raise ValueError("network is in training mode, expected network.eval()")
 
 
-def _window(network: SegmentationNetwork, shape: Sequence[int], roi: int | Sequence[int] | None) -> tuple[int, ...]:
+def window_of(network: SegmentationNetwork, shape: Sequence[int], roi: int | Sequence[int] | None) -> tuple[int, ...]:
+    """The window along the network's axes that :func:`predict_volume` takes for an image of ``shape``.
+
+    Raises:
+        ValueError: ``roi`` does not fit the network.
+    """
     divisor = network.size_divisor
     if roi is None:
         most = DEFAULT_WINDOW if network.spatial_dims == 3 else math.inf
