@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fastseg.cli import stereo_results as results
 from fastseg.cli.errors import CommandError
 from fastseg.cli.progress import share_progress
+from fastseg.clock import StageClock
 from fastseg.io import (
     load_image,
     save_depth_png,
@@ -33,7 +34,6 @@ from fastseg.stereo import (
     point_cloud,
     surface_mesh,
 )
-from fastseg.clock import StageClock
 
 #: Of the mesh, as in :func:`fastseg.stereo.surface_mesh`.
 MAX_DEPTH_STEP = 0.05

@@ -21,7 +21,7 @@ class CascadeResult:
     """What :func:`segment_cascade` finds.
 
     Attributes:
-        probabilities: (K, X, Y, Z), float32, of the second stage's regions; the network's ``outside`` beyond the cut-out.
+        probabilities: (K, X, Y, Z), float32, of the second stage; beyond the cut-out those of the network's ``outside``.
         whole_tumour: (X, Y, Z), float32, the first stage's probability of the whole tumour.
         location: where the first stage saw the largest component; its box is None if it saw nothing.
         crop: the second stage's cut-out.
@@ -108,7 +108,7 @@ def segment_cascade(
         outside = network.probabilities(regions.new_tensor(network.outside)[None])[0]
         probabilities = outside.view(-1, 1, 1, 1).repeat(1, *image.shape[1:])
         cut_out.paste(probabilities, regions)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if location.box is None:
         notes = ("stage 1 found no tumour: stage 2 saw the middle of the brain, and what it found there is doubtful",)
     return CascadeResult(probabilities, whole_tumour, location, cut_out, clock.seconds, notes)
