@@ -21,7 +21,7 @@ class CascadeResult:
     """What :func:`segment_cascade` finds.
 
     Attributes:
-        probabilities: (K, X, Y, Z), float32, of the second stage; beyond the cut-out those of the network's ``outside``.
+        probabilities: (K, X, Y, Z), float32, of the second stage; beyond the cut-out, of the network's ``outside``.
         whole_tumour: (X, Y, Z), float32, the first stage's probability of the whole tumour.
         location: where the first stage saw the largest component; its box is None if it saw nothing.
         crop: the second stage's cut-out.
