@@ -14,7 +14,7 @@ LIBRARIES = ("monai", "nibabel", "scipy", "PIL", "safetensors")
 
 def run(options: argparse.Namespace) -> int:
     _check(options)
-    require("segmentation", *LIBRARIES)
+    require("segmentation", *LIBRARIES, *(["matplotlib"] if options.overlay else []))
     # Only now: this imports the libraries of the extra.
     from fastseg.cli import segment_run
 

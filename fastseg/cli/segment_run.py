@@ -21,6 +21,7 @@ from fastseg.cli.segment_network import network_of
 from fastseg.clock import StageClock
 from fastseg.io import BratsCase, FileError, LggCase, Volume, save_image, save_nifti, written_together, written_whole
 from fastseg.models.tumour_gate import load_gate
+from fastseg.segmentation.labels import LABELS, REGIONS
 from fastseg.segmentation import Postprocessing, Segmentation, Segmenter
 
 _NIFTI = (".nii", ".nii.gz")
@@ -107,6 +108,8 @@ def _segment(
                 _save_masks(finished.enter_context(written_together(target)), case, found)
             if options.probabilities is not None:
                 save_nifti(finished.enter_context(written_whole(options.probabilities)), found.probabilities, like=like)
+            if options.overlay is not None:
+                _draw(finished.enter_context(written_whole(options.overlay)), source.path, found, like)
         facts = results.facts_of(source.path, target, found, clock.seconds, like)
         if with_json and options.json is not None:
             results.write_json(finished.enter_context(written_whole(options.json)), options, [facts], {})
@@ -124,6 +127,14 @@ def _save_masks(folder: Path, case: LggCase, found: Segmentation) -> None:
     """A mask beside each slice's name, as the data set names its own."""
     for path, mask in zip(case.files, np.moveaxis(found.labels, -1, 0), strict=True):
         save_image(folder / f"{path.stem}_mask.tif", mask > 0)
+
+
+def _draw(path: Path, source: Path, found: Segmentation, like: Volume) -> None:
+    """Over the last sequence: in BraTS's order FLAIR, which shows the whole tumour."""
+    from fastseg.segmentation.overlay import save_overlay  # needs matplotlib
+
+    regions = REGIONS if "ET" in found.channels or LABELS.get(4) in found.channels else None
+    save_overlay(path, like.data[-1], found.labels, like.affine, regions=regions, title=source.name)
 
 
 def _segmenter(options: argparse.Namespace, network: Any) -> Segmenter:
@@ -158,7 +169,7 @@ def _segmenter(options: argparse.Namespace, network: Any) -> Segmenter:
 def _check_outputs(options: argparse.Namespace, found: list[Source], many: bool) -> None:
     files: dict[str, Path] = {}
     if many:
-        for option in ("probabilities",):
+        for option in ("probabilities", "overlay"):
             if getattr(options, option) is not None:
                 raise CommandError(f"--{option}: expected one case, but {options.input} holds {len(found)}")
         check_folder(options.output)
@@ -167,8 +178,11 @@ def _check_outputs(options: argparse.Namespace, found: list[Source], many: bool)
     else:
         check_file(options.output, "-o", *_NIFTI)
         files["-o"] = options.output
+    if options.overlay is not None and found[0].kind == "slices":
+        raise CommandError(f"--overlay: expected a volume, but slices such as those of {options.input} do not say where they lie")
     checks: dict[str, tuple[Path | None, tuple[str, ...]]] = {
         "--probabilities": (options.probabilities, _NIFTI),
+        "--overlay": (options.overlay, (".png",)),
         "--json": (options.json, (".json",)),
     }
     for option, (path, endings) in checks.items():

@@ -99,13 +99,12 @@ def test_where_stage_1_finds_nothing_it_is_the_middle_of_the_brain_and_said() ->
 
 
 def test_the_threshold_of_stage_1() -> None:
+    def classes(x: Tensor) -> Tensor:
+        tumour = (x[:, 3:] > 1).float()
+        return torch.cat([-tumour, 20 * (tumour - 1)], 1)  # P(whole tumour) is 0.73 in the tumour
+
     network = transparent(threshold=0.9)
-    network.localiser = Voxelwise(  # P(whole tumour) is 0.73 in the tumour
-        lambda x: torch.cat([-(x[:, 3:] > 1).float(), *[(x[:, 3:] > 1) * 1e-9 - 20 * (x[:, 3:] <= 1)] * 1], 1),
-        spatial_dims=2,
-        channels=(4, 2),
-        output="softmax",
-    )  # type: ignore[assignment]
+    network.localiser = Voxelwise(classes, spatial_dims=2, channels=(4, 2), output="softmax")  # type: ignore[assignment]
     assert segment_cascade(network, volume(MIDDLE), crop=8).location.box is None
     assert segment_cascade(network, volume(MIDDLE), crop=8, threshold=0.7).location.box == MIDDLE
     with pytest.raises(ValueError, match="threshold is 1, expected a probability"):

@@ -43,4 +43,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--no-postprocess", dest="postprocess", action="store_false", help="leave holes and small components")
     add("--min-volume", type=not_negative_number, metavar="ML", help="of a component (default: 0.1 millilitres)")
     add("--probabilities", type=Path, metavar="FILE", help="of every channel, .nii or .nii.gz")
+    add("--overlay", type=Path, metavar="FILE", help="picture of sections with the labels outlined, .png")
     add("--json", type=Path, metavar="FILE", help="times of the stages, volumes, boxes, notes, options")
