@@ -21,8 +21,8 @@ from fastseg.cli.segment_network import network_of
 from fastseg.clock import StageClock
 from fastseg.io import BratsCase, FileError, LggCase, Volume, save_image, save_nifti, written_together, written_whole
 from fastseg.models.tumour_gate import load_gate
-from fastseg.segmentation.labels import LABELS, REGIONS
 from fastseg.segmentation import Postprocessing, Segmentation, Segmenter
+from fastseg.segmentation.labels import LABELS, REGIONS
 
 _NIFTI = (".nii", ".nii.gz")
 
@@ -179,7 +179,9 @@ def _check_outputs(options: argparse.Namespace, found: list[Source], many: bool)
         check_file(options.output, "-o", *_NIFTI)
         files["-o"] = options.output
     if options.overlay is not None and found[0].kind == "slices":
-        raise CommandError(f"--overlay: expected a volume, but slices such as those of {options.input} do not say where they lie")
+        raise CommandError(
+            f"--overlay: expected a volume, but slices such as those of {options.input} do not say where they lie"
+        )
     checks: dict[str, tuple[Path | None, tuple[str, ...]]] = {
         "--probabilities": (options.probabilities, _NIFTI),
         "--overlay": (options.overlay, (".png",)),
