@@ -22,10 +22,12 @@ class SegmentationNetwork(nn.Module):
         output: ``"softmax"``: channels are classes that exclude each other, the first is the background;
             ``"sigmoid"``: channels are regions that may overlap.
         config: the arguments that ``create`` was called with; with ``name`` they make the network again.
+        only_at_start: arguments that are not in ``config``: files from which a new network takes weights.
     """
 
     name: ClassVar[str]
     channels_last: ClassVar[bool] = False
+    only_at_start: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, *, spatial_dims: int, in_channels: int, out_channels: int, size_divisor: int, output: Output

@@ -47,7 +47,7 @@ def create(name: str, *, channels_last: bool | None = None, **kwargs: Any) -> Se
         if argument not in known:
             raise TypeError(f"create: {name} has no argument {argument!r}, expected one of {', '.join(known)}")
     network = cls(**kwargs)
-    network.config = dict(kwargs)
+    network.config = {argument: value for argument, value in kwargs.items() if argument not in cls.only_at_start}
     if cls.channels_last if channels_last is None else channels_last:
         channels_last_on(network)
     return network

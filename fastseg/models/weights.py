@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from fastseg.io.files import FileError, check_ending, first_bytes, saving
 from fastseg.models.network import SegmentationNetwork
 from fastseg.models.registry import create
+
+if TYPE_CHECKING:
+    from fastseg.models.tumour_gate import TumourGate
 
 # Under these keys nnU-Net, Lightning and many training scripts keep the state_dict inside a checkpoint.
 _WRAPPERS = ("network_weights", "state_dict", "model")
@@ -26,7 +29,7 @@ class WeightsError(FileError):
     """A file whose weights cannot be read, written or used; the message names the file and the reason."""
 
 
-def save_weights(network: SegmentationNetwork, path: str | os.PathLike[str], **facts: Any) -> None:
+def save_weights(network: SegmentationNetwork | TumourGate, path: str | os.PathLike[str], **facts: Any) -> None:
     """Write the state_dict of ``network``, its name and its arguments; the file appears whole or not at all.
 
     Args:
@@ -54,17 +57,25 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> dict[str, 
         WeightsError: the file is missing, holds no state_dict or would run code, or does not fit: names the first key
             that does not. ``network`` is then as it was.
     """
-    path = Path(path)
-    state, about = _read(path)
+    state, about = read_weights(path)
     named = about.get("network")
     if isinstance(network, SegmentationNetwork) and named not in (None, network.name):
         raise WeightsError(f"{path}: holds weights of {named}, expected those of {network.name}")
+    fit(network, state, path)
+    facts: dict[str, Any] = about.get("facts", {})
+    return facts
+
+
+def fit(network: nn.Module, state: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
+    """Load ``state``, read from ``path``, into ``network``.
+
+    Raises:
+        WeightsError: it does not fit: names the first key that does not. ``network`` is then as it was.
+    """
     problem = _misfit(network.state_dict(), state)
     if problem is not None:
         raise WeightsError(f"{path}: the weights do not fit the network: {problem}")
     network.load_state_dict(state)
-    facts: dict[str, Any] = about.get("facts", {})
-    return facts
 
 
 def load_network(path: str | os.PathLike[str], **kwargs: Any) -> tuple[SegmentationNetwork, dict[str, Any]]:
@@ -76,8 +87,7 @@ def load_network(path: str | os.PathLike[str], **kwargs: Any) -> tuple[Segmentat
     Raises:
         WeightsError: as :func:`load_weights`, or the file does not say which network it is of.
     """
-    path = Path(path)
-    about = _read(path)[1]
+    about = read_weights(path)[1]
     if "network" not in about:
         raise WeightsError(f"{path}: does not say which network it is of: create it and use load_weights")
     try:
@@ -88,8 +98,16 @@ def load_network(path: str | os.PathLike[str], **kwargs: Any) -> tuple[Segmentat
     return network.eval(), facts
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state_dict and what is said of it: network, config and facts."""
+def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state_dict in a file, or in the checkpoint that it holds, and what :func:`save_weights` said of it.
+
+    Returns:
+        Tensors on the CPU by name, and ``network``, ``config`` and ``facts``, or nothing.
+
+    Raises:
+        WeightsError: the file is missing, holds no state_dict or would run code.
+    """
+    path = Path(path)
     first_bytes(path, WeightsError)
     if path.suffix == ".safetensors":
         try:

@@ -1,0 +1,58 @@
+"""Blocks of convolutions that the 2D networks share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastseg.models.layers import layers
+
+Norm = Literal["batch", "instance"]
+NORMS = ("batch", "instance", None)
+
+
+class ConvNormRelu(nn.Module):
+    """A 3x3 convolution, a norm or none, ReLU: keys ``conv.weight``, ``conv.bias`` (without a norm), ``norm.*``."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm | None = None) -> None:
+        super().__init__()
+        if norm not in NORMS:
+            raise ValueError(f"ConvNormRelu: norm is {norm!r}, expected 'batch', 'instance' or None")
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=norm is None)
+        self.norm: nn.Module | None = None
+        if norm == "batch":
+            self.norm = nn.BatchNorm2d(out_channels)
+        elif norm == "instance":
+            self.norm = layers().InstanceNormAct2d(out_channels, affine=True, activation="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        if isinstance(self.norm, nn.InstanceNorm2d):
+            return self.norm(y)  # with the ReLU
+        return F.relu_(y if self.norm is None else self.norm(y))
+
+
+class DoubleConv(nn.Sequential):
+    """Two times :class:`ConvNormRelu`, then what ``attention`` is: keys ``0.*``, ``1.*``, ``2.*``."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, norm: Norm | None = None, attention: nn.Module | None = None
+    ) -> None:
+        super().__init__(ConvNormRelu(in_channels, out_channels, norm), ConvNormRelu(out_channels, out_channels, norm))
+        if attention is not None:
+            self.append(attention)
+
+
+def check_widths(network: str, widths: Sequence[int], levels: int | None = None) -> None:
+    """Channels of the levels, from the image down.
+
+    Raises:
+        ValueError: fewer than two levels, another number than ``levels``, or a width below 1.
+    """
+    wrong = len(widths) < 2 if levels is None else len(widths) != levels
+    if wrong or min(widths) < 1:
+        expected = "at least two" if levels is None else levels
+        raise ValueError(f"{network}: widths is {tuple(widths)}, expected {expected} numbers >= 1")

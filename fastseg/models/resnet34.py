@@ -1,0 +1,61 @@
+"""The residual stages of ResNet-34."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+#: Channels of the stem and of the four stages.
+CHANNELS = (64, 64, 128, 256, 512)
+
+
+class ResNet34(nn.Module):
+    """ResNet-34 (He et al. 2016, arXiv:1512.03385) without its head, with the state_dict keys of torchvision's.
+
+    ``forward`` gives the features of the stem and of the four stages: 64, 64, 128, 256 and 512 channels at 1/2, 1/4,
+    1/8, 1/16 and 1/32 of the image's size.
+    """
+
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.layer1 = _stage(64, 64, 3, stride=1)
+        self.layer2 = _stage(64, 128, 4)
+        self.layer3 = _stage(128, 256, 6)
+        self.layer4 = _stage(256, 512, 3)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features = [F.relu_(self.bn1(self.conv1(x)))]
+        x = F.max_pool2d(features[0], 3, 2, 1)
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+            features.append(x)
+        return features
+
+
+def _stage(inputs: int, outputs: int, blocks: int, stride: int = 2) -> nn.Sequential:
+    rest = [_BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)]
+    return nn.Sequential(_BasicBlock(inputs, outputs, stride), *rest)
+
+
+class _BasicBlock(nn.Module):
+    """relu(bn(conv(relu(bn(conv(x))))) + x), where x goes through a 1x1 convolution if the shape changes."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu_(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return F.relu_(y.add_(x if self.downsample is None else self.downsample(x)))
