@@ -74,6 +74,23 @@ class DepthwiseSeparableConv3d(fused.DepthwiseSeparableConv3d):
     forward = nn.Sequential.forward
 
 
+class _PlainMultiScaleConv:
+    def forward(self: Any, input: Tensor) -> Tensor:
+        return torch.cat([conv(input) for conv in self], 1)
+
+
+class MultiScaleConv2d(_PlainMultiScaleConv, fused.MultiScaleConv2d):
+    """One separable convolution a branch, concatenated."""
+
+    _separable = DepthwiseSeparableConv2d
+
+
+class MultiScaleConv3d(_PlainMultiScaleConv, fused.MultiScaleConv3d):
+    """One separable convolution a branch, concatenated."""
+
+    _separable = DepthwiseSeparableConv3d
+
+
 class _PlainASPP:
     def forward(self: Any, input: Tensor) -> Tensor:
         branches = [_activated(self, norm(conv(input))) for conv, norm in zip(self.convs, self.norms, strict=True)]

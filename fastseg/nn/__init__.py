@@ -13,6 +13,7 @@ from fastseg.nn.depthwise import (
     PointwiseConv2d,
     PointwiseConv3d,
 )
+from fastseg.nn.multi_scale import MultiScaleConv2d, MultiScaleConv3d
 from fastseg.nn.norm import GroupNormAct, InstanceNormAct1d, InstanceNormAct2d, InstanceNormAct3d
 from fastseg.nn.soft_mask_attention import SoftMaskAttention
 
@@ -34,6 +35,8 @@ __all__ = [
     "InstanceNormAct1d",
     "InstanceNormAct2d",
     "InstanceNormAct3d",
+    "MultiScaleConv2d",
+    "MultiScaleConv3d",
     "PointwiseConv2d",
     "PointwiseConv3d",
     "SeparableASPP2d",
