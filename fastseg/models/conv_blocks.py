@@ -21,7 +21,7 @@ class ConvNormRelu(nn.Module):
         super().__init__()
         if norm not in NORMS:
             raise ValueError(f"ConvNormRelu: norm is {norm!r}, expected 'batch', 'instance' or None")
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=norm is None)
+        self.conv = layers().SameConv2d(in_channels, out_channels, 3, bias=norm is None)
         self.norm: nn.Module | None = None
         if norm == "batch":
             self.norm = nn.BatchNorm2d(out_channels)

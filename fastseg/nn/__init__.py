@@ -15,7 +15,9 @@ from fastseg.nn.depthwise import (
 )
 from fastseg.nn.multi_scale import MultiScaleConv2d, MultiScaleConv3d
 from fastseg.nn.norm import GroupNormAct, InstanceNormAct1d, InstanceNormAct2d, InstanceNormAct3d
+from fastseg.nn.same_conv import SameConv2d
 from fastseg.nn.soft_mask_attention import SoftMaskAttention
+from fastseg.nn.upsample import UpsampleConcat2d
 
 __all__ = [
     "CBAM",
@@ -39,9 +41,11 @@ __all__ = [
     "MultiScaleConv3d",
     "PointwiseConv2d",
     "PointwiseConv3d",
+    "SameConv2d",
     "SeparableASPP2d",
     "SeparableASPP3d",
     "SoftMaskAttention",
     "SpatialAttention",
     "SqueezeExcitation",
+    "UpsampleConcat2d",
 ]
