@@ -31,9 +31,8 @@ class ModalityAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.modalities, self.own_key = modalities, own_key
-        convolution = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
-        self.query_key = convolution(
-            modalities * channels, 2 * modalities * attention_channels, 1, groups=modalities, bias=False
+        self.query_key = dimensional("PointwiseConv", spatial_dims)(
+            modalities * channels, 2 * modalities * attention_channels, bias=False, groups=modalities
         )
 
     def forward(self, features: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class MSFEN(SegmentationNetwork):
         reduction: int = 8,
         attention_kernel: int = 7,
         modality_channels: int = 16,
-        attention_channels: int = 8,
+        attention_channels: int = 4,
         own_key: bool = False,
     ) -> None:
         check_widths(self.name, widths)

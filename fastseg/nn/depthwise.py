@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -164,21 +165,35 @@ class DepthwiseConvTranspose3d(_DepthwiseConvTranspose, nn.ConvTranspose3d):
 
 class _PointwiseConv(nn.modules.conv._ConvNd):
     def __init__(
-        self, in_channels: int, out_channels: int, bias: bool = True, device: Any = None, dtype: Any = None
+        self,
+        in_channels: int,
+        out_channels: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        groups: int = 1,
     ) -> None:
-        arguments: dict[str, Any] = {"kernel_size": 1, "bias": bias, "device": device, "dtype": dtype}
+        arguments: dict[str, Any] = {"kernel_size": 1, "bias": bias, "groups": groups, "device": device, "dtype": dtype}
         super().__init__(in_channels, out_channels, **arguments)
 
     def forward(self, input: Tensor) -> Tensor:
-        return _batched(self, input, lambda x: ops.pointwise_conv(x, self.weight, self.bias))
+        return _batched(self, input, lambda x: ops.pointwise_conv(x, self._dense_weight(), self.bias))
+
+    def _dense_weight(self) -> Tensor:
+        """Of groups as of one product, with zeros between them: less work than an image apart for each group."""
+        if self.groups == 1:
+            return self.weight
+        blocks = torch.block_diag(*self.weight.flatten(1).chunk(self.groups))
+        return blocks.view(*blocks.shape, *self.weight.shape[2:])
 
 
 class PointwiseConv2d(_PointwiseConv, nn.Conv2d):
-    """``torch.nn.Conv2d(in_channels, out_channels, 1)`` with its state_dict keys."""
+    """``torch.nn.Conv2d(in_channels, out_channels, 1, groups=groups)`` with its state_dict keys; for few groups."""
 
 
 class PointwiseConv3d(_PointwiseConv, nn.Conv3d):
-    """``torch.nn.Conv3d(in_channels, out_channels, 1)`` with its state_dict keys."""
+    """``torch.nn.Conv3d(in_channels, out_channels, 1, groups=groups)`` with its state_dict keys; for few groups."""
 
 
 class _DepthwiseSeparableConv(nn.Sequential):

@@ -42,6 +42,7 @@ PAIRS = [
         nn.ConvTranspose3d(6, 6, 3, 2, 1, output_padding=1, groups=6, bias=False),
     ),
     (PointwiseConv2d(6, 9), nn.Conv2d(6, 9, 1)),
+    (PointwiseConv2d(6, 9, groups=3), nn.Conv2d(6, 9, 1, groups=3)),
     (PointwiseConv3d(6, 9, bias=False), nn.Conv3d(6, 9, 1, bias=False)),
 ]
 
