@@ -43,6 +43,7 @@ class DAUNet3d(SegmentationNetwork):
     """
 
     name = "da_unet_3d"
+    channels_last = True
 
     def __init__(
         self,
