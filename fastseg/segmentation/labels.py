@@ -28,6 +28,23 @@ _IN_REGION = [[label in labels for label in range(max(_VALUES) + 1)] for labels 
 _Values = TypeVar("_Values", NDArray[Any], Tensor)
 
 
+def labels_named(name: str) -> tuple[int, ...]:
+    """The labels of a region, as ``"TC"``, or the label that a number names; case does not matter.
+
+    Raises:
+        ValueError: neither a region nor a whole number other than 0, which is the background.
+    """
+    if name.upper() in REGIONS:
+        return REGIONS[name.upper()]
+    try:
+        label = int(name)
+    except ValueError:
+        label = 0
+    if label == 0:
+        raise ValueError(f"label is {name!r}, expected a whole number other than 0, or one of {', '.join(REGIONS)}")
+    return (label,)
+
+
 def regions_of(labels: _Values) -> _Values:
     """Which regions each voxel belongs to.
 
