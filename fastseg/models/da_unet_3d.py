@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fastseg.models.conv_blocks import check_dropout, check_widths
 from fastseg.models.conv_norm_act_3d import ConvNormAct3d
 from fastseg.models.da_unet_blocks import AttentionBlock3d, DenseBlock3d, LocalizationModule3d
 from fastseg.models.multi_scale_fusion import MultiScaleFusion3d
 from fastseg.models.network import Output, SegmentationNetwork
-from fastseg.models.unet_arguments import channels_of_levels, check_dropout
 from fastseg.models.upsampling import Upsampling
 
 
@@ -59,12 +59,14 @@ class DAUNet3d(SegmentationNetwork):
         fusion_channels: int | None = None,
         output: Output = "sigmoid",
     ) -> None:
-        widths = channels_of_levels(self.name, "widths", widths)
+        check_widths(self.name, widths)
         levels = len(widths) - 1
-        growth = channels_of_levels(self.name, "growth", growth or widths[:-1], levels)
+        growth = widths[:-1] if growth is None else growth
+        check_widths(self.name, growth, levels, argument="growth")
         check_dropout(self.name, dropout)
-        if localization_convs < 1:
-            raise ValueError(f"{self.name}: localization_convs is {localization_convs}, expected a number >= 1")
+        for argument, value in (("localization_convs", localization_convs), ("fusion_channels", fusion_channels)):
+            if value is not None and value < 1:
+                raise ValueError(f"{self.name}: {argument} is {value}, expected a number >= 1")
         super().__init__(
             spatial_dims=3,
             in_channels=in_channels,

@@ -141,6 +141,22 @@ CASES["resunet_ce_aspp"] = Case(
     parameters=31_379_586,
     variants=({"separable": True, "image_pooling": True, "stem_skip": False},),
 )
+CASES["dense_unet_2d"] = Case(
+    {"widths": (4, 6, 8)},
+    shape=(4, 16, 24),
+    keys=(100, "encoder.0.first.conv.weight", "head.bias", 605038667),
+    parameters=6_295_396,
+    variants=({"upsampling": "linear", "growth": (3, 5, 2), "output": "sigmoid"},),
+)
+CASES["da_unet_3d"] = Case(
+    {"widths": (4, 6, 8), "dropout": 0.0},
+    shape=(4, 8, 16, 12),
+    keys=(65, "input.conv.weight", "fusion.head.bias", 515695278),
+    parameters=1_769_219,
+    variants=(
+        {"upsampling": "linear", "growth": (3, 2), "localization_convs": 2, "fusion_channels": 5, "out_channels": 4},
+    ),
+)
 
 
 if __name__ == "__main__":
