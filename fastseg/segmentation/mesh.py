@@ -19,6 +19,7 @@ except ImportError as error:
 _LEVEL = 0.4999
 # The steps in and out of Taubin's smoothing: they leave frequencies below 1 / _IN - 1 / _OUT as they are.
 _IN, _OUT = 0.5, 0.52
+_NAMED = 30  # labels in an error at most
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def _mask(labels: NDArray[np.integer] | NDArray[np.bool_], label: int | Iterable
         mask, asked = np.isin(labels, members), "label " + " or ".join(map(str, members))
     if not mask.any():
         there = [str(int(value)) for value in np.unique(labels) if value]
-        found = f"labels {', '.join(there)}" if there else "none"
+        shown = there[:_NAMED] + ["..."] * (len(there) > _NAMED)
+        found = f"labels {', '.join(shown)}" if there else "none"
         raise ValueError(f"label_mesh: no voxel has {asked}: there are {found}")
     return mask
 
