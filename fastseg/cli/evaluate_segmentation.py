@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def run(options: argparse.Namespace) -> None:
 
     curves: dict[tuple[str, str], RocCurve] = {}
     scores, against = {}, {}
-    with progress("cases", len(names) * (1 if others is None else 2)) as advance:
+    bar = progress("cases", len(names) * (1 if others is None else 2)) if len(names) > 1 else nullcontext(lambda: None)
+    with bar as advance:
         for name, (pred, truth) in pairs.items():
             case = _Case(truth, regions, options.if_one_empty)
             probabilities = None if maps is None else case.probabilities(maps[name][0])
