@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script
 
-from benchmarks import stereo_picture, stereo_report, wls_picture
+from benchmarks import networks_report, stereo_picture, stereo_report, wls_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "fastseg"
@@ -41,6 +41,8 @@ class Row:
     floor: float | None
     gflop: float | None  # operations, a multiply-add counts two
     stereo: dict[str, Any] | None = None  # scores of each region, and seconds of each stage
+    network: bool = False  # one of the papers, which have a section of their own
+    memory: int | None = None  # bytes at the peak
 
 
 def main(paths: list[str]) -> int:
@@ -86,6 +88,8 @@ def rows_of(run: dict[str, Any]) -> list[Row]:
                 info.get("floor"),
                 info.get("gflop"),
                 info.get("stereo"),
+                info.get("network", False),
+                info.get("memory"),
             )
         )
     return rows
@@ -142,7 +146,9 @@ def markdown(rows: list[Row], machine: dict[str, Any]) -> str:
         "",
         "![time over the floor](images/benchmarks.png)",
     ]
-    for (family, case, shape, huge), peers in cases([row for row in rows if row.stereo is None]).items():
+    for (family, case, shape, huge), peers in cases(
+        [row for row in rows if row.stereo is None and not row.network]
+    ).items():
         pages = ", torch with huge pages (`THP_MEM_ALLOC_ENABLE=1`)" if huge else ""
         lines += [
             "",
@@ -158,6 +164,7 @@ def markdown(rows: list[Row], machine: dict[str, Any]) -> str:
             rate = f"{1e3 * row.gflop / row.median:.0f}" if row.gflop else ""
             times = " | ".join(duration(t) for t in (row.median, row.p20, row.p80))
             lines.append(f"| {row.peer} | {times} | {over} | {rate} | {ratio} |")
+    lines += networks_report.section(rows)
     lines += stereo_report.section(rows)
     return "\n".join(lines) + "\n"
 

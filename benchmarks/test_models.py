@@ -1,63 +1,64 @@
-"""Training steps of the papers' networks: as created, and the same network of plain torch layers."""
+"""A training step and an inference of each of the papers' networks: time and peak memory."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
 
-import fastseg
-from fastseg import models
+from benchmarks.network_peers import CASES, PEERS, runs, truth
+from fastseg.cli.memory import PeakMemory
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-BATCH, SIZE = 2, (256, 256)
-CASES: dict[str, dict[str, Any]] = {
-    "unet": {},
-    "unet_cbam": {},
-    "resunet": {"out_channels": 2},
-    "resunet_ce_aspp": {},
-    "msfen": {},
-}
+losses = pytest.importorskip("fastseg.training.losses", reason="needs monai")
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+SECONDS = 2.0  # of rounds for each peer, where that gives from LEAST to MOST of them
+LEAST, MOST = 2, 7
 
 
-def plain(name: str, channels_last: bool) -> nn.Module:
-    with fastseg.backend("reference"):
-        return models.create(name, channels_last=channels_last, **CASES[name])
-
-
-PEERS: dict[str, Callable[[str], Any]] = {
-    "fastseg": lambda name: models.create(name, **CASES[name]),
-    "fastseg, contiguous": lambda name: models.create(name, channels_last=False, **CASES[name]),
-    "fastseg, channels-last": lambda name: models.create(name, channels_last=True, **CASES[name]),
-    "eager": lambda name: plain(name, False),
-    "eager, channels-last": lambda name: plain(name, True),
-    "torch.compile": lambda name: torch.compile(plain(name, False)),
-    "torch.compile, channels-last": lambda name: torch.compile(plain(name, True)),
-}
-
-
-@pytest.mark.large
-@pytest.mark.parametrize("peer", PEERS)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "peer"), runs(training=True))
 def test_training_step(benchmark, name, peer):
-    torch.manual_seed(0)
-    torch._dynamo.reset()
-    network = PEERS[peer](name).to(DEVICE)
-    optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
-    images = torch.randn(BATCH, network.in_channels, *SIZE, device=DEVICE)
-    labels = torch.randint(0, 2, (BATCH, *SIZE), device=DEVICE)
-    benchmark.group = f"{name} training step"
-    benchmark.extra_info.update(case="training step", shape="x".join(map(str, images.shape)), peer=peer, family=name)
+    """Forward, the loss of the paper, backward."""
+    network = PEERS[peer](name).to(DEVICE).train()
+    loss = losses.default_loss(name)
+    x, target = example(name), truth(network, CASES[name].shape).to(DEVICE)
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(network(images), labels).backward()
-        optimizer.step()
-        if DEVICE == "cuda":
+        network.zero_grad(set_to_none=True)
+        loss(network(x), target).backward()
+
+    measure(benchmark, name, peer, "training step", step)
+
+
+@pytest.mark.filterwarnings("ignore:.*found no tumour")  # of the cascade: its weights are random
+@pytest.mark.parametrize(("name", "peer"), runs(training=False))
+def test_inference(benchmark, name, peer):
+    network = PEERS[peer](name).to(DEVICE).eval()
+    x = example(name)
+    with torch.inference_mode():
+        measure(benchmark, name, peer, "inference", lambda: network(x))
+
+
+def example(name: str) -> torch.Tensor:
+    return torch.randn(CASES[name].shape, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+
+
+def measure(benchmark, name: str, peer: str, case: str, function: Callable[[], object]) -> None:
+    """Memory in a run of its own, whose time says how many rounds there can be."""
+
+    def synchronized() -> None:
+        function()
+        if DEVICE.type == "cuda":
             torch.cuda.synchronize()
 
-    benchmark.pedantic(step, rounds=5, warmup_rounds=1)
+    synchronized()  # compiles, and packs weights
+    peak = PeakMemory(DEVICE)
+    start = time.perf_counter()
+    synchronized()
+    seconds = time.perf_counter() - start
+    shape = "x".join(map(str, CASES[name].shape))
+    benchmark.group = f"{name} {case}"
+    benchmark.extra_info.update(case=case, shape=shape, peer=peer, family=name, network=True, memory=peak.read())
+    benchmark.pedantic(synchronized, rounds=max(LEAST, min(MOST, int(SECONDS / seconds))))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fastseg.segmentation.labels import LABELS, REGION_NAMES, classes_of, regions_of
 from fastseg.segmentation.phantom import brain_phantom
 from fastseg.segmentation.preprocess import zscore
+from fastseg.training.metrics import dice
 
 _PHANTOMS = 8
 _LEARNING_RATE = 3e-3
@@ -61,11 +62,8 @@ def train(
 
 def dice_by_region(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """Dice of the regions that BraTS scores; both arrays hold labels 0, 1, 2, 4."""
-    scores = {}
-    for region, found, true in zip(REGION_NAMES.values(), regions_of(predicted), regions_of(truth), strict=True):
-        total = int(found.sum()) + int(true.sum())
-        scores[region] = 2 * int((found & true).sum()) / total if total else 1.0
-    return scores
+    masks = zip(REGION_NAMES.values(), regions_of(predicted), regions_of(truth), strict=True)
+    return {region: dice(found, true) for region, found, true in masks}
 
 
 def _sample(shape: tuple[int, int, int], roi: tuple[int, int, int], seed: int) -> tuple[Tensor, Tensor]:

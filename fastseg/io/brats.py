@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastseg.io.files import check_folder, folders_with, listed
+from fastseg.io.grid import check_same_grid
 from fastseg.io.nifti import LabelVolume, Volume, VolumeError, load_labels, load_nifti
 
 # How a file name ends without .nii or .nii.gz: in BraTS up to 2021, and from 2023 on.
@@ -20,8 +21,6 @@ _SEQUENCE_OF = {ending: sequence for sequence, endings in _ENDINGS.items() for e
 _LABELS = ("seg", "segm")  # the second in one case of BraTS 2020
 _NAME = re.compile(rf"(.+)[_-]({'|'.join((*_SEQUENCE_OF, *_LABELS))})\.nii(?:\.gz)?", re.IGNORECASE)
 _OLD, _NEW = (0, 1, 2, 4), (0, 1, 2, 3)
-# Of a voxel: what the affines of one case's files may differ by, in any corner of the volume.
-_SAME_PLACE = 0.1
 
 
 @dataclass(frozen=True)
@@ -77,13 +76,13 @@ def load_brats(folder: str | os.PathLike[str]) -> BratsCase:
         volumes[sequence] = volume = load_nifti(path)
         if len(volume.data) != 1:
             raise VolumeError(f"{path}: {len(volume.data)} channels, expected one: this is the file of {sequence}")
-        _check_grid(path, volume, files["T1"], volumes["T1"])
+        check_same_grid(path, volume, files["T1"], volumes["T1"])
     first = volumes["T1"]
     data = np.concatenate([volume.data for volume in volumes.values()])
     labels = None
     if labels_file is not None:
         known = load_labels(labels_file)
-        _check_grid(labels_file, known, files["T1"], first)
+        check_same_grid(labels_file, known, files["T1"], first)
         labels = _brats_labels(labels_file, known.data, new)
     return BratsCase(
         _case_name(folder, files),
@@ -130,20 +129,6 @@ def _case_name(folder: Path, files: Mapping[str, Path]) -> str:
     return starts.pop() if len(starts) == 1 else folder.resolve().name
 
 
-def _check_grid(path: Path, volume: Volume | LabelVolume, like_path: Path, like: Volume) -> None:
-    shape, expected = volume.data.shape[-3:], like.data.shape[-3:]
-    if shape != expected:
-        raise VolumeError(f"{path}: {_size(shape)} voxels, expected those of {like_path.name}, {_size(expected)}")
-    corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(shape) - 1)
-    moved = corners @ (volume.affine - like.affine)[:3, :3].T + (volume.affine - like.affine)[:3, 3]
-    distance = np.linalg.norm(moved, axis=1).max()
-    if distance > _SAME_PLACE * np.linalg.norm(like.affine[:3, :3], axis=0).min():
-        raise VolumeError(
-            f"{path}: the affine is {_rows(volume.affine)}, that of {like_path.name} {_rows(like.affine)}: the volumes "
-            f"lie up to {distance:.3g} mm apart, expected one place"
-        )
-
-
 def _brats_labels(path: Path, labels: NDArray[np.integer], new: bool) -> NDArray[np.uint8]:
     expected = _NEW if new else _OLD
     others = np.setdiff1d(labels, expected)
@@ -154,11 +139,3 @@ def _brats_labels(path: Path, labels: NDArray[np.integer], new: bool) -> NDArray
     if new:
         result[result == 3] = 4
     return result
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
-
-
-def _rows(affine: NDArray[np.float64]) -> str:
-    return str(affine[:3].round(4).tolist())

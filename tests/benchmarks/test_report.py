@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import report, stereo_picture, stereo_report
+from benchmarks import networks_report, report, stereo_picture, stereo_report
 
 pytest.importorskip("matplotlib")
 
@@ -27,6 +27,10 @@ def stereo(pair: str, peer: str, milliseconds: list[float], bad: float, **second
     return benchmark(milliseconds, family="stereo", case=pair, shape="3x4, 5 disparities", peer=peer, stereo=scores)
 
 
+def network(name: str, case: str, peer: str, milliseconds: list[float], memory: int | None) -> dict[str, Any]:
+    return benchmark(milliseconds, family=name, case=case, shape="1x2", peer=peer, network=True, memory=memory)
+
+
 RUN: dict[str, Any] = {
     "machine_info": {},
     "benchmarks": [
@@ -35,6 +39,12 @@ RUN: dict[str, Any] = {
         stereo("masked", "OpenCV", [7, 9, 8], 0.1),
         stereo("plain", "fastseg fast", [50, 50, 50], 0.04, costs=0.04),
         stereo("plain", "fastseg paper", [90, 90, 90], 0.03, costs=0.04, refine=0.05),
+        network("unet", "inference", "fastseg", [10, 20, 30], 2**20),
+        network("unet", "inference", "eager", [30, 50, 40], 3 * 2**20),
+        network("unet", "inference", "torch.compile", [10, 10, 10], None),
+        network("unet", "training step", "eager", [80, 80, 80], 2**20),
+        network("unet", "training step", "fastseg", [40, 40, 40], 2**22),
+        network("msfen", "inference", "fastseg", [8, 8, 8], None),
     ],
 }
 MACHINE = {"device": "cpu", "processor": "P", "threads": 1, "torch": "2", "fastseg": "0", "commit": "c", "date": "d"}
@@ -63,12 +73,36 @@ def test_stereo_section() -> None:
     assert stereo_report.headline(rows[3]) == ("known", 0.04)
 
 
+def test_networks_section() -> None:
+    section = networks_report.section(report.rows_of(RUN))
+    assert [line for line in section if line.startswith(("|", "###"))] == [
+        "### inference",
+        "| network | input | fastseg | memory | eager: time, memory | torch.compile: time, memory |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| unet | 1x2 | 20 ms | 1 MB | 2.00, 3.00 | 0.50, - |",
+        "| msfen | 1x2 | 8 ms | - |  |  |",
+        "### training step",
+        "| network | input | fastseg | memory | eager: time, memory | torch.compile: time, memory |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| unet | 1x2 | 40 ms | 4 MB | 2.00, 0.25 |  |",
+    ]
+
+
 def test_the_page_has_each_family_once() -> None:
     page = report.markdown(report.rows_of(RUN), MACHINE)
     titles = [line for line in page.splitlines() if line.startswith("#")]
-    assert titles == ["# Benchmarks", "## norm: plain norm, 8", "## stereo", "### stereo: milliseconds of each stage"]
+    assert titles == [
+        "# Benchmarks",
+        "## norm: plain norm, 8",
+        "## Networks of the papers",
+        "### inference",
+        "### training step",
+        "## stereo",
+        "### stereo: milliseconds of each stage",
+    ]
     without = report.rows_of({**RUN, "benchmarks": RUN["benchmarks"][:1]})
-    assert "stereo" not in report.markdown(without, MACHINE)
+    page = report.markdown(without, MACHINE)
+    assert "stereo" not in page and "Networks" not in page
 
 
 def test_stereo_picture(tmp_path: Path) -> None:

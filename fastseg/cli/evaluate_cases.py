@@ -1,0 +1,82 @@
+"""Which files ``fastseg evaluate segmentation`` compares with which."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastseg.cli.errors import CommandError
+
+#: How the names of files end that hold labels or probabilities, without .nii or .nii.gz.
+LABELS = ("seg", "segm", "labels")
+PROBABILITIES = ("prob", "probs", "probabilities")
+
+_NIFTI = re.compile(r"(?P<stem>.+)\.nii(?:\.gz)?", re.IGNORECASE)
+_SHOWN = 5
+
+
+def matched(results: Path, truth: Path, endings: Sequence[str] = LABELS) -> dict[str, tuple[Path, Path]]:
+    """Name of the case -> its file of ``results`` and its file of ``truth``. Two files are one case.
+
+    In a folder, files and folders are cases. Where names of files end in one of ``endings``, others are passed over.
+
+    Raises:
+        CommandError: a file and a folder, a folder without cases, or cases of ``truth`` that ``results`` does not have.
+    """
+    if not truth.is_dir():
+        if results.is_dir():
+            raise CommandError(f"{results}: this is a folder and {truth} is not: expected two files or two folders")
+        return {truth.name: (results, truth)}
+    if not results.is_dir():
+        reason = "this is a file" if results.exists() else "there is no such folder"
+        raise CommandError(f"{results}: {reason}; {truth} is a folder: expected two files or two folders")
+    found, true = _cases(results, endings), _cases(truth, LABELS)
+    missing = [name for name in true if name not in found]
+    if missing:
+        names = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+        raise CommandError(f"{results}: {len(missing)} of {len(true)} cases of {truth} are missing: {names}")
+    return {name: (found[name], path) for name, path in true.items()}
+
+
+def _cases(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
+    """Files of the folder by their names without ending, and the one of each folder in it by that folder's name."""
+    cases: dict[str, Path] = {}
+    found = [(_case_name(path, endings), path) for path in _files(folder, endings)]
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        files = _files(inner, endings)
+        if len(files) > 1:
+            raise CommandError(
+                f"{inner}: {files[0].name} or {files[1].name}? Expected one NIfTI file, or one named "
+                f"*_{endings[0]}.nii.gz"
+            )
+        found += [(inner.name, path) for path in files]
+    for name, path in found:
+        if name in cases:
+            raise CommandError(f"{folder}: {cases[name].name} and {path.name} are both of case {name}, expected one")
+        cases[name] = path
+    if not cases:
+        raise CommandError(f"{folder}: holds no case: expected NAME.nii.gz, or folders with a NIfTI file each")
+    return cases
+
+
+def _files(folder: Path, endings: Sequence[str]) -> list[Path]:
+    """NIfTI files: those with one of the endings, or all where none has one."""
+    files = sorted(path for path in folder.iterdir() if _NIFTI.fullmatch(path.name) and not path.name.startswith("."))
+    return [path for path in files if _ending(path, endings) is not None] or files
+
+
+def _case_name(path: Path, endings: Sequence[str]) -> str:
+    stem, ending = _stem(path), _ending(path, endings)
+    return stem if ending is None else stem[: -len(ending)].rstrip("_-") or stem
+
+
+def _ending(path: Path, endings: Sequence[str]) -> str | None:
+    last = re.split("[_-]", _stem(path))[-1]
+    return last if last.lower() in endings else None
+
+
+def _stem(path: Path) -> str:
+    match = _NIFTI.fullmatch(path.name)
+    assert match is not None, "only NIfTI files get here"
+    return match["stem"]
