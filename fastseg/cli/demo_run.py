@@ -24,6 +24,7 @@ from fastseg.cli.networks import StockNetwork
 from fastseg.cli.progress import progress
 from fastseg.io import Volume, from_ras, load_nifti, save_nifti, to_ras
 from fastseg.models.weights import load_weights
+from fastseg.segmentation.labels import labels_of_classes
 from fastseg.segmentation.phantom import Phantom, brain_phantom
 from fastseg.segmentation.sliding_window import normalise, window_count
 
@@ -77,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
     labels = comparison.classes.numpy().astype(np.int32)
     dice = None
     if source.phantom is not None:
-        labels = training.to_labels(labels)
+        labels = labels_of_classes(labels)
         dice = training.dice_by_region(labels, source.phantom.labels)
     print(results.outcome(comparison, setup, dice))
     options.output.mkdir(parents=True, exist_ok=True)

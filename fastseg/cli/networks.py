@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from fastseg.segmentation.phantom import LABELS
+from fastseg.segmentation.labels import LABELS
 
 #: Output channels for the phantom: its labels and the background.
 PHANTOM_CLASSES = 1 + len(LABELS)

@@ -20,7 +20,8 @@ from fastseg.cli.compare import Comparison
 from fastseg.cli.info import machine, versions
 from fastseg.cli.memory import meaning
 from fastseg.io import Volume, ras_spacing, to_ras, written_whole
-from fastseg.segmentation.phantom import LABELS, SEQUENCES, Phantom
+from fastseg.segmentation.labels import LABELS
+from fastseg.segmentation.phantom import SEQUENCES, Phantom
 
 _LEGEND_ENTRIES = 8
 

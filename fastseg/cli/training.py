@@ -10,7 +10,8 @@ import torch
 from monai.losses.dice import DiceCELoss
 from torch import Tensor, nn
 
-from fastseg.segmentation.phantom import LABELS, REGIONS, brain_phantom
+from fastseg.segmentation.labels import LABELS, REGION_NAMES, classes_of, regions_of
+from fastseg.segmentation.phantom import brain_phantom
 from fastseg.segmentation.sliding_window import normalise
 
 _PHANTOMS = 8
@@ -58,16 +59,10 @@ def train(
     return time.perf_counter() - start
 
 
-def to_labels(classes: np.ndarray) -> np.ndarray:
-    """Class indices 0 to 3 to the labels 0, 1, 2, 4 of BraTS."""
-    return np.array([0, *LABELS], np.uint8)[classes]
-
-
 def dice_by_region(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """Dice of the regions that BraTS scores; both arrays hold labels 0, 1, 2, 4."""
     scores = {}
-    for region, labels in REGIONS.items():
-        found, true = np.isin(predicted, labels), np.isin(truth, labels)
+    for region, found, true in zip(REGION_NAMES.values(), regions_of(predicted), regions_of(truth), strict=True):
         total = int(found.sum()) + int(true.sum())
         scores[region] = 2 * int((found & true).sum()) / total if total else 1.0
     return scores
@@ -76,7 +71,7 @@ def dice_by_region(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]
 def _sample(shape: tuple[int, int, int], roi: tuple[int, int, int], seed: int) -> tuple[Tensor, Tensor]:
     """A normalised phantom (4, X, Y, Z) and its class indices (X, Y, Z), padded to ``roi`` at least."""
     phantom = brain_phantom(shape, seed=seed)
-    classes = np.searchsorted([0, *LABELS], phantom.labels).astype(np.int64)
+    classes = classes_of(phantom.labels)
     image = normalise(torch.from_numpy(phantom.image))
     # torch pads the last axis first, and before and behind it.
     short = [max(0, window - size) for size, window in zip(shape, roi, strict=True)]

@@ -1,4 +1,4 @@
-"""Reading and writing: medical volumes, images, disparity maps, calibrations, point clouds and meshes.
+"""Reading and writing: medical volumes and data sets, images, disparity maps, calibrations, point clouds and meshes.
 
 Each format is imported with its first use, because each needs a library of its own.
 """
@@ -11,22 +11,42 @@ from typing import TYPE_CHECKING
 from fastseg.io.files import FileError, written_together, written_whole
 
 if TYPE_CHECKING:
+    from fastseg.io.brats import BratsCase, find_brats, load_brats
     from fastseg.io.calibration import CalibrationError, load_calibration
     from fastseg.io.disparity import load_disparity, save_depth_png, save_npy, save_pfm
     from fastseg.io.images import ImageError, load_image, save_image
-    from fastseg.io.nifti import Volume, VolumeError, from_ras, load_nifti, ras_spacing, save_nifti, to_ras
+    from fastseg.io.lgg import LggCase, find_lgg, load_lgg
+    from fastseg.io.nifti import (
+        LabelVolume,
+        Volume,
+        VolumeError,
+        from_ras,
+        load_labels,
+        load_nifti,
+        ras_spacing,
+        save_nifti,
+        to_ras,
+    )
     from fastseg.io.ply import save_mesh, save_point_cloud
 
 __all__ = [
+    "BratsCase",
     "CalibrationError",
     "FileError",
     "ImageError",
+    "LabelVolume",
+    "LggCase",
     "Volume",
     "VolumeError",
+    "find_brats",
+    "find_lgg",
     "from_ras",
+    "load_brats",
     "load_calibration",
     "load_disparity",
     "load_image",
+    "load_labels",
+    "load_lgg",
     "load_nifti",
     "ras_spacing",
     "save_depth_png",
@@ -42,10 +62,22 @@ __all__ = [
 ]
 
 _FORMATS = {
+    "brats": ("BratsCase", "find_brats", "load_brats"),
     "calibration": ("CalibrationError", "load_calibration"),
     "disparity": ("load_disparity", "save_depth_png", "save_npy", "save_pfm"),
     "images": ("ImageError", "load_image", "save_image"),
-    "nifti": ("Volume", "VolumeError", "from_ras", "load_nifti", "ras_spacing", "save_nifti", "to_ras"),
+    "lgg": ("LggCase", "find_lgg", "load_lgg"),
+    "nifti": (
+        "LabelVolume",
+        "Volume",
+        "VolumeError",
+        "from_ras",
+        "load_labels",
+        "load_nifti",
+        "ras_spacing",
+        "save_nifti",
+        "to_ras",
+    ),
     "ply": ("save_mesh", "save_point_cloud"),
 }
 _FORMAT_OF = {name: module for module, names in _FORMATS.items() for name in names}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -84,6 +84,36 @@ def first_bytes(path: Path, error: type[FileError]) -> bytes:
     if not head:
         raise error(f"{path}: the file is empty")
     return head
+
+
+def check_folder(folder: Path, error: type[FileError]) -> None:
+    """Refuses what is no folder."""
+    if not folder.is_dir():
+        raise error(f"{folder}: {'this is a file' if folder.exists() else 'there is no such folder'}")
+
+
+def folders_with(folder: Path, wanted: Callable[[str], object], what: str, error: type[FileError]) -> list[Path]:
+    """``folder`` and those in it, however deep, that hold a file with a ``wanted`` name, sorted.
+
+    Hidden files and folders are passed over: some systems leave a hidden companion beside every file.
+
+    Raises:
+        FileError: of the kind ``error``: no folder, one that cannot be read, or no such file in any; ``what`` says what
+            was looked for.
+    """
+    check_folder(folder, error)
+
+    def refused(reason: OSError) -> None:
+        raise error(f"{reason.filename}: cannot be read ({reason.strerror})") from reason
+
+    found = []
+    for root, folders, files in os.walk(folder, onerror=refused):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if any(wanted(name) for name in files if not name.startswith(".")):
+            found.append(Path(root))
+    if not found:
+        raise error(f"{folder}: neither this folder nor those in it hold {what}")
+    return sorted(found)
 
 
 def check_ending(path: Path, error: type[FileError], *endings: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +49,21 @@ class Volume:
         return cls(data, np.asarray(affine, np.float64), image.header)
 
 
+@dataclass(frozen=True)
+class LabelVolume:
+    """A segmentation in the orientation of its file.
+
+    Attributes:
+        data: (X, Y, Z), uint8, int16 or int32, whichever is the smallest that holds the labels.
+        affine: (4, 4), float64, voxel indices to millimetres in RAS+ world space.
+        header: as in :class:`Volume`.
+    """
+
+    data: NDArray[np.integer]
+    affine: NDArray[np.float64]
+    header: nib.Nifti1Header
+
+
 def load_nifti(path: str | os.PathLike[str]) -> Volume:
     """Read a ``.nii`` or ``.nii.gz`` file of (X, Y, Z) or (X, Y, Z, C).
 
@@ -55,6 +72,42 @@ def load_nifti(path: str | os.PathLike[str]) -> Volume:
             complex numbers, values that are not finite, one value throughout, or an affine without an inverse.
     """
     path = Path(path)
+    image = _opened(path)
+    with _reading(path):
+        data = image.get_fdata(dtype=np.float32, caching="unchanged")
+    _check_finite(path, data)
+    if data.min() == data.max():
+        raise VolumeError(f"{path}: every voxel is {data.min():g}, so there is nothing to segment")
+    channels_first = np.moveaxis(data.reshape(*image.shape[:3], -1), -1, 0)
+    return Volume(np.ascontiguousarray(channels_first), np.asarray(image.affine, np.float64), image.header.copy())
+
+
+def load_labels(path: str | os.PathLike[str]) -> LabelVolume:
+    """Read a segmentation, a ``.nii`` or ``.nii.gz`` file of (X, Y, Z); it may be empty, or one label throughout.
+
+    Raises:
+        VolumeError: as in :func:`load_nifti`, and several channels, or values that are not whole numbers of 32 bits.
+    """
+    path = Path(path)
+    image = _opened(path)
+    if image.shape[3:] not in ((), (1,)):
+        raise VolumeError(f"{path}: shape {image.shape}, expected labels of (X, Y, Z): one channel")
+    with _reading(path):
+        data = np.asarray(image.dataobj).reshape(image.shape[:3])  # integers unless the header has a scale
+    _check_finite(path, data)
+    if data.dtype.kind == "f":
+        fractions = data[data != np.rint(data)]
+        if fractions.size:
+            raise VolumeError(
+                f"{path}: {fractions.size} of {data.size} values are no whole numbers, such as {fractions[0]:g}, "
+                "expected labels"
+            )
+    labels = np.ascontiguousarray(data.astype(_stored_dtype(path, data)))
+    return LabelVolume(labels, np.asarray(image.affine, np.float64), image.header.copy())
+
+
+def _opened(path: Path) -> nib.Nifti1Image:
+    """An image whose header describes real numbers on a grid in space; the voxels are not read yet."""
     if not path.is_file():
         raise VolumeError(f"{path}: {'this is a folder' if path.is_dir() else 'there is no such file'}")
     try:
@@ -69,23 +122,26 @@ def load_nifti(path: str | os.PathLike[str]) -> Volume:
         )
     if image.get_data_dtype().kind not in "biuf":
         raise VolumeError(f"{path}: holds {image.get_data_dtype()}, expected real numbers")
-    affine = np.asarray(image.affine, np.float64)
-    if not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
+    if not np.isfinite(image.affine).all() or np.linalg.det(image.affine[:3, :3]) == 0:
         raise VolumeError(f"{path}: the affine has no inverse, so the orientation is not known")
+    return image
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        data = image.get_fdata(dtype=np.float32, caching="unchanged")
+        yield
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise VolumeError(f"{path}: the voxels cannot be read ({error})") from error
+
+
+def _check_finite(path: Path, data: NDArray[np.generic]) -> None:
     not_finite = data.size - np.count_nonzero(np.isfinite(data))
     if not_finite:
         raise VolumeError(f"{path}: {not_finite} of {data.size} values are not finite (NaN or infinite)")
-    if data.min() == data.max():
-        raise VolumeError(f"{path}: every voxel is {data.min():g}, so there is nothing to segment")
-    channels_first = np.moveaxis(data.reshape(*image.shape[:3], -1), -1, 0)
-    return Volume(np.ascontiguousarray(channels_first), affine, image.header.copy())
 
 
-def save_nifti(path: str | os.PathLike[str], data: NDArray[np.generic], *, like: Volume) -> None:
+def save_nifti(path: str | os.PathLike[str], data: NDArray[np.generic], *, like: Volume | LabelVolume) -> None:
     """Write ``data`` with the affine and the header of ``like``; the file appears whole or not at all.
 
     Args:
@@ -103,7 +159,7 @@ def save_nifti(path: str | os.PathLike[str], data: NDArray[np.generic], *, like:
     if data.ndim not in (3, 4) or data.shape[-3:] != like.data.shape[-3:]:
         raise VolumeError(f"{path}: data has shape {data.shape}, expected the grid {like.data.shape[-3:]}")
     array = data if data.ndim == 3 else np.moveaxis(data, 0, -1)
-    dtype = _stored_dtype(data)
+    dtype = _stored_dtype(path, data) if data.dtype.kind in "biu" else np.float32
     header = like.header.copy()
     header.set_data_dtype(dtype)
     # These describe the values of the input, not those of its labels: a viewer would show labels black.
@@ -115,14 +171,13 @@ def save_nifti(path: str | os.PathLike[str], data: NDArray[np.generic], *, like:
         nib.save(image, temporary)
 
 
-def _stored_dtype(data: NDArray[np.generic]) -> type[np.generic]:
-    if data.dtype.kind not in "biu":
-        return np.float32
-    smallest, largest = (int(data.min()), int(data.max())) if data.size else (0, 0)
+def _stored_dtype(path: Path, labels: NDArray[np.generic]) -> type[np.generic]:
+    """The smallest type that holds whole numbers."""
+    smallest, largest = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
     for dtype in (np.uint8, np.int16, np.int32):
         if np.iinfo(dtype).min <= smallest and largest <= np.iinfo(dtype).max:
             return dtype
-    raise VolumeError(f"labels from {smallest} to {largest} do not fit in int32")
+    raise VolumeError(f"{path}: labels from {smallest} to {largest} do not fit in int32")
 
 
 def to_ras(data: NDArray[np.generic], affine: NDArray[np.float64]) -> NDArray[np.generic]:

@@ -1,8 +1,8 @@
 """A synthetic head with a tumour in four MRI sequences, with exact labels: data for demos and tests.
 
-The tumour follows the BraTS labels: 1 necrotic core, 2 oedema, 4 enhancing rim, nested from the inside out as
-1, 4, 2. The head is made of ellipsoids whose surfaces are moved by smooth noise; intensities follow the usual order of
-the tissues in each sequence, then come partial volume, a bias field and Rician noise.
+The tumour has the labels of :mod:`fastseg.segmentation.labels`, nested from the inside out as 1, 4, 2. The head is made
+of ellipsoids whose surfaces are moved by smooth noise; intensities follow the usual order of the tissues in each
+sequence, then come partial volume, a bias field and Rician noise.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from numpy.typing import NDArray
 Field = NDArray[np.float32]
 
 SEQUENCES = ("T1", "T1ce", "T2", "FLAIR")
-LABELS = {1: "necrotic core", 2: "oedema", 4: "enhancing rim"}
-#: The regions that BraTS scores, as sets of labels.
-REGIONS = {"whole tumour": (1, 2, 4), "tumour core": (1, 4), "enhancing": (4,)}
 
 _FIELD_OF_VIEW = (192.0, 224.0, 192.0)  # mm
 
@@ -41,7 +38,7 @@ class Phantom:
 
     Attributes:
         image: (4, X, Y, Z), float32, the sequences of ``SEQUENCES``; zero outside the head.
-        labels: (X, Y, Z), uint8, 0 and the labels of ``LABELS``.
+        labels: (X, Y, Z), uint8, 0 and the labels of BraTS.
         affine: (4, 4), voxel indices to millimetres, RAS+.
     """
 

@@ -10,7 +10,16 @@ import pytest
 
 nib = pytest.importorskip("nibabel")
 
-from fastseg.io import Volume, VolumeError, from_ras, load_nifti, ras_spacing, save_nifti, to_ras  # noqa: E402
+from fastseg.io import (  # noqa: E402
+    Volume,
+    VolumeError,
+    from_ras,
+    load_labels,
+    load_nifti,
+    ras_spacing,
+    save_nifti,
+    to_ras,
+)
 
 SHAPE = (5, 6, 7)
 # Axes to the left, to the back and down, then permuted: an orientation that nothing treats as its default.
@@ -149,6 +158,55 @@ def test_refused_files(tmp_path: Path, case: str) -> None:
     with pytest.raises(VolumeError, match=words) as caught:
         load_nifti(path)
     assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("values", "smallest"),
+    [([0], np.uint8), ([3], np.uint8), ([0, 1, 2, 4], np.uint8), ([-1, 7], np.int16), ([0, 70000], np.int32)],
+)
+@pytest.mark.parametrize("stored", [np.int32, np.float32])
+def test_labels_there_and_back(tmp_path: Path, values: list[int], smallest: type, stored: type) -> None:
+    labels = np.random.default_rng(0).choice(values, SHAPE)
+    read = load_labels(write(tmp_path / "in.nii.gz", labels.astype(stored)))
+    np.testing.assert_array_equal(read.data, labels)
+    assert read.data.dtype == smallest
+    np.testing.assert_allclose(read.affine, OBLIQUE, rtol=1e-6)
+    save_nifti(tmp_path / "out.nii", read.data, like=read)
+    np.testing.assert_array_equal(load_labels(tmp_path / "out.nii").data, labels)
+    np.testing.assert_array_equal(load_labels(tmp_path / "out.nii").affine, read.affine)
+
+
+def test_labels_with_a_scale_and_with_an_axis_of_one(tmp_path: Path) -> None:
+    labels = 1 + 2 * (np.arange(210).reshape(*SHAPE, 1) % 5)
+    image = nib.Nifti1Image(labels.astype(np.int16), np.eye(4))
+    image.header.set_slope_inter(2, 1)
+    nib.save(image, tmp_path / "a.nii")
+    assert nib.load(tmp_path / "a.nii").dataobj.slope == 2  # or nothing was scaled
+    np.testing.assert_array_equal(load_labels(tmp_path / "a.nii").data, labels[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (np.full(SHAPE, 0.5, np.float32), r"210 of 210 values are no whole numbers, such as 0\.5, expected labels"),
+        (np.zeros((*SHAPE, 2), np.uint8), r"shape \(5, 6, 7, 2\), expected labels of \(X, Y, Z\): one channel"),
+        (np.full(SHAPE, np.nan, np.float32), "210 of 210 values are not finite"),
+        (np.full(SHAPE, 2.0**40), "labels from 1099511627776 to 1099511627776 do not fit in int32"),
+    ],
+)
+def test_labels_that_are_refused(tmp_path: Path, data: np.ndarray, words: str) -> None:
+    path = write(tmp_path / "a.nii", data)
+    with pytest.raises(VolumeError, match=words) as caught:
+        load_labels(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("case", [name for name in REFUSED if name not in ("constant", "not finite")])
+def test_files_that_hold_no_labels(tmp_path: Path, case: str) -> None:
+    make, words = REFUSED[case]
+    make(tmp_path / "scan.nii.gz")
+    with pytest.raises(VolumeError, match=words):
+        load_labels(tmp_path / "scan.nii.gz")
 
 
 def test_an_affine_without_inverse_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastseg.segmentation.phantom import LABELS, REGIONS, SEQUENCES, Phantom, brain_phantom
+from fastseg.segmentation.labels import LABELS, REGIONS
+from fastseg.segmentation.phantom import SEQUENCES, Phantom, brain_phantom
 
 SHAPE = (48, 56, 48)
 
