@@ -33,7 +33,7 @@ from fastseg.stereo import (
     point_cloud,
     surface_mesh,
 )
-from fastseg.stereo.clock import StageClock
+from fastseg.clock import StageClock
 
 #: Of the mesh, as in :func:`fastseg.stereo.surface_mesh`.
 MAX_DEPTH_STEP = 0.05

@@ -15,8 +15,13 @@ def layers() -> Any:
 
         self.norm = layers().InstanceNormAct3d(channels, affine=True)
     """
-    if forced() == "reference":
+    if wants_plain():
         from fastseg.models import plain
 
         return plain
     return fastseg.nn
+
+
+def wants_plain() -> bool:
+    """Whether a network is being built from plain torch, without rearranging what the paper draws."""
+    return forced() == "reference"

@@ -27,13 +27,51 @@ def normalise(image: Tensor) -> Tensor:
 
 
 def window_count(shape: Sequence[int], roi: Sequence[int], overlap: float) -> int:
-    """How many windows :func:`predict_logits` runs on a volume of ``shape``."""
+    """How many windows :func:`blended` runs on an image of ``shape``."""
     padded = [max(size, window) for size, window in zip(shape, roi, strict=True)]
     steps = [
         window if window == size else max(1, int(window * (1 - overlap)))
         for size, window in zip(padded, roi, strict=True)
     ]
     return len(dense_patch_slices(padded, list(roi), steps))
+
+
+def blended(
+    predict: Callable[[Tensor], Tensor],
+    images: Tensor,
+    roi: Sequence[int],
+    *,
+    overlap: float = 0.25,
+    batch_size: int = 1,
+    device: torch.device | None = None,
+    accumulators: torch.device | None = None,
+) -> Tensor:
+    """What ``predict`` gives for whole images: windows of ``roi``, blended with Gaussian weights in float32.
+
+    Args:
+        predict: maps (B, C, *roi), B at most ``batch_size``, to (B, K, *roi) of float32.
+        images: (N, C, *spatial), float32. Those smaller than ``roi`` are padded with zeros on both sides.
+        roi: the window in voxels.
+        overlap: share of a window that the next one covers, in [0, 1).
+        device: where the windows are predicted; None: where the images are.
+        accumulators: where sums and weights of the whole images are held; None: where the images are.
+
+    Returns:
+        (N, K, *spatial), float32, on ``accumulators``.
+    """
+    with torch.no_grad():
+        result = sliding_window_inference(
+            images,
+            tuple(roi),
+            sw_batch_size=batch_size,
+            predictor=predict,
+            overlap=overlap,
+            mode="gaussian",
+            sw_device=device,
+            device=accumulators,
+        )
+    assert isinstance(result, Tensor), "MONAI returns what the network returns"
+    return result
 
 
 def predict_logits(
@@ -45,7 +83,7 @@ def predict_logits(
     dtype: torch.dtype = torch.float32,
     on_window: Callable[[float], None] | None = None,
 ) -> Tensor:
-    """Logits of a whole volume: windows of ``roi`` blended with Gaussian weights, in float32.
+    """Logits of a whole volume by any network, windows :func:`blended`.
 
     Args:
         network: maps (1, C, *roi) to (1, K, *roi); on image's device, its parameters in ``dtype``.
@@ -68,9 +106,4 @@ def predict_logits(
             on_window(time.perf_counter() - start)
         return logits.float()
 
-    with torch.inference_mode():
-        logits = sliding_window_inference(
-            image[None], tuple(roi), sw_batch_size=1, predictor=run, overlap=overlap, mode="gaussian"
-        )
-    assert isinstance(logits, Tensor), "MONAI returns what the network returns"
-    return logits[0]
+    return blended(run, image[None], roi, overlap=overlap)[0]

@@ -1,4 +1,4 @@
-"""How long the stages of a match take."""
+"""How long the stages of a piece of work take."""
 
 from __future__ import annotations
 

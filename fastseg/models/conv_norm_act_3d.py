@@ -1,0 +1,90 @@
+"""3x3x3 convolution, instance norm, LeakyReLU and dropout of whole channels: what the 3D-DA-UNet is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastseg import ops
+from fastseg.models.layers import layers, wants_plain
+
+
+class NormActDropout3d(nn.Module):
+    """leaky_relu(dropout(instance_norm(x)) + residual), whole channels dropped: ``norm.weight`` and ``norm.bias``.
+
+    A dropped channel is zero before LeakyReLU as after it. Dropout scales channels, so that for a batch of one it is
+    folded into the norm's weight and bias and costs no pass of its own.
+    """
+
+    def __init__(self, channels: int, *, dropout: float = 0.0, negative_slope: float = 0.01) -> None:
+        super().__init__()
+        self.norm: Any = layers().InstanceNormAct3d(channels, affine=True, negative_slope=negative_slope)
+        self.dropout = dropout
+        self.negative_slope = negative_slope
+        self.folds = not wants_plain()
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        if not (self.training and self.dropout):
+            y: Tensor = self.norm(x, residual)
+            return y
+        weight, bias, eps = self.norm.weight, self.norm.bias, self.norm.eps
+        if self.folds and len(x) == 1:
+            kept = F.dropout3d(weight.new_ones(1, len(weight), 1, 1, 1), self.dropout).flatten()
+            return ops.instance_norm_act(
+                x, weight * kept, bias * kept, residual=residual, negative_slope=self.negative_slope, eps=eps
+            )
+        if self.folds:
+            y = ops.instance_norm_act(x, weight, bias, activation="none", eps=eps)
+        else:
+            y = F.instance_norm(x, None, None, weight, bias, eps=eps)
+        y = F.dropout3d(y, self.dropout)
+        return F.leaky_relu(y if residual is None else y + residual, self.negative_slope, inplace=True)
+
+    def extra_repr(self) -> str:
+        return f"dropout={self.dropout}"
+
+
+class ConvNormAct3d(nn.Module):
+    """``conv``, a 3x3x3 convolution, and ``act``, a :class:`NormActDropout3d`.
+
+    ``forward(x, residual=None)``: the residual is added before LeakyReLU.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int = 1,
+        dropout: float = 0.0,
+        negative_slope: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(in_channels, out_channels, 3, stride, 1, bias=False)  # the norm would undo a bias
+        self.act = NormActDropout3d(out_channels, dropout=dropout, negative_slope=negative_slope)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        y: Tensor = self.act(self.conv(x), residual)
+        return y
+
+
+class ResidualBlock3d(nn.Module):
+    """``convs`` times :class:`ConvNormAct3d`, the input added before the last LeakyReLU.
+
+    ``forward(x)``: (N, channels, D, H, W) to the same shape.
+    """
+
+    def __init__(self, channels: int, *, convs: int = 2, dropout: float = 0.0, negative_slope: float = 0.01) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            ConvNormAct3d(channels, channels, dropout=dropout, negative_slope=negative_slope) for _ in range(convs)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        last = len(self.convs) - 1
+        for i, conv in enumerate(self.convs):
+            y = conv(y, residual=x if i == last else None)
+        return y

@@ -1,0 +1,119 @@
+"""The two stages of DM-DA-UNet on a whole volume: slices say where the tumour is, a cut-out says what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastseg.clock import StageClock
+from fastseg.models import SegmentationNetwork
+from fastseg.models.dm_da_unet import DMDAUNet
+from fastseg.segmentation.boxes import Crop, Location, crop_around, locate
+from fastseg.segmentation.prediction import predict_volume
+
+
+@dataclass(frozen=True)
+class CascadeResult:
+    """What :func:`segment_cascade` finds.
+
+    Attributes:
+        probabilities: (K, X, Y, Z), float32, of the second stage's regions; the network's ``outside`` beyond the cut-out.
+        whole_tumour: (X, Y, Z), float32, the first stage's probability of the whole tumour.
+        location: where the first stage saw the largest component; its box is None if it saw nothing.
+        crop: the second stage's cut-out.
+        seconds: of each stage.
+        notes: what a reader of the result should know: that the first stage found nothing.
+    """
+
+    probabilities: Tensor
+    whole_tumour: Tensor
+    location: Location
+    crop: Crop
+    seconds: Mapping[str, float]
+    notes: tuple[str, ...]
+
+
+def segment_cascade(
+    network: DMDAUNet,
+    image: Tensor,
+    *,
+    brain: Tensor | None = None,
+    threshold: float | None = None,
+    crop: int | Sequence[int] | None = None,
+    roi: int | Sequence[int] | None = None,
+    overlap: float = 0.25,
+    batch_size: int | None = None,
+    augment: str | None = None,
+    dtype: torch.dtype | None = None,
+    accumulators: torch.device | str | None = None,
+    on_progress: Callable[[str, float], None] | None = None,
+) -> CascadeResult:
+    """Stage 1 on all axial slices, the largest component of its whole tumour, stage 2 on the cut-out around it.
+
+    The cut-out is shifted to stay inside the volume, and padded with zeros where that is smaller. Where stage 1 finds
+    nothing it is cut around the middle of the brain, and the notes say so.
+
+    Args:
+        network: in eval mode.
+        image: (4, X, Y, Z), float32, RAS order, each sequence z-scored inside the brain and zero outside.
+        brain: (X, Y, Z), bool; None: where any sequence is not zero.
+        threshold: above which stage 1's probability of the whole tumour counts; None: the network's.
+        crop: size of the cut-out in voxels, one or three; None: the network's.
+        roi, overlap: of the windows in which stage 2 sees the cut-out, as in :func:`predict_volume`; None: 128 along
+            each axis, so that a cut-out of 128 is one window.
+        batch_size: slices of stage 1 at a time; None: the network's.
+        augment, dtype, accumulators: of both stages, as in :func:`predict_volume`.
+        on_progress: called after each batch with the stage's name and the share of that stage that is done.
+
+    Raises:
+        ValueError: an argument that the networks cannot work with; names it and what was expected.
+    """
+    threshold = network.threshold if threshold is None else threshold
+    if not 0 <= threshold < 1:  # also refuses NaN
+        raise ValueError(f"threshold is {threshold}, expected a probability from 0 to below 1")
+    clock = StageClock(next(network.parameters()).device, 1, None)
+
+    def report(stage: str) -> Callable[[float], None] | None:
+        return None if on_progress is None else lambda share: on_progress(stage, share)
+
+    with clock.stage("stage 1"):
+        whole_tumour = _whole_tumour(
+            network.localiser,
+            image,
+            batch_size=batch_size or network.slice_batch,
+            augment=augment,
+            dtype=dtype,
+            accumulators=accumulators,
+            on_progress=report("stage 1"),
+        )
+    with clock.stage("cut-out"):
+        inside = (image != 0).any(0) if brain is None else brain
+        location = locate(whole_tumour > threshold, inside.to(whole_tumour.device))
+        cut_out = crop_around(image.shape[1:], location.centre, network.crop_size if crop is None else crop)
+    with clock.stage("stage 2"):
+        regions = predict_volume(
+            network.segmenter,
+            cut_out.cut(image),
+            roi=roi,
+            overlap=overlap,
+            augment=augment,
+            dtype=dtype,
+            accumulators=accumulators,
+            on_progress=report("stage 2"),
+        )
+        outside = network.probabilities(regions.new_tensor(network.outside)[None])[0]
+        probabilities = outside.view(-1, 1, 1, 1).repeat(1, *image.shape[1:])
+        cut_out.paste(probabilities, regions)
+    notes = ()
+    if location.box is None:
+        notes = ("stage 1 found no tumour: stage 2 saw the middle of the brain, and what it found there is doubtful",)
+    return CascadeResult(probabilities, whole_tumour, location, cut_out, clock.seconds, notes)
+
+
+def _whole_tumour(network: SegmentationNetwork, image: Tensor, **options: Any) -> Tensor:
+    """(X, Y, Z): one minus the background, which is the first channel. The others are freed."""
+    return 1 - predict_volume(network, image, **options)[0]
