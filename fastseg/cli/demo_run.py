@@ -26,7 +26,8 @@ from fastseg.io import Volume, from_ras, load_nifti, save_nifti, to_ras
 from fastseg.models.weights import load_weights
 from fastseg.segmentation.labels import labels_of_classes
 from fastseg.segmentation.phantom import Phantom, brain_phantom
-from fastseg.segmentation.sliding_window import normalise, window_count
+from fastseg.segmentation.preprocess import zscore
+from fastseg.segmentation.sliding_window import window_count
 
 _WINDOW = (64, 128, 128)
 _PHANTOM_WINDOW = (64, 64, 64)
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
     """
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
     source = _source(options)
-    image = normalise(torch.from_numpy(to_ras(source.volume.data, source.volume.affine))).to(device)
+    image = zscore(torch.from_numpy(to_ras(source.volume.data, source.volume.affine))).to(device)
     size = options.size or ("full" if options.input or options.weights else "small")
     stock = networks.build(options.network, size, channels=image.shape[0], classes=options.classes, seed=options.seed)
     roi = _window(options, stock, tuple(image.shape[1:]))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastseg.segmentation.labels import LABELS, REGION_NAMES, classes_of, regions_of
 from fastseg.segmentation.phantom import brain_phantom
-from fastseg.segmentation.sliding_window import normalise
+from fastseg.segmentation.preprocess import zscore
 
 _PHANTOMS = 8
 _LEARNING_RATE = 3e-3
@@ -72,7 +72,7 @@ def _sample(shape: tuple[int, int, int], roi: tuple[int, int, int], seed: int) -
     """A normalised phantom (4, X, Y, Z) and its class indices (X, Y, Z), padded to ``roi`` at least."""
     phantom = brain_phantom(shape, seed=seed)
     classes = classes_of(phantom.labels)
-    image = normalise(torch.from_numpy(phantom.image))
+    image = zscore(torch.from_numpy(phantom.image))
     # torch pads the last axis first, and before and behind it.
     short = [max(0, window - size) for size, window in zip(shape, roi, strict=True)]
     padding = [0, short[2], 0, short[1], 0, short[0]]

@@ -15,17 +15,6 @@ except ImportError as error:
     raise ImportError('Sliding windows need monai: pip install "fastseg-kernels[segmentation]"') from error
 
 
-def normalise(image: Tensor) -> Tensor:
-    """Each channel of (C, X, Y, Z) to zero mean and unit deviation over its nonzero voxels; zeros stay zero."""
-    result = torch.zeros_like(image)
-    for channel, out in zip(image, result, strict=True):
-        mask = channel != 0
-        values = channel[mask]
-        if values.numel() > 1:
-            out[mask] = (values - values.mean()) / values.std().clamp_min(1e-8)
-    return result
-
-
 def window_count(shape: Sequence[int], roi: Sequence[int], overlap: float) -> int:
     """How many windows :func:`blended` runs on an image of ``shape``."""
     padded = [max(size, window) for size, window in zip(shape, roi, strict=True)]

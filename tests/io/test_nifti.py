@@ -177,12 +177,12 @@ def test_labels_there_and_back(tmp_path: Path, values: list[int], smallest: type
 
 
 def test_labels_with_a_scale_and_with_an_axis_of_one(tmp_path: Path) -> None:
-    labels = 1 + 2 * (np.arange(210).reshape(*SHAPE, 1) % 5)
-    image = nib.Nifti1Image(labels.astype(np.int16), np.eye(4))
+    stored = np.arange(210).reshape(*SHAPE, 1) % 5
+    image = nib.Nifti1Image(stored.astype(np.int16), np.eye(4))
     image.header.set_slope_inter(2, 1)
     nib.save(image, tmp_path / "a.nii")
     assert nib.load(tmp_path / "a.nii").dataobj.slope == 2  # or nothing was scaled
-    np.testing.assert_array_equal(load_labels(tmp_path / "a.nii").data, labels[..., 0])
+    np.testing.assert_array_equal(load_labels(tmp_path / "a.nii").data, 2 * stored[..., 0] + 1)
 
 
 @pytest.mark.parametrize(
