@@ -63,12 +63,14 @@ class Source:
         files: that ``read`` reads.
         read: makes the case.
         key: what else the case depends on.
+        group: patients of one group are never split; empty: the patient alone.
     """
 
     name: str
     files: tuple[Path, ...]
     read: Callable[[], Case]
     key: str = ""
+    group: str = ""
 
     def stored_as(self) -> str:
         """A file name that changes with the files."""

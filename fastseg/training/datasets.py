@@ -115,3 +115,21 @@ class SegmentationData(Dataset[tuple[Tensor, Tensor]], ABC):
         if self.augment is not None:
             image, labels = self.augment(image, labels, rng)
         return torch.from_numpy(np.ascontiguousarray(image)), self.target(labels)
+
+
+class Limited(Dataset[tuple[Tensor, Tensor]]):
+    """At most ``count`` images of another data set, evenly spread over it."""
+
+    def __init__(self, data: SegmentationData, count: int) -> None:
+        self._data = data
+        self._indices = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int).tolist()
+
+    def set_epoch(self, number: int) -> None:
+        """Of the other data set."""
+        self._data.set_epoch(number)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self._data[self._indices[index]]

@@ -87,7 +87,7 @@ def fit(
     fabric = fabric or Fabric(devices=1, precision=recipe.precision)
     fabric.launch()
     folder = Path(folder)
-    _check_folder(folder, resume)
+    check_folder(folder, resume)
     fabric.barrier()
     return _Run(fabric, recipe, train, validation, folder, resume, names, facts or {}, workers).go(on_progress)
 
@@ -247,7 +247,7 @@ class _Run:
         )
 
 
-def _check_folder(folder: Path, resume: bool) -> None:
+def check_folder(folder: Path, resume: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise TrainingError(f"{folder}: File exists, expected a folder for the run")
     if resume and not (folder / LAST).exists():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import ast
+from typing import Any
 
 _BYTES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
@@ -31,6 +33,22 @@ def window(text: str) -> tuple[int, int, int]:
     if len(sizes) != 3:
         raise argparse.ArgumentTypeError(f"{text!r} is not one size or three, such as 64 or 64x128x128")
     return sizes[0], sizes[1], sizes[2]
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """``256``, ``256x256`` or ``96x96x64``: one size or several."""
+    return tuple(positive(part) for part in text.replace("x", ",").split(","))
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """``dropout=0.3``, ``widths=16,32,64`` or ``norm=batch``: a name and a Python value, or else a word."""
+    name, equals, value = text.partition("=")
+    if not (name.isidentifier() and equals and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=value")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def overlap(text: str) -> float:
