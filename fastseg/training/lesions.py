@@ -10,8 +10,8 @@ try:
 except ImportError as error:
     raise ImportError('Synthetic lesions need scipy: pip install "fastseg-kernels[segmentation]"') from error
 
-#: Lesions are this many deviations of the brain's intensities away from what was there.
-CONTRAST = (1.5, 3.0)
+#: How much brighter than the brain's mean lesions are, in deviations of its intensities; white matter has about 1.
+CONTRAST = (2.0, 3.5)
 _TRIES = 1000  # to find a place
 _BORDER = 4  # voxels around the bounding box, for noise and edge
 
@@ -21,14 +21,18 @@ def add_lesion(
     rng: np.random.Generator,
     *,
     radius: tuple[float, float] = (6.0, 16.0),
+    contrast: tuple[float, float] = CONTRAST,
     softness: float = 1.0,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Set one bright lesion into brain tissue: an ellipsoid with a lumpy, soft edge and a texture of its own.
+    """Set one bright lesion into brain tissue: an ellipsoid with a lumpy, soft edge and a texture of its own,
+    which takes the place of the tissue.
 
     Args:
         volume: (X, Y, Z) or (C, X, Y, Z), float32; zero outside the brain.
         rng: draws place, radii, lumps, texture and contrast; the same state gives the same lesion.
         radius: the least and the largest half axis, in voxels.
+        contrast: how much brighter than the brain's mean the lesion is, at least and at most, in standard deviations of
+            the brain's intensities.
         softness: of the edge, in voxels: over about four of them the lesion fades out.
 
     Returns:
@@ -60,21 +64,21 @@ def add_lesion(
     texture = _lumps(rng, inside.shape, 1.5)
     result = channels.astype(np.float32, copy=True)
     for channel in result:
-        deviation = channel[brain].std()
-        added = deviation * (rng.uniform(*CONTRAST) + 0.2 * texture)
-        channel[box] += (share * added).astype(np.float32)
+        mean, deviation = channel[brain].mean(), channel[brain].std()
+        own = mean + deviation * (rng.uniform(*contrast) + 0.2 * texture)
+        channel[box] += (share * (own - channel[box])).astype(np.float32)
     mask = np.zeros(brain.shape, bool)
     mask[box] = share >= 0.5
     return (result[0] if volume.ndim == 3 else result), mask
 
 
 def with_lesions(
-    volume: NDArray[np.float32], rng: np.random.Generator, count: int, radius: tuple[float, float] = (6.0, 16.0)
+    volume: NDArray[np.float32], rng: np.random.Generator, count: int, **options: tuple[float, float]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """:func:`add_lesion` ``count`` times; the mask is of all of them."""
+    """:func:`add_lesion` ``count`` times, with its ``options``; the mask is of all of them."""
     mask = np.zeros(volume.shape[-3:], bool)
     for _ in range(count):
-        volume, added = add_lesion(volume, rng, radius=radius)
+        volume, added = add_lesion(volume, rng, **options)
         mask |= added
     return volume, mask
 

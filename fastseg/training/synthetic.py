@@ -42,7 +42,7 @@ def _case(name: str, scan: Path, seed: int, copy: int) -> Case:
     volume = load_nifti(scan)
     rng = np.random.default_rng([seed, copy, *scan.name.encode()])
     try:
-        data, mask = with_lesions(volume.data, rng, int(rng.integers(*COUNT)), RADIUS)
+        data, mask = with_lesions(volume.data, rng, int(rng.integers(*COUNT)), radius=RADIUS)
     except ValueError as error:
         raise TrainingError(f"{scan}: {error}") from error
     image = prepared(Volume(data, volume.affine, volume.header)).image.numpy()
