@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fastseg.io.files import check_folder, folders_with, listed
 from fastseg.io.grid import check_same_grid
-from fastseg.io.nifti import LabelVolume, Volume, VolumeError, load_labels, load_nifti
+from fastseg.io.nifti import Volume, VolumeError, load_labels, load_nifti
 
 # How a file name ends without .nii or .nii.gz: in BraTS up to 2021, and from 2023 on.
 _ENDINGS = {"T1": ("t1", "t1n"), "T1ce": ("t1ce", "t1c"), "T2": ("t2", "t2w"), "FLAIR": ("flair", "t2f")}

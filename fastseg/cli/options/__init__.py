@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from fastseg.cli.options import bench, demo, evaluate, info, mesh, segment, stereo
+from fastseg.cli.options import bench, demo, evaluate, info, mesh, segment, stereo, train
 
 #: Name of the command -> its summary and the function that adds its options.
 COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
@@ -15,5 +15,6 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "stereo": ("Disparity, depth, point cloud and mesh of a rectified stereo pair.", stereo.add_options),
     "mesh": ("The surface of a segmented region as PLY, OBJ or STL, with its volume and area.", mesh.add_options),
     "bench": ("Run the repository's benchmarks and print the report.", bench.add_options),
+    "train": ("Train a network of the papers on pictures, slices or volumes.", train.add_options),
     "evaluate": ("Score a result against a known truth.", evaluate.add_options),
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import ast
+from typing import Any
 
 _BYTES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
@@ -33,12 +35,12 @@ def window(text: str) -> tuple[int, int, int]:
     return sizes[0], sizes[1], sizes[2]
 
 
-def sizes(text: str) -> int | tuple[int, ...]:
+def sizes(text: str) -> tuple[int, ...]:
     """``128``, ``64x128`` or ``64x128x128``: one size for all axes, or one for each of two or three."""
     numbers = tuple(positive(part) for part in text.replace("x", ",").split(","))
     if len(numbers) > 3:
         raise argparse.ArgumentTypeError(f"{text!r} is not one, two or three sizes, such as 128 or 64x128x128")
-    return numbers[0] if len(numbers) == 1 else numbers
+    return numbers
 
 
 def not_negative_number(text: str) -> float:
@@ -47,6 +49,17 @@ def not_negative_number(text: str) -> float:
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text!r} is negative")
     return value
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """``dropout=0.3``, ``widths=16,32,64`` or ``norm=batch``: a name and a Python value, or else a word."""
+    name, equals, value = text.partition("=")
+    if not (name.isidentifier() and equals and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=value")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def overlap(text: str) -> float:
