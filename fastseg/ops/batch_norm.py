@@ -105,15 +105,23 @@ def batch_norm_act(
             momentum=momentum,
             eps=eps,
         )
+    differentiable = torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in (x, weight, bias, residual)
+    )
+    y: Tensor
     if not training:
         assert running_mean is not None and running_var is not None
         compute = torch.promote_types(x.dtype, torch.float32)
         with torch.no_grad():
             mean, rstd = running_mean.to(compute), (running_var.to(compute) + eps).rsqrt()
-        given: Tensor = _BatchNormActGiven.apply(x, weight, bias, residual, mean, rstd, activation, negative_slope)
-        return given
-    y: Tensor
-    y, mean, variance = _BatchNormAct.apply(x, weight, bias, residual, activation, negative_slope, eps)
+        if differentiable:
+            y = _BatchNormActGiven.apply(x, weight, bias, residual, mean, rstd, activation, negative_slope)
+            return y
+        return _apply_op(x, mean, rstd, weight, bias, residual, activation, negative_slope)
+    if differentiable:
+        y, mean, variance = _BatchNormAct.apply(x, weight, bias, residual, activation, negative_slope, eps)
+    else:
+        y, mean, _, variance = _forward_op(x, weight, bias, residual, activation, negative_slope, eps)
     if x.numel() > 0:
         with torch.no_grad():
             for running, batch in ((running_mean, mean), (running_var, variance)):
