@@ -22,6 +22,17 @@ ROUNDS = 15
 _peak = 0.0
 
 
+def rounds_for(function: Callable[[], object], most: int = ROUNDS) -> int:
+    """How often to time ``function``: for about a second, three times at least, after it ran twice.
+
+    The first of the two may compile. There are hundreds of benchmarks, and some peers take seconds a call.
+    """
+    function()
+    start = time.perf_counter()
+    function()
+    return max(3, min(most, int(1 / (time.perf_counter() - start))))
+
+
 @pytest.fixture
 def beside_copy(benchmark) -> BesideCopy:
     """Runs one peer of one case, and before every round of it the floor: a copy into memory that is there. On a shared
@@ -44,8 +55,8 @@ def beside_copy(benchmark) -> BesideCopy:
 
         shape = "x".join(map(str, like.shape))
         benchmark.group = f"{family} {case} {shape}"
-        benchmark.pedantic(synchronized, setup=copy, rounds=ROUNDS, warmup_rounds=3)
-        median = 1e3 * statistics.median(floor[3:])
+        benchmark.pedantic(synchronized, setup=copy, rounds=rounds_for(synchronized), warmup_rounds=1)
+        median = 1e3 * statistics.median(floor[1:])
         benchmark.extra_info.update(case=case, shape=shape, peer=peer, family=family, floor=median)
 
     return run

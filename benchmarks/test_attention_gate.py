@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fastseg
-from benchmarks.conftest import BesideCopy
+from benchmarks.conftest import BesideCopy, rounds_for
 from benchmarks.peers import channels_last, same
 from fastseg.ops import attention_gate
 
@@ -110,4 +110,4 @@ def test_attention_unet(benchmark, widths, variant):
             torch.cuda.synchronize()
 
     with torch.inference_mode():
-        benchmark.pedantic(run, rounds=15, warmup_rounds=3)
+        benchmark.pedantic(run, rounds=rounds_for(run))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import fastseg
+from benchmarks.conftest import rounds_for
 from benchmarks.context_peers import DENSE_PEERS, SEPARABLE_PEERS
 from benchmarks.peers import channels_last, same
 from benchmarks.test_norm import DEVICE, name_of, synchronize
@@ -43,7 +44,7 @@ def record(benchmark, case: str, peer: str, work: float | None, function: Callab
 
     benchmark.group = f"{case} {name_of(shape)}"
     benchmark.extra_info.update(case=case, shape=name_of(shape), peer=peer, family="context", gflop=work)
-    benchmark.pedantic(run, rounds=9, warmup_rounds=2)
+    benchmark.pedantic(run, rounds=rounds_for(run, 9))
 
 
 CASES = [(kind, peer) for kind, peers in KINDS.items() for peer in peers]

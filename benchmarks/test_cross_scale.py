@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.conftest import rounds_for
 from benchmarks.cross_scale_peers import CROSS_SCALE_PEERS, Function
 from fastseg.ops import cross_scale_aggregate, cross_scale_shapes, guided_filter
 
 VOLUME = (64, 375, 450)
 LEVELS = 4
-ROUNDS = 15
 FORMS = ("full size", "pyramid")
 
 
@@ -50,9 +50,9 @@ def run(benchmark, case: str, peer: str, function: Callable[[], object], floor_o
 
     shape = "x".join(map(str, VOLUME))
     benchmark.group = f"{case} {shape}"
-    benchmark.pedantic(function, setup=time_floor, rounds=ROUNDS, warmup_rounds=2)
+    benchmark.pedantic(function, setup=time_floor, rounds=rounds_for(function), warmup_rounds=1)
     benchmark.extra_info.update(
-        case=case, shape=shape, peer=peer, family="cross_scale", floor=1e3 * statistics.median(floor[2:])
+        case=case, shape=shape, peer=peer, family="cross_scale", floor=1e3 * statistics.median(floor[1:])
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.conftest import rounds_for
 from benchmarks.peers import DEPTHWISE_PEERS, SEPARABLE_PEERS
 from benchmarks.test_norm import DEVICE, name_of, synchronize
 
@@ -57,7 +58,7 @@ BACKWARD = (*(Problem(VOLUME, k) for k in (3, 5, 7)), Problem(IMAGE, 3))
 def record(benchmark):
     """Runs one peer of one case; the floor is timed before each round, as in test_norm.py."""
 
-    def run(case: str, x: Tensor, peer: str, gflop: float, rounds: int, function) -> None:
+    def run(case: str, x: Tensor, peer: str, gflop: float, function) -> None:
         y, source = torch.empty_like(x), x.detach()
         floor: list[float] = []
 
@@ -73,14 +74,13 @@ def record(benchmark):
 
         shape = name_of(x.shape)
         benchmark.group = f"{case} {shape}"
-        warmups = 1 if rounds < 10 else 3
-        benchmark.pedantic(synchronized, setup=copy, rounds=rounds, warmup_rounds=warmups)
+        benchmark.pedantic(synchronized, setup=copy, rounds=rounds_for(synchronized), warmup_rounds=1)
         benchmark.extra_info.update(
             case=case,
             shape=shape,
             peer=peer,
             family="depthwise",
-            floor=1e3 * statistics.median(floor[warmups:]),
+            floor=1e3 * statistics.median(floor[1:]),
             gflop=gflop,
         )
 
@@ -98,7 +98,6 @@ def test_forward(record, problem, peer):
             x,
             peer,
             problem.gflop,
-            15,
             lambda: function(x, weight, problem.padding, problem.dilation),
         )
 
@@ -114,7 +113,6 @@ def test_forward_and_backward(record, problem, peer):
         x,
         peer,
         3 * problem.gflop,
-        15 if peer.startswith("fastseg") else 3,  # torch's take seconds
         lambda: torch.autograd.grad(function(x, weight, problem.padding, problem.dilation), (x, weight), grad),
     )
 
@@ -127,4 +125,4 @@ def test_separable(record, peer):
     pointwise = torch.randn((64, 32, 1, 1, 1), device=DEVICE)
     gflop = problem.gflop + 2e-9 * 64 * x.numel()
     with torch.no_grad():
-        record("separable 3D k3 to 64 forward", x, peer, gflop, 15, lambda: function(x, weight, pointwise))
+        record("separable 3D k3 to 64 forward", x, peer, gflop, lambda: function(x, weight, pointwise))

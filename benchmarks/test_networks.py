@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import fastseg
+from benchmarks.conftest import rounds_for
 from benchmarks.peers import channels_last
 
 networks = pytest.importorskip("dynamic_network_architectures.architectures.unet")
@@ -74,7 +75,7 @@ def test_inference(benchmark, network, peer):
             torch.cuda.synchronize()
 
     with torch.inference_mode():
-        benchmark.pedantic(run, rounds=5, warmup_rounds=1)
+        benchmark.pedantic(run, rounds=rounds_for(run, 5))
 
 
 @pytest.mark.parametrize("peer", ("stock", "accelerate", "accelerate channels-last"))
@@ -92,4 +93,4 @@ def test_mednext_training_step(benchmark, peer):
         if DEVICE == "cuda":
             torch.cuda.synchronize()
 
-    benchmark.pedantic(run, rounds=5, warmup_rounds=1)
+    benchmark.pedantic(run, rounds=rounds_for(run, 5))

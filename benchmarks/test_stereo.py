@@ -6,11 +6,10 @@ import statistics
 
 import pytest
 
+from benchmarks.conftest import rounds_for
 from benchmarks.stereo_pairs import PAIRS, pair_of
 
 peers = pytest.importorskip("benchmarks.stereo_peers", reason="needs opencv-contrib-python-headless")
-
-ROUNDS = {"aloe": 3}  # 1.4 megapixels with 224 disparities
 
 
 @pytest.mark.parametrize("peer", peers.STEREO_PEERS)
@@ -25,9 +24,9 @@ def test_pair(benchmark, name, peer):
         stages.append(ready.seconds(found))
         return found
 
-    rounds = ROUNDS.get(name, 9)
+    rounds = rounds_for(match, 9)
     benchmark.group = f"{name} {pair.shape}"
-    found = benchmark.pedantic(match, rounds=rounds, warmup_rounds=1)
+    found = benchmark.pedantic(match, rounds=rounds)
     seconds = {stage: statistics.median(each[stage] for each in stages[-rounds:]) for stage in stages[0]}
     scores = pair.scores(ready.dense(found)).as_dict()["regions"]
     benchmark.extra_info.update(

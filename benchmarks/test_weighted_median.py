@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from benchmarks.conftest import rounds_for
 from benchmarks.images import colour_photograph
 from benchmarks.weighted_median_peers import PEERS
 
@@ -18,9 +19,9 @@ CASES = {
     "all, float32": (None, False),
     "all, whole numbers": (None, True),
 }
-SIZES = ((375, 450), (1080, 1920))
-#: Of a peer in calls of at least that many seconds, which are run a few times only.
-ROUNDS, LONG = 15, 1.0
+SMALL, LARGE = (375, 450), (1080, 1920)
+#: PyTorch gathers and sorts every window: minutes a call of the large size.
+PEERS_OF = {SMALL: tuple(PEERS), LARGE: tuple(peer for peer in PEERS if peer != "PyTorch")}
 
 
 def disparity_map(height: int, width: int, whole: bool) -> np.ndarray:
@@ -38,9 +39,10 @@ def holes(height: int, width: int, share: float) -> np.ndarray:
     return np.ascontiguousarray(squares.repeat(8, 0).repeat(8, 1)[:height, :width])
 
 
-@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize(
+    ("size", "peer"), [(size, peer) for size, peers in PEERS_OF.items() for peer in peers], ids=str
+)
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 def test_filter(benchmark, size, case, peer):
     share, whole = CASES[case]
     src, (picture, guide) = disparity_map(*size, whole), colour_photograph(*size)
@@ -53,12 +55,9 @@ def test_filter(benchmark, size, case, peer):
         copy[...] = src
         floor.append(time.perf_counter() - start)
 
-    start = time.perf_counter()
-    call()
-    rounds = 3 if time.perf_counter() - start > LONG else ROUNDS
     shape = "x".join(map(str, size))
     benchmark.group = f"{case} {shape}"
-    benchmark.pedantic(call, setup=time_floor, rounds=rounds, warmup_rounds=1)
+    benchmark.pedantic(call, setup=time_floor, rounds=rounds_for(call), warmup_rounds=1)
     benchmark.extra_info.update(
         case=case,
         shape=shape,

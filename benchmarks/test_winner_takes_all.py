@@ -8,11 +8,11 @@ import time
 import pytest
 import torch
 
+from benchmarks.conftest import rounds_for
 from benchmarks.winner_takes_all_peers import WINNER_PEERS
 
 SHAPES = ((64, 375, 450), (128, 540, 960))
 DTYPES = (torch.float32, torch.float16)
-ROUNDS = 15
 
 
 @pytest.mark.parametrize("peer", WINNER_PEERS)
@@ -33,7 +33,8 @@ def test_winner(benchmark, shape, dtype, peer):
 
     name, case = "x".join(map(str, shape)), str(dtype).removeprefix("torch.")
     benchmark.group = f"{case} {name}"
-    benchmark.pedantic(lambda: function(costs), setup=time_floor, rounds=ROUNDS, warmup_rounds=3)
+    call = lambda: function(costs)  # noqa: E731
+    benchmark.pedantic(call, setup=time_floor, rounds=rounds_for(call), warmup_rounds=1)
     benchmark.extra_info.update(
-        case=case, shape=name, peer=peer, family="winner_takes_all", floor=1e3 * statistics.median(floor[3:])
+        case=case, shape=name, peer=peer, family="winner_takes_all", floor=1e3 * statistics.median(floor[1:])
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.conftest import rounds_for
 from benchmarks.images import grey_photograph
 
 peers = pytest.importorskip("benchmarks.wls_peers", reason="needs pyamg and scipy")
@@ -15,11 +16,11 @@ SIZES = ((300, 350), (512, 512), MEGAPIXEL, (2048, 2048), (4096, 4096))
 
 
 def run(benchmark, peer: str, size: tuple[int, int], lambda_: float, alpha: float, case: str) -> None:
-    make, rounds = peers.WLS_PEERS[peer]
     name, picture = grey_photograph(*size)
-    function = make(picture, lambda_, alpha, TOL)
+    function = peers.WLS_PEERS[peer](picture, lambda_, alpha, TOL)
     benchmark.group = case
-    benchmark.pedantic(function, rounds=rounds, warmup_rounds=2 if rounds > 3 else 0)
+    # SciPy's take half a minute a call.
+    benchmark.pedantic(function, rounds=1 if peer.startswith("SciPy") else rounds_for(function, 11))
     benchmark.extra_info.update(case=case, shape=f"{size[0]}x{size[1]} ({name})", peer=peer, family="wls")
 
 

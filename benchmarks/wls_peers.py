@@ -61,12 +61,12 @@ def diagonal_gradients(src: np.ndarray, lambda_: float, alpha: float, tol: float
     return lambda: scipy.sparse.linalg.cg(system, source, rtol=tol, M=inverse, maxiter=20000)[0]
 
 
-#: name -> (what makes it ready, rounds)
+#: name -> what makes it ready
 WLS_PEERS = {
-    "fastseg": (fastseg_first, 11),
-    "fastseg, second source": (fastseg_second, 11),
-    "fastseg, three sources": (fastseg_three, 11),
-    "PyAMG Ruge-Stueben CG": (ruge_stueben, 3),
-    "SciPy CG, diagonal": (diagonal_gradients, 1),
-    "SciPy spsolve": (spsolve, 1),
+    "fastseg": fastseg_first,
+    "fastseg, second source": fastseg_second,
+    "fastseg, three sources": fastseg_three,
+    "PyAMG Ruge-Stueben CG": ruge_stueben,
+    "SciPy CG, diagonal": diagonal_gradients,
+    "SciPy spsolve": spsolve,
 }

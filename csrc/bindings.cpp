@@ -240,6 +240,18 @@ InstanceNormActForward apply_args(int64_t batch, int64_t channels, int64_t spati
   return args;
 }
 
+// Statistics over the batch too, which are those given where variance is 0.
+InstanceNormActForward batch_norm_args(int64_t batch, int64_t channels, int64_t spatial, View x, Vector weight,
+                                       Vector bias, View residual, View y, uint64_t mean, uint64_t rstd,
+                                       uint64_t variance, int activation, double negative_slope, double eps) {
+  InstanceNormActForward args =
+      forward_args(batch, channels, spatial, x, weight, bias, residual, y, mean, rstd, activation, negative_slope, eps);
+  args.over_batch = true;
+  args.statistics_given = variance == 0;
+  args.variance = pointer(variance);
+  return args;
+}
+
 InstanceNormActBackward backward_args(int64_t batch, int64_t channels, int64_t spatial, View grad, View x,
                                       Vector weight, Vector bias, View y, uint64_t mean, uint64_t rstd, View dx,
                                       View dresidual, uint64_t dweight, uint64_t dbias, int activation,
@@ -260,6 +272,17 @@ InstanceNormActBackward backward_args(int64_t batch, int64_t channels, int64_t s
           pointer(dbias),
           static_cast<Activation>(activation),
           negative_slope};
+}
+
+InstanceNormActBackward batch_norm_backward_args(int64_t batch, int64_t channels, int64_t spatial, View grad, View x,
+                                                 Vector weight, Vector bias, View y, uint64_t mean, uint64_t rstd,
+                                                 View dx, View dresidual, uint64_t dweight, uint64_t dbias,
+                                                 int activation, double negative_slope, bool statistics_fixed) {
+  InstanceNormActBackward args = backward_args(batch, channels, spatial, grad, x, weight, bias, y, mean, rstd, dx,
+                                               dresidual, dweight, dbias, activation, negative_slope);
+  args.over_batch = true;
+  args.statistics_fixed = statistics_fixed;
+  return args;
 }
 
 DepthwiseConvForward depthwise_forward_args(DepthwiseShape shape, View x, uint64_t weight, Vector bias, View y,
@@ -510,6 +533,8 @@ PYBIND11_MODULE(_C, m) {
   define(m, "instance_norm_act_forward", forward_args, fastseg::cpu::instance_norm_act_forward);
   define(m, "instance_norm_act_backward", backward_args, fastseg::cpu::instance_norm_act_backward);
   define(m, "instance_norm_act_apply", apply_args, fastseg::cpu::instance_norm_act_forward);
+  define(m, "batch_norm_act_forward", batch_norm_args, fastseg::cpu::instance_norm_act_forward);
+  define(m, "batch_norm_act_backward", batch_norm_backward_args, fastseg::cpu::instance_norm_act_backward);
   define(m, "depthwise_conv_forward", depthwise_forward_args, fastseg::cpu::depthwise_conv_forward);
   define(m, "depthwise_conv_backward", depthwise_backward_args, fastseg::cpu::depthwise_conv_backward);
   define(m, "pointwise_conv", pointwise_args, fastseg::cpu::pointwise_conv);

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,6 +47,24 @@ IMAGE_LAYOUTS = {
     "every second channel": lambda t: t.repeat_interleave(2, -3)[..., ::2, :, :],
     "expanded": lambda t: t[..., :1, :, :].expand(t.shape),
 }
+
+
+def pairwise(*axes: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """Few rows of one value an axis, in which every value of an axis meets every value of each other axis.
+
+    Where three axes and more are crossed in full, most of the time goes to combinations that differ from one another in
+    nothing that a kernel sees.
+    """
+    values = [tuple(axis) for axis in axes]
+    rows = list(itertools.product(*(range(len(axis)) for axis in values)))
+    pairs = {row: set(itertools.combinations(enumerate(row), 2)) for row in rows}
+    missing = set().union(*pairs.values())
+    chosen = []
+    while missing:
+        row = max(rows, key=lambda row: len(pairs[row] & missing))
+        chosen.append(row)
+        missing -= pairs[row]
+    return [tuple(axis[i] for axis, i in zip(values, row, strict=True)) for row in chosen]
 
 
 def in_layout(t: Tensor, layout: str) -> Tensor:

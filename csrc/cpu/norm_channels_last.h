@@ -255,8 +255,7 @@ inline void forward_samples(const InstanceNormActForward& args, int threads) {
         const Moments all = column_moments(partial.get() + n * slots * 2 * width, lines, channel, channels);
         mean = all.mean;
         rstd = reciprocal_deviation(all.m2, all.count, args.eps);
-        static_cast<A*>(args.mean)[row] = A(mean);
-        static_cast<A*>(args.rstd)[row] = A(rstd);
+        write_statistics<A>(args, row, all, rstd);
       }
       const Affine<A> column = forward_affine<A>(mean, rstd, load_parameter(args.weight, channel, 1.0),
                                                  load_parameter(args.bias, channel, 0.0));
@@ -489,8 +488,8 @@ inline void backward_samples(const InstanceNormActBackward& args, int threads) {
       const double rstd = double(static_cast<const A*>(args.rstd)[row]);
       static_cast<A*>(args.dweight)[row] = A(sum_gx * rstd);
       static_cast<A*>(args.dbias)[row] = A(sum_g);
-      const BackwardAffine<A> column =
-          backward_affine<A>(rstd, load_parameter(args.weight, channel, 1.0), sum_g, sum_gx * rstd, args.spatial);
+      const BackwardAffine<A> column = backward_affine<A>(rstd, load_parameter(args.weight, channel, 1.0), sum_g,
+                                                          sum_gx * rstd, args.spatial, args.statistics_fixed);
       A* to = numbers.get() + n * 6 * width;
       for (int64_t j = channel; j < width; j += channels) {
         to[3 * width + j] = column.slope_g;

@@ -73,20 +73,31 @@ inline Affine<A> forward_affine(double mean, double rstd, double weight, double 
   return {centre, A(scale), A(bias - (mean - double(centre)) * scale)};
 }
 
+// What forward leaves of a row's moments: mean and rstd, and for running statistics the unbiased variance.
+template <class A>
+inline void write_statistics(const InstanceNormActForward& args, int64_t row, const Moments& moments, double rstd) {
+  static_cast<A*>(args.mean)[row] = A(moments.mean);
+  static_cast<A*>(args.rstd)[row] = A(rstd);
+  if (args.variance) static_cast<A*>(args.variance)[row] = A(moments.m2 / (moments.count - 1));
+}
+
 inline double reciprocal_deviation(double m2, double count, double eps) {
   return 1.0 / __builtin_sqrt(m2 / count + eps);
 }
 
-// dx = slope_g * g' - slope_x * (x - mean) - offset, from the row's sums of g' and of g' * xhat.
+// dx = slope_g * g' - slope_x * (x - mean) - offset, from the row's sums of g' and of g' * xhat over `count` elements;
+// slope_g * g' alone where the statistics did not depend on x.
 template <class A>
 struct BackwardAffine {
   A slope_g, slope_x, offset;
 };
 
 template <class A>
-inline BackwardAffine<A> backward_affine(double rstd, double weight, double sum_g, double sum_g_xhat, int64_t spatial) {
+inline BackwardAffine<A> backward_affine(double rstd, double weight, double sum_g, double sum_g_xhat, int64_t count,
+                                         bool statistics_fixed) {
   const double scale = rstd * weight;
-  return {A(scale), A(scale * rstd * (sum_g_xhat / double(spatial))), A(scale * (sum_g / double(spatial)))};
+  if (statistics_fixed) return {A(scale), A(0), A(0)};
+  return {A(scale), A(scale * rstd * (sum_g_xhat / double(count))), A(scale * (sum_g / double(count)))};
 }
 
 }  // namespace fastseg::FASTSEG_ISA

@@ -1,4 +1,5 @@
-// Instance norm + activation over rows: each (batch, channel) is one run of `spatial` adjacent elements.
+// Norm + activation over rows: each (batch, channel) is one run of `spatial` adjacent elements. A row, which has
+// statistics of its own, is one such run, or for batch norm the runs of a channel in all samples.
 //
 // Floor, u = one pass over the tensor: forward 2u (read x, write y), backward 3u (read x and grad, write dx); about
 // 10 operations an element, so memory decides. A row that does not fit in cache is read a second time; the second
@@ -16,14 +17,45 @@ constexpr int64_t row_chunk = 16 * row_block;  // what one thread takes where th
 
 inline int64_t chunks_of(int64_t spatial) { return (spatial + row_chunk - 1) / row_chunk; }
 
+// How the elements lie in rows, and rows in chunks: chunk k of a row is in its run k / chunks_in_run.
+struct Rows {
+  int64_t channels, spatial;
+  int64_t count, runs;  // rows, and runs in each
+  int64_t chunks_in_run, chunks;
+
+  template <class Args>
+  explicit Rows(const Args& args)
+      : channels(args.channels),
+        spatial(args.spatial),
+        count(args.over_batch ? channels : args.batch * channels),
+        runs(args.over_batch ? args.batch : 1),
+        chunks_in_run(chunks_of(spatial)),
+        chunks(runs * chunks_in_run) {}
+
+  int64_t elements() const { return runs * spatial; }
+  // Rows that threads share, the last ones; the others are left to one thread each.
+  int64_t shared(int threads) const { return chunks == 1 ? 0 : count % threads; }
+  int64_t channel(int64_t row) const { return row % channels; }
+  int64_t run_of(int64_t chunk) const { return chunk / chunks_in_run; }
+  // Elements of a chunk, counted from the start of its run.
+  int64_t begin_of(int64_t chunk) const { return chunk % chunks_in_run * row_chunk; }
+  int64_t end_of(int64_t chunk) const {
+    const int64_t end = begin_of(chunk) + row_chunk;
+    return end < spatial ? end : spatial;
+  }
+  // Where a run begins.
+  template <class T>
+  T* at(const View& v, int64_t row, int64_t run) const {
+    const int64_t sample = runs > 1 ? run : row / channels;
+    return v ? static_cast<T*>(v.data) + sample * v.batch_stride + row % channels * v.channel_stride : nullptr;
+  }
+};
+
 // Runs body on whole rows where every thread gets as many, and spreads the rows that are left over by chunks.
 // whole(row) handles one row; first(row, chunk) and second(row, chunk) are the two halves of it.
 template <class Whole, class First, class Second>
-inline void for_rows(int64_t rows, int64_t spatial, int threads, const Whole& whole, const First& first,
-                     const Second& second) {
-  const int64_t chunks = chunks_of(spatial);
-  const int64_t shared = chunks == 1 ? 0 : rows % threads;
-  const int64_t owned = rows - shared;
+inline void for_rows(const Rows& rows, int threads, const Whole& whole, const First& first, const Second& second) {
+  const int64_t chunks = rows.chunks, shared = rows.shared(threads), owned = rows.count - shared;
   parallel_spans(threads, owned, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) whole(row);
   });
@@ -84,6 +116,7 @@ inline Moments chunk_moments(const T* x, int64_t n) {
   return all;
 }
 
+// Those of a run, in the chunks that a row of one run is cut into.
 template <class T>
 inline Moments row_moments(const T* x, int64_t n) {
   Moments all;
@@ -115,33 +148,32 @@ inline void apply_block(const T* x, const T* residual, T* y, int64_t n, Affine<A
 template <class T, bool Residual, bool Stream>
 inline void forward_rows(const InstanceNormActForward& args, int threads) {
   using A = compute_t<T>;
-  const int64_t spatial = args.spatial, chunks = chunks_of(spatial);
+  const Rows rows(args);
   const Activate<A> activate(args.activation, args.negative_slope);
-  const auto at = [&](const View& v, int64_t row) {
-    return static_cast<T*>(v.data) + row / args.channels * v.batch_stride + row % args.channels * v.channel_stride;
-  };
   const auto affine = [&](int64_t row, double mean, double rstd) {
-    const int64_t channel = row % args.channels;
+    const int64_t channel = rows.channel(row);
     return forward_affine<A>(mean, rstd, load_parameter(args.weight, channel, 1.0),
                              load_parameter(args.bias, channel, 0.0));
   };
   // Statistics of a row, written; what the row's elements are multiplied with, returned.
   const auto finish = [&](int64_t row, const Moments& moments, bool write = true) {
     const double rstd = reciprocal_deviation(moments.m2, moments.count, args.eps);
-    if (write) {
-      static_cast<A*>(args.mean)[row] = A(moments.mean);
-      static_cast<A*>(args.rstd)[row] = A(rstd);
-    }
+    if (write) write_statistics<A>(args, row, moments, rstd);
     return affine(row, moments.mean, rstd);
   };
   const auto given = [&](int64_t row) {
     return affine(row, double(static_cast<const A*>(args.mean)[row]), double(static_cast<const A*>(args.rstd)[row]));
   };
-  const auto apply_backwards = [&](int64_t row, int64_t begin, int64_t end, Affine<A> by) {
-    const T* x = at(args.x, row);
-    const T* residual = Residual ? at(args.residual, row) : nullptr;
-    T* y = at(args.y, row);
-    for (int64_t last = end; last > begin;) {
+  const auto moments_of = [&](int64_t row, int64_t chunk) {
+    const int64_t begin = rows.begin_of(chunk);
+    return chunk_moments(rows.at<T>(args.x, row, rows.run_of(chunk)) + begin, rows.end_of(chunk) - begin);
+  };
+  const auto apply_backwards = [&](int64_t row, int64_t chunk, Affine<A> by) {
+    const int64_t run = rows.run_of(chunk), begin = rows.begin_of(chunk);
+    const T* x = rows.at<T>(args.x, row, run);
+    const T* residual = rows.at<T>(args.residual, row, run);
+    T* y = rows.at<T>(args.y, row, run);
+    for (int64_t last = rows.end_of(chunk); last > begin;) {
       const int64_t first = (last - 1) / row_block * row_block;
       apply_block<Residual, Stream>(x + first, Residual ? residual + first : nullptr, y + first, last - first, by,
                                     activate);
@@ -149,30 +181,30 @@ inline void forward_rows(const InstanceNormActForward& args, int threads) {
     }
     if constexpr (Stream) stream_fence();
   };
-  const auto chunk_end = [&](int64_t chunk) {
-    const int64_t end = (chunk + 1) * row_chunk;
-    return end < spatial ? end : spatial;
-  };
 
-  const int64_t rows = args.batch * args.channels;
-  Scratch<Moments> partial(chunks * (rows % threads));
-  const int64_t owned = rows - (chunks == 1 ? 0 : rows % threads);
+  const int64_t chunks = rows.chunks, shared = rows.shared(threads), owned = rows.count - shared;
+  Scratch<Moments> partial(chunks * shared);
   for_rows(
-      rows, spatial, threads,
+      rows, threads,
       [&](int64_t row) {
-        apply_backwards(row, 0, spatial,
-                        args.statistics_given ? given(row) : finish(row, row_moments(at(args.x, row), spatial)));
+        Affine<A> by;
+        if (args.statistics_given) {
+          by = given(row);
+        } else {
+          Moments all;
+          for (int64_t k = 0; k < chunks; ++k) all.merge(moments_of(row, k));
+          by = finish(row, all);
+        }
+        for (int64_t k = chunks; k-- > 0;) apply_backwards(row, k, by);
       },
       [&](int64_t row, int64_t chunk) {
-        if (args.statistics_given) return;
-        const int64_t begin = chunk * row_chunk;
-        partial[(row - owned) * chunks + chunk] = chunk_moments(at(args.x, row) + begin, chunk_end(chunk) - begin);
+        if (!args.statistics_given) partial[(row - owned) * chunks + chunk] = moments_of(row, chunk);
       },
       [&](int64_t row, int64_t chunk) {
-        if (args.statistics_given) return apply_backwards(row, chunk * row_chunk, chunk_end(chunk), given(row));
+        if (args.statistics_given) return apply_backwards(row, chunk, given(row));
         Moments all;  // every chunk of a row merges the row's partials again: cheaper than a third loop
         for (int64_t k = 0; k < chunks; ++k) all.merge(partial[(row - owned) * chunks + k]);
-        apply_backwards(row, chunk * row_chunk, chunk_end(chunk), finish(row, all, chunk == 0));
+        apply_backwards(row, chunk, finish(row, all, chunk == 0));
       });
 }
 
@@ -186,7 +218,7 @@ struct GradSums {
   }
 };
 
-// What the backward pass knows of one row.
+// What the backward pass knows of one run of a row.
 template <class T>
 struct BackwardRow {
   using A = compute_t<T>;
@@ -280,23 +312,23 @@ inline void apply_backward_block(const BackwardRow<T>& row, int64_t begin, int64
 template <class T, bool FromY, bool Stream>
 inline void backward_rows(const InstanceNormActBackward& args, int threads) {
   using A = compute_t<T>;
-  const int64_t spatial = args.spatial, chunks = chunks_of(spatial), rows = args.batch * args.channels;
-  const auto row_of = [&](int64_t row) {
-    const int64_t n = row / args.channels, c = row % args.channels;
-    const auto at = [&](const View& v) {
-      return v ? static_cast<T*>(v.data) + n * v.batch_stride + c * v.channel_stride : nullptr;
-    };
+  const Rows rows(args);
+  const auto run_of = [&](int64_t row, int64_t chunk) {
+    const int64_t c = rows.channel(row), run = rows.run_of(chunk);
     const A mean = static_cast<const A*>(args.mean)[row], rstd = static_cast<const A*>(args.rstd)[row];
-    return BackwardRow<T>{at(args.grad),
-                          at(args.x),
-                          at(args.y),
-                          at(args.dx),
-                          at(args.dresidual),
+    return BackwardRow<T>{rows.at<T>(args.grad, row, run),
+                          rows.at<T>(args.x, row, run),
+                          rows.at<T>(args.y, row, run),
+                          rows.at<T>(args.dx, row, run),
+                          rows.at<T>(args.dresidual, row, run),
                           mean,
                           rstd,
                           A(double(rstd) * load_parameter(args.weight, c, 1.0)),
                           load_parameter(args.bias, c, A(0)),
                           Activate<A>(args.activation, args.negative_slope)};
+  };
+  const auto sums_of = [&](int64_t row, int64_t chunk) {
+    return span_sums<FromY>(run_of(row, chunk), rows.begin_of(chunk), rows.end_of(chunk));
   };
   const auto finish = [&](int64_t row, const GradSums& sums, bool write = true) {
     if (write) {
@@ -304,38 +336,35 @@ inline void backward_rows(const InstanceNormActBackward& args, int threads) {
       static_cast<A*>(args.dbias)[row] = A(sums.g);
     }
     return backward_affine<A>(double(static_cast<const A*>(args.rstd)[row]),
-                              load_parameter(args.weight, row % args.channels, 1.0), sums.g, sums.g_xhat, spatial);
+                              load_parameter(args.weight, rows.channel(row), 1.0), sums.g, sums.g_xhat, rows.elements(),
+                              args.statistics_fixed);
   };
-  const auto apply_backwards = [&](const BackwardRow<T>& row, int64_t begin, int64_t end, BackwardAffine<A> affine) {
-    for (int64_t last = end; last > begin;) {
+  const auto apply_backwards = [&](int64_t row, int64_t chunk, BackwardAffine<A> affine) {
+    const BackwardRow<T> run = run_of(row, chunk);
+    const int64_t begin = rows.begin_of(chunk);
+    for (int64_t last = rows.end_of(chunk); last > begin;) {
       const int64_t first = (last - 1) / row_block * row_block;
-      apply_backward_block<FromY, Stream>(row, first, last, affine);
+      apply_backward_block<FromY, Stream>(run, first, last, affine);
       last = first;
     }
     if constexpr (Stream) stream_fence();
   };
-  const auto chunk_end = [&](int64_t chunk) {
-    const int64_t end = (chunk + 1) * row_chunk;
-    return end < spatial ? end : spatial;
-  };
 
-  Scratch<GradSums> partial(chunks * (rows % threads));
-  const int64_t owned = rows - (chunks == 1 ? 0 : rows % threads);
+  const int64_t chunks = rows.chunks, shared = rows.shared(threads), owned = rows.count - shared;
+  Scratch<GradSums> partial(chunks * shared);
   for_rows(
-      rows, spatial, threads,
-      [&](int64_t r) {
-        const BackwardRow<T> row = row_of(r);
+      rows, threads,
+      [&](int64_t row) {
         GradSums all;
-        for (int64_t k = 0; k < chunks; ++k) all.add(span_sums<FromY>(row, k * row_chunk, chunk_end(k)));
-        apply_backwards(row, 0, spatial, finish(r, all));
+        for (int64_t k = 0; k < chunks; ++k) all.add(sums_of(row, k));
+        const BackwardAffine<A> affine = finish(row, all);
+        for (int64_t k = chunks; k-- > 0;) apply_backwards(row, k, affine);
       },
-      [&](int64_t r, int64_t chunk) {
-        partial[(r - owned) * chunks + chunk] = span_sums<FromY>(row_of(r), chunk * row_chunk, chunk_end(chunk));
-      },
-      [&](int64_t r, int64_t chunk) {
+      [&](int64_t row, int64_t chunk) { partial[(row - owned) * chunks + chunk] = sums_of(row, chunk); },
+      [&](int64_t row, int64_t chunk) {
         GradSums all;
-        for (int64_t k = 0; k < chunks; ++k) all.add(partial[(r - owned) * chunks + k]);
-        apply_backwards(row_of(r), chunk * row_chunk, chunk_end(chunk), finish(r, all, chunk == 0));
+        for (int64_t k = 0; k < chunks; ++k) all.add(partial[(row - owned) * chunks + k]);
+        apply_backwards(row, chunk, finish(row, all, chunk == 0));
       });
 }
 

@@ -132,6 +132,11 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
         Candidate("cuda", "fastseg.backends.cuda", _cuda_rows_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
+    # cuDNN normalises over the batch on GPUs: no Triton kernel.
+    "batch_norm_act": (
+        Candidate("cpu", "fastseg.backends.cpu_batch_norm", _cpu_refusal),
+        Candidate("reference", "fastseg.reference", _never),
+    ),
     "depthwise_conv2d": _DEPTHWISE,
     "depthwise_conv3d": _DEPTHWISE,
     "depthwise_conv_transpose2d": _DEPTHWISE,

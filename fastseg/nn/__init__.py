@@ -1,6 +1,7 @@
 """Layers over :mod:`fastseg.ops`, with the arguments and state_dict keys of torch's own."""
 
 from fastseg.nn.attention_gate import AttentionGate
+from fastseg.nn.batch_norm import BatchNormAct2d, BatchNormAct3d
 from fastseg.nn.cbam import CBAM, SCSE, ChannelAttention, SpatialAttention, SqueezeExcitation
 from fastseg.nn.context import ASPP2d, ASPP3d, ContextEnhancement, SeparableASPP2d, SeparableASPP3d
 from fastseg.nn.depthwise import (
@@ -25,6 +26,8 @@ __all__ = [
     "ASPP2d",
     "ASPP3d",
     "AttentionGate",
+    "BatchNormAct2d",
+    "BatchNormAct3d",
     "ChannelAttention",
     "ContextEnhancement",
     "DepthwiseConv2d",

@@ -1,6 +1,7 @@
 """Stateless functions on tensors, each one a registered torch op with its gradient."""
 
 from fastseg.ops.attention_gate import attention_gate
+from fastseg.ops.batch_norm import batch_norm_act
 from fastseg.ops.cbam import cbam, spatial_attention
 from fastseg.ops.channel_attention import channel_attention, scse, squeeze_excitation
 from fastseg.ops.context import aspp_conv2d, aspp_conv3d, separable_aspp_conv2d, separable_aspp_conv3d
@@ -39,6 +40,7 @@ __all__ = [
     "aspp_conv2d",
     "aspp_conv3d",
     "attention_gate",
+    "batch_norm_act",
     "cbam",
     "census_transform",
     "channel_attention",

@@ -1,6 +1,7 @@
 """Every op in plain PyTorch, under the op's name."""
 
 from fastseg.reference.attention_gate import attention_gate
+from fastseg.reference.batch_norm import batch_norm_act
 from fastseg.reference.cbam import attention
 from fastseg.reference.context import aspp_conv, separable_aspp_conv
 from fastseg.reference.cross_scale import cross_scale_aggregate
@@ -23,6 +24,7 @@ __all__ = [
     "aspp_conv",
     "attention",
     "attention_gate",
+    "batch_norm_act",
     "census_transform",
     "cross_scale_aggregate",
     "depthwise_conv",

@@ -78,6 +78,10 @@ def launches_of(
     return recorded
 
 
+#: What was compiled: tests of several shapes meet the same kernel with the same constants.
+_compiled: dict[tuple[str, str], Compiled] = {}
+
+
 def compile_launch(launch: Launch, capability: int, capfd: pytest.CaptureFixture[str]) -> Compiled:
     """What triton would do for this launch on a GPU of this capability."""
     target = GPUTarget("cuda", capability, 32)
@@ -87,6 +91,9 @@ def compile_launch(launch: Launch, capability: int, capfd: pytest.CaptureFixture
     bound, specialization, _ = bind(*launch.args, **options)
     parsed, signature, constants, attributes = launch.kernel._pack_args(backend, options, bound, specialization, {})
     source = ASTSource(launch.kernel, signature, constants, attributes)
+    same = (source.hash(), f"{capability} {parsed}")
+    if same in _compiled:
+        return _compiled[same]
     capfd.readouterr()
     compiled = triton.compile(source, target=target, options=parsed.__dict__)
     log = capfd.readouterr().out
@@ -94,7 +101,8 @@ def compile_launch(launch: Launch, capability: int, capfd: pytest.CaptureFixture
     spills = re.findall(r"(\d+) bytes spill", log)
     assert registers and spills, f"no report from ptxas: {log}"
     name = launch.kernel.fn.__name__
-    return Compiled(name, compiled.asm["ptx"], int(registers.group(1)), sum(map(int, spills)))
+    _compiled[same] = Compiled(name, compiled.asm["ptx"], int(registers.group(1)), sum(map(int, spills)))
+    return _compiled[same]
 
 
 @pytest.fixture

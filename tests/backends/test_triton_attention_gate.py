@@ -11,7 +11,7 @@ from fastseg.backends.triton import attention_gate as gate
 from fastseg.ops import attention_gate
 from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels
 from tests.ops.test_attention_gate import NAMES, drawn, extended, run, torch_ops
-from tests.support import DTYPES, LAYOUTS, assert_within_budget, poison, rerun
+from tests.support import DTYPES, LAYOUTS, assert_within_budget, pairwise, poison, rerun
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that run")
@@ -38,9 +38,7 @@ def check(tensors: list[Tensor]) -> None:
 
 
 @runs_kernels
-@pytest.mark.parametrize("grid", ((9, 11), (4, 6)))
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("dtype", "layout", "grid"), pairwise(DTYPES, LAYOUTS, ((9, 11), (4, 6))), ids=str)
 def test_dtypes_and_layouts(dtype, layout, grid):
     check(drawn((2, 5, 6, 7), (9, 11), grid, dtype, layout))
 

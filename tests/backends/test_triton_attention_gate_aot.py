@@ -14,6 +14,7 @@ from tests.backends.test_triton_aot import (
     ptxas_report,  # noqa: F401 (a fixture)
     record_launches,
 )
+from tests.support import pairwise
 
 
 def launches_of(sizes, image, grid, dtype, layout: str, monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
@@ -31,11 +32,17 @@ def launches_of(sizes, image, grid, dtype, layout: str, monkeypatch: pytest.Monk
     return recorded
 
 
-@pytest.mark.parametrize("capability", (80, 90))
-@pytest.mark.parametrize("layout", ("rows", "channels_last"))
-@pytest.mark.parametrize("grid", ((64, 64, 64), (32, 32, 32)), ids=("same grid", "coarse grid"))
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16), ids=str)
-@pytest.mark.parametrize("features", (16, 64))
+@pytest.mark.parametrize(
+    ("features", "dtype", "grid", "layout", "capability"),
+    pairwise(
+        (16, 64),
+        (torch.float32, torch.float64, torch.bfloat16),
+        ((64, 64, 64), (32, 32, 32)),
+        ("rows", "channels_last"),
+        (80, 90),
+    ),
+    ids=str,
+)
 @pytest.mark.usefixtures("ptxas_report")
 def test_compiles_without_spills(features, dtype, grid, layout, capability, monkeypatch, capfd):
     for launch in launches_of((1, 32, 32, features), (64, 64, 64), grid, dtype, layout, monkeypatch):

@@ -10,7 +10,7 @@ import fastseg
 from fastseg.backends.triton import cbam as launcher
 from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels
 from tests.ops.cbam_cases import CASES, exact, gradients, parameters_of, sizes_of_terms
-from tests.support import DTYPES, assert_within_budget, in_layout, rerun
+from tests.support import DTYPES, assert_within_budget, in_layout, pairwise, rerun
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that run")
@@ -33,9 +33,13 @@ def small_tiles_and_poisoned_outputs(monkeypatch):
 
 
 @runs_kernels
-@pytest.mark.parametrize("layout", ("contiguous", "channels_last", "channel_slice"))
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", ((2, 5, 9, 11), (1, 70, 3, 8), (2, 3, 2, 5, 33)), ids=str)
+@pytest.mark.parametrize(
+    ("shape", "dtype", "layout"),
+    pairwise(
+        ((2, 5, 9, 11), (1, 70, 3, 8), (2, 3, 2, 5, 33)), DTYPES, ("contiguous", "channels_last", "channel_slice")
+    ),
+    ids=str,
+)
 def test_against_float64(shape, dtype, layout):
     generator = torch.Generator().manual_seed(sum(shape))
     wide = torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype

@@ -15,6 +15,7 @@ from tests.backends.test_triton_aot import (
     record_launches,
     widths,
 )
+from tests.support import pairwise
 
 IMAGES = (4, 64, 256, 256)
 VOLUME = (1, 320, 16, 16, 16)
@@ -48,10 +49,11 @@ def launches_of(
     return list(different.values())
 
 
-@pytest.mark.parametrize("capability", (80, 90))
-@pytest.mark.parametrize("layout", ("rows", "channels_last"))
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16), ids=str)
-@pytest.mark.parametrize("shape", (IMAGES, VOLUME), ids=str)
+@pytest.mark.parametrize(
+    ("shape", "dtype", "layout", "capability"),
+    pairwise((IMAGES, VOLUME), (torch.float32, torch.float64, torch.bfloat16), ("rows", "channels_last"), (80, 90)),
+    ids=str,
+)
 @pytest.mark.usefixtures("ptxas_report")
 def test_compiles_without_spills_and_with_wide_accesses(shape, dtype, layout, capability, monkeypatch, capfd):
     for launch in launches_of(shape, dtype, layout, monkeypatch):

@@ -12,7 +12,7 @@ from fastseg.backends.triton import context, depthwise
 from fastseg.ops import context_registered as registered
 from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels
 from tests.ops.context_cases import Case, halves, magnitudes, run
-from tests.support import assert_within_budget, poison, rerun
+from tests.support import assert_within_budget, pairwise, poison, rerun
 
 CASES = (
     Case((9, 7), ((4, 3, 1), (3, 3, 2), (2, 1, 1)), batch=1, channels=2),
@@ -36,9 +36,11 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @runs_kernels
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16), ids=str)
-@pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    ("case", "layout", "dtype"),
+    pairwise(CASES, ("contiguous", "channels_last"), (torch.float32, torch.float64, torch.bfloat16)),
+    ids=str,
+)
 def test_against_wider_arithmetic(case: Case, layout: str, dtype: torch.dtype) -> None:
     inputs = case.inputs(dtype, separable=True)
     exact = run(case.separable_of_torch, [t.double() for t in inputs])

@@ -11,7 +11,7 @@ from fastseg import reference
 from fastseg.backends.triton import cross_scale
 from fastseg.ops import cross_scale_aggregate, cross_scale_shapes
 from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels
-from tests.support import DTYPES, assert_within_budget, rerun
+from tests.support import DTYPES, assert_within_budget, pairwise, rerun
 
 FORMS = ("full size", "pyramid")
 #: One element, single lines, odd sizes, volumes of a batch, more rows than a tile has.
@@ -70,17 +70,13 @@ def check(costs: list[Tensor], **parameters: float) -> None:
 
 
 @runs_kernels
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("shape", "dtype", "form"), pairwise(SHAPES, DTYPES, FORMS), ids=str)
 def test_against_float64(shape, dtype, form):
     check(levels_of(form, shape, dtype=dtype))
 
 
 @runs_kernels
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("lambda_", (0.0, 1.0, 1e20))
-@pytest.mark.parametrize("levels", (1, 2, 5))
+@pytest.mark.parametrize(("levels", "lambda_", "form"), pairwise((1, 2, 5), (0.0, 1.0, 1e20), FORMS), ids=str)
 def test_any_number_of_levels(levels, lambda_, form):
     check(levels_of(form, (3, 4, 9), levels), lambda_=lambda_)
 

@@ -15,6 +15,7 @@ from tests.backends.test_triton_aot import (
     record_launches,
     widths,
 )
+from tests.support import pairwise
 
 VOLUME = (1, 64, 375, 450)
 WIDE = (2, 65, 480, 640)
@@ -40,10 +41,11 @@ def launches_of(
     return recorded
 
 
-@pytest.mark.parametrize("capability", (80, 90))
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16), ids=str)
-@pytest.mark.parametrize("form", ("full size", "pyramid"))
-@pytest.mark.parametrize("shape", (VOLUME, WIDE), ids=str)
+@pytest.mark.parametrize(
+    ("shape", "form", "dtype", "capability"),
+    pairwise((VOLUME, WIDE), ("full size", "pyramid"), (torch.float32, torch.float64, torch.bfloat16), (80, 90)),
+    ids=str,
+)
 @pytest.mark.usefixtures("ptxas_report")
 def test_compiles_without_spills(shape, form, dtype, capability, monkeypatch, capfd):
     launches = launches_of(form, shape, dtype, monkeypatch)
@@ -56,9 +58,11 @@ def test_compiles_without_spills(shape, form, dtype, capability, monkeypatch, ca
             assert max(widths("ld", compiled.ptx)) == max(widths("st", compiled.ptx)) == 16, compiled.kernel
 
 
-@pytest.mark.parametrize("form", ("full size", "pyramid"))
-@pytest.mark.parametrize("min_disparity", (0, 1, -7))
-@pytest.mark.parametrize("shape", ((1, 1, 1, 1), (1, 1, 1, 70000), (3, 1, 70000, 1), BEYOND_32_BITS), ids=str)
+@pytest.mark.parametrize(
+    ("shape", "min_disparity", "form"),
+    pairwise(((1, 1, 1, 1), (1, 1, 1, 70000), (3, 1, 70000, 1), BEYOND_32_BITS), (0, 1, -7), ("full size", "pyramid")),
+    ids=str,
+)
 @pytest.mark.usefixtures("ptxas_report")
 def test_sizes_at_the_edge_compile(shape, min_disparity, form, monkeypatch, capfd):
     """Among them sizes of one, which triton turns into constants, and sizes that need 64 bits."""

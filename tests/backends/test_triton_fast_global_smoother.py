@@ -11,7 +11,7 @@ from fastseg import reference
 from fastseg.backends.triton import fast_global_smoother as smoother
 from fastseg.ops import fast_global_smoother
 from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels
-from tests.support import DTYPES, assert_within_budget, rerun
+from tests.support import DTYPES, assert_within_budget, pairwise, rerun
 
 SETTINGS = {"lambda_": 30.0, "sigma": 0.2, "iterations": 2}
 
@@ -61,8 +61,12 @@ def check(src: Tensor, guide: Tensor, **parameters: float) -> None:
 
 
 @runs_kernels
-@pytest.mark.parametrize("dtype", (*DTYPES, torch.uint8), ids=str)
-@pytest.mark.parametrize("guide_channels", (1, 3))
+@pytest.mark.parametrize(
+    ("guide_channels", "dtype", "tiles"),
+    pairwise((1, 3), (*DTYPES, torch.uint8), ("one tile", "several tiles")),
+    indirect=["tiles"],
+    ids=str,
+)
 @pytest.mark.usefixtures("tiles")
 def test_against_float64(dtype, guide_channels):
     check(random(2, 9, 21, dtype=dtype), random(guide_channels, 9, 21, seed=1))
@@ -76,8 +80,12 @@ def test_thin_images(size):
 
 
 @runs_kernels
-@pytest.mark.parametrize("lambda_", (0.0, 1e6, 1e20))
-@pytest.mark.parametrize("sigma", (1e-20, 1e20))
+@pytest.mark.parametrize(
+    ("sigma", "lambda_", "tiles"),
+    pairwise((1e-20, 1e20), (0.0, 1e6, 1e20), ("one tile", "several tiles")),
+    indirect=["tiles"],
+    ids=str,
+)
 @pytest.mark.usefixtures("tiles")
 def test_strong_and_weak(lambda_, sigma):
     check(random(5, 40), random(5, 40, dtype=torch.uint8, seed=1), lambda_=lambda_, sigma=sigma, iterations=1)

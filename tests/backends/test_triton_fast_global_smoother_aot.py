@@ -13,6 +13,7 @@ from tests.backends.test_triton_aot import (
     record_launches,
     widths,
 )
+from tests.support import pairwise
 
 MEGAPIXEL = (1, 1, 1024, 1024)
 COLOURS = (2, 3, 480, 640)
@@ -30,10 +31,13 @@ def launches_of(
     return recorded
 
 
-@pytest.mark.parametrize("capability", (80, 90))
-@pytest.mark.parametrize("guide_channels", (1, 3))
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16, torch.uint8), ids=str)
-@pytest.mark.parametrize("shape", (MEGAPIXEL, COLOURS, LONG_LINES), ids=str)
+@pytest.mark.parametrize(
+    ("shape", "dtype", "guide_channels", "capability"),
+    pairwise(
+        (MEGAPIXEL, COLOURS, LONG_LINES), (torch.float32, torch.float64, torch.bfloat16, torch.uint8), (1, 3), (80, 90)
+    ),
+    ids=str,
+)
 @pytest.mark.usefixtures("ptxas_report")
 def test_compiles_without_spills(shape, dtype, guide_channels, capability, monkeypatch, capfd):
     launches = launches_of(shape, guide_channels, dtype, monkeypatch)

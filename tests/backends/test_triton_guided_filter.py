@@ -12,7 +12,7 @@ from fastseg.backends.triton import guided_filter as kernels
 from fastseg.ops import guided_filter, guided_filter_argmin
 from fastseg.ops.guided_filter import BORDERS
 from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels, scan_by_doubling
-from tests.support import DTYPES, assert_within_budget, rerun
+from tests.support import DTYPES, assert_within_budget, pairwise, rerun
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that run")
@@ -82,8 +82,12 @@ def test_against_float64(dtype, guide_channels):
 
 
 @runs_kernels
-@pytest.mark.parametrize("dtype", (torch.float64, torch.uint8), ids=str)
-@pytest.mark.parametrize("guide_channels", (1, 3))
+@pytest.mark.parametrize(
+    ("guide_channels", "dtype", "windows"),
+    pairwise((1, 3), (torch.float64, torch.uint8), ("in tiles", "too wide for tiles")),
+    indirect=["windows"],
+    ids=str,
+)
 @pytest.mark.usefixtures("windows")
 def test_tiles_and_rows(dtype, guide_channels):
     check(random(2, 5, 18, dtype=dtype), random(guide_channels, 5, 18, seed=1), 2)
@@ -97,8 +101,12 @@ def test_guides_of_every_dtype(dtype):
 
 
 @runs_kernels
-@pytest.mark.parametrize("border", BORDERS)
-@pytest.mark.parametrize("radius", (0, 1, 4, 5, 13, 60))
+@pytest.mark.parametrize(
+    ("radius", "border", "windows"),
+    pairwise((0, 1, 4, 5, 13, 60), BORDERS, ("in tiles", "too wide for tiles")),
+    indirect=["windows"],
+    ids=str,
+)
 @pytest.mark.usefixtures("windows")
 def test_borders(radius, border):
     """Windows of one pixel, inside the image, up to its edge, as large as it and larger, several times over."""
@@ -106,8 +114,12 @@ def test_borders(radius, border):
 
 
 @runs_kernels
-@pytest.mark.parametrize("border", BORDERS)
-@pytest.mark.parametrize("size", ((1, 1), (1, 17), (17, 1), (2, 3)), ids=str)
+@pytest.mark.parametrize(
+    ("size", "border", "windows"),
+    pairwise(((1, 1), (1, 17), (17, 1), (2, 3)), BORDERS, ("in tiles", "too wide for tiles")),
+    indirect=["windows"],
+    ids=str,
+)
 @pytest.mark.usefixtures("windows")
 def test_thin_images(size, border):
     check(random(*size), random(*size, seed=1), 2, border=border)

@@ -18,6 +18,7 @@ from tests.backends.test_triton_aot import (
     record_launches,
     widths,
 )
+from tests.support import pairwise
 
 VOLUME = (1, 64, 375, 450)
 PHOTOGRAPH = (2, 3, 480, 640)
@@ -66,10 +67,11 @@ def check(launches: list[Launch], registers: int, capability: int, capfd: pytest
             assert min(widths("st", compiled.ptx)) >= 4, what
 
 
-@pytest.mark.parametrize("capability", (80, 90))
-@pytest.mark.parametrize("guide_channels", (1, 3))
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16, torch.uint8), ids=str)
-@pytest.mark.parametrize("shape", (VOLUME, PHOTOGRAPH, WIDE), ids=str)
+@pytest.mark.parametrize(
+    ("shape", "dtype", "guide_channels", "capability"),
+    pairwise((VOLUME, PHOTOGRAPH, WIDE), (torch.float32, torch.float64, torch.bfloat16, torch.uint8), (1, 3), (80, 90)),
+    ids=str,
+)
 @pytest.mark.usefixtures("ptxas_report")
 def test_compiles_without_spills(shape, dtype, guide_channels, capability, monkeypatch, capfd):
     launches = launches_of(shape, guide_channels, dtype, monkeypatch)
@@ -78,9 +80,7 @@ def test_compiles_without_spills(shape, dtype, guide_channels, capability, monke
     check(launches, REGISTERS[guide_channels], capability, capfd)
 
 
-@pytest.mark.parametrize("guide_channels", (1, 3))
-@pytest.mark.parametrize("radius", (9, TOO_WIDE))
-@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize(("border", "radius", "guide_channels"), pairwise(BORDERS, (9, TOO_WIDE), (1, 3)), ids=str)
 @pytest.mark.usefixtures("ptxas_report")
 def test_borders_compile(border, radius, guide_channels, monkeypatch, capfd):
     launches = launches_of(VOLUME, guide_channels, torch.float32, monkeypatch, radius, border)
@@ -97,10 +97,11 @@ def test_subsampled_compiles(dtype, monkeypatch, capfd):
     check(launches, REGISTERS[3], 90, capfd)
 
 
-@pytest.mark.parametrize("tiles", (True, False), ids=("in tiles", "too wide for tiles"))
-@pytest.mark.parametrize("border", BORDERS)
-@pytest.mark.parametrize("radius", (1, 16))
-@pytest.mark.parametrize("shape", ((2, 1, 1, 3), (1, 1, 1, 70000), (3, 1, 70000, 1), (1, 2, 65600, 65600)), ids=str)
+@pytest.mark.parametrize(
+    ("shape", "radius", "border", "tiles"),
+    pairwise(((2, 1, 1, 3), (1, 1, 1, 70000), (3, 1, 70000, 1), (1, 2, 65600, 65600)), (1, 16), BORDERS, (True, False)),
+    ids=str,
+)
 @pytest.mark.usefixtures("ptxas_report")
 def test_sizes_at_the_edge_compile(shape, radius, border, tiles, monkeypatch, capfd):
     """Among them sizes of one, which triton turns into constants, and sizes that need 64 bits."""

@@ -11,7 +11,7 @@ from fastseg import reference
 from fastseg.backends.triton import matching_cost as launcher
 from fastseg.ops import census_transform, matching_cost
 from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels
-from tests.support import DTYPES, assert_within_budget, rerun
+from tests.support import DTYPES, assert_within_budget, pairwise, rerun
 
 COSTS: dict[str, dict] = {
     "AD and gradient": {},
@@ -64,8 +64,12 @@ def check(left: Tensor, right: Tensor, **arguments) -> None:
 
 
 @runs_kernels
-@pytest.mark.parametrize("cost", COSTS)
-@pytest.mark.parametrize("view", ("left", "right"))
+@pytest.mark.parametrize(
+    ("view", "cost", "blocks"),
+    pairwise(("left", "right"), COSTS, ("one block", "several blocks")),
+    indirect=["blocks"],
+    ids=str,
+)
 @pytest.mark.usefixtures("blocks")
 def test_against_float64(cost, view):
     check(*pair(2, 3, 4, 37), min_disparity=-3, max_disparity=7, view=view, **COSTS[cost])
@@ -87,8 +91,12 @@ def test_all_disparities_of_thin_images(size):
 
 
 @runs_kernels
-@pytest.mark.parametrize("window", ((7, 9), (9, 7), (9, 9), (3, 3), (1, 5)), ids=str)
-@pytest.mark.parametrize("dtype", (*DTYPES, torch.uint8), ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "window", "blocks"),
+    pairwise((*DTYPES, torch.uint8), ((7, 9), (9, 7), (9, 9), (3, 3), (1, 5)), ("one block", "several blocks")),
+    indirect=["blocks"],
+    ids=str,
+)
 @pytest.mark.usefixtures("blocks")
 def test_census_has_the_bits_of_the_reference(dtype, window):
     image, _ = pair(2, 3, 7, 19, dtype=dtype)

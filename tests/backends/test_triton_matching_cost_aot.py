@@ -15,6 +15,7 @@ from tests.backends.test_triton_aot import (
     record_launches,
     widths,
 )
+from tests.support import pairwise
 
 MEGAPIXEL = (1, 3, 1024, 1024)
 MIDDLEBURY = (2, 3, 375, 450)
@@ -39,20 +40,23 @@ def launches_of(
     return recorded
 
 
-@pytest.mark.parametrize("capability", (80, 90))
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("shape", "dtype", "result"),
-    (
-        (MEGAPIXEL, torch.float32, torch.float32),
-        (MEGAPIXEL, torch.uint8, torch.float16),
-        (MIDDLEBURY, torch.bfloat16, torch.float32),
-        (MIDDLEBURY, torch.float64, torch.float16),
+    ("images", "kind", "capability"),
+    pairwise(
+        (
+            (MEGAPIXEL, torch.float32, torch.float32),
+            (MEGAPIXEL, torch.uint8, torch.float16),
+            (MIDDLEBURY, torch.bfloat16, torch.float32),
+            (MIDDLEBURY, torch.float64, torch.float16),
+        ),
+        KINDS,
+        (80, 90),
     ),
     ids=str,
 )
 @pytest.mark.usefixtures("ptxas_report")
-def test_compiles_without_spills(shape, dtype, result, kind, capability, monkeypatch, capfd):
+def test_compiles_without_spills(images, kind, capability, monkeypatch, capfd):
+    shape, dtype, result = images
     launches = launches_of(shape, kind, dtype, result, monkeypatch)
     different = {launch.kernel: launch for launch in launches}
     if kind == "all":

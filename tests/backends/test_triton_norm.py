@@ -15,10 +15,11 @@ from fastseg.backends.triton import norm
 from fastseg.backends.triton.tensors import compute_dtype
 from fastseg.backends.views import layout_of
 from tests.backends.interpreter import INTERPRETED
-from tests.support import assert_within_budget, rerun
+from tests.support import assert_within_budget, pairwise, rerun
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 ACTIVATIONS = ["none", "relu", "leaky_relu"]
+PATHS = ("resident", "streaming")
 SLOPE = 0.1
 EPS = 1e-5
 
@@ -46,7 +47,7 @@ def nan_poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda *a, **k: new_empty(*a, **k).fill_(float("nan")))
 
 
-@pytest.fixture(params=["resident", "streaming"])
+@pytest.fixture(params=PATHS)
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Small rows take the resident kernels; tiles of a few elements send them through the streaming ones."""
     if request.param == "streaming":
@@ -141,10 +142,23 @@ def check(
         within_budget(f"gradient of {name}", gradient, exact[name], pytorch[name], x.dtype, terms)
 
 
-@pytest.mark.parametrize("layout", ["rows", "channels_last"])
 @pytest.mark.parametrize(
-    "shape",
-    [(2, 3, 7), (1, 5, 2), (3, 1, 5), (2, 17, 3, 3), (2, 3, 9, 11), (1, 4, 10, 10), (2, 5, 4, 5, 7), (1, 2, 1, 1, 9)],
+    ("shape", "layout", "path"),
+    pairwise(
+        [
+            (2, 3, 7),
+            (1, 5, 2),
+            (3, 1, 5),
+            (2, 17, 3, 3),
+            (2, 3, 9, 11),
+            (1, 4, 10, 10),
+            (2, 5, 4, 5, 7),
+            (1, 2, 1, 1, 9),
+        ],
+        ("rows", "channels_last"),
+        PATHS,
+    ),
+    indirect=["path"],
 )
 def test_shapes(shape: tuple[int, ...], layout: str, path: str, device: str) -> None:
     x, residual = random(shape, torch.float32, device, 0), random(shape, torch.float32, device, 1)
@@ -153,9 +167,11 @@ def test_shapes(shape: tuple[int, ...], layout: str, path: str, device: str) -> 
     check(x, *affine(shape[1], device), residual)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize(("with_residual", "with_affine"), [(False, False), (False, True), (True, False), (True, True)])
+@pytest.mark.parametrize(
+    ("dtype", "activation", "with_residual", "with_affine", "path"),
+    pairwise(DTYPES, ACTIVATIONS, (False, True), (False, True), PATHS),
+    indirect=["path"],
+)
 def test_dtypes_and_terms(
     dtype: torch.dtype, activation: str, with_residual: bool, with_affine: bool, path: str, device: str
 ) -> None:

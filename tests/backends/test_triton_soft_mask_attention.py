@@ -11,7 +11,7 @@ from fastseg.backends.triton import soft_mask_attention as attention
 from fastseg.ops import soft_mask_attention
 from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels
 from tests.ops.test_soft_mask_attention import drawn, extended, gradients, torch_ops
-from tests.support import DTYPES, LAYOUTS, assert_within_budget, poison, rerun
+from tests.support import DTYPES, LAYOUTS, assert_within_budget, pairwise, poison, rerun
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that run")
@@ -42,9 +42,12 @@ def check(inputs: list[Tensor], grad: Tensor) -> None:
 
 
 @runs_kernels
-@pytest.mark.parametrize("one", (False, True))
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "layout", "one", "tiles"),
+    pairwise(DTYPES, LAYOUTS, (False, True), ("one tile", "several tiles")),
+    indirect=["tiles"],
+    ids=str,
+)
 @pytest.mark.usefixtures("tiles")
 def test_dtypes_and_layouts(dtype, layout, one):
     *inputs, grad = drawn((2, 5, 9, 11), one, dtype, layout)
@@ -52,9 +55,15 @@ def test_dtypes_and_layouts(dtype, layout, one):
 
 
 @runs_kernels
-@pytest.mark.parametrize("one", (False, True))
-@pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
-@pytest.mark.parametrize("shape", ((2, 3, 7), (1, 1, 1), (1, 17, 2, 3), (2, 4, 4, 4, 4), (1, 2, 3, 2, 3, 2)), ids=str)
+@pytest.mark.parametrize(
+    ("shape", "layout", "one"),
+    pairwise(
+        ((2, 3, 7), (1, 1, 1), (1, 17, 2, 3), (2, 4, 4, 4, 4), (1, 2, 3, 2, 3, 2)),
+        ("contiguous", "channels_last"),
+        (False, True),
+    ),
+    ids=str,
+)
 def test_shapes(shape, layout, one):
     *inputs, grad = drawn(shape, one, torch.float32, layout)
     check(inputs, grad)

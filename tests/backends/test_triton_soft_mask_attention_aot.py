@@ -15,6 +15,7 @@ from tests.backends.test_triton_aot import (
     record_launches,
     widths,
 )
+from tests.support import pairwise
 
 
 def launches_of(shape, one: bool, dtype: torch.dtype, layout: str, monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
@@ -30,10 +31,11 @@ def launches_of(shape, one: bool, dtype: torch.dtype, layout: str, monkeypatch: 
     return recorded
 
 
-@pytest.mark.parametrize("capability", (80, 90))
-@pytest.mark.parametrize("layout", ("rows", "channels_last"))
-@pytest.mark.parametrize("one", (False, True))
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16), ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "one", "layout", "capability"),
+    pairwise((torch.float32, torch.float64, torch.bfloat16), (False, True), ("rows", "channels_last"), (80, 90)),
+    ids=str,
+)
 @pytest.mark.usefixtures("ptxas_report")
 def test_compiles_without_spills_and_with_wide_accesses(dtype, one, layout, capability, monkeypatch, capfd):
     launches = launches_of((1, 32, 128, 128, 128), one, dtype, layout, monkeypatch)

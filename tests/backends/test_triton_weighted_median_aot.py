@@ -12,6 +12,7 @@ from tests.backends.test_triton_aot import (
     ptxas_report,  # noqa: F401 (a fixture)
     record_launches,
 )
+from tests.support import pairwise
 
 PHOTOGRAPH = (1, 1, 375, 450)
 COLOURS = (2, 3, 480, 640)
@@ -38,12 +39,19 @@ def launch_of(
     return launch
 
 
-@pytest.mark.parametrize("capability", (80, 90))
-@pytest.mark.parametrize("radius", (1, 9, 31, 40))
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16, torch.uint8), ids=str)
-@pytest.mark.parametrize(("shape", "guide_channels", "listed"), ((PHOTOGRAPH, 1, False), (COLOURS, 3, True)), ids=str)
+@pytest.mark.parametrize(
+    ("image", "dtype", "radius", "capability"),
+    pairwise(
+        ((PHOTOGRAPH, 1, False), (COLOURS, 3, True)),
+        (torch.float32, torch.float64, torch.bfloat16, torch.uint8),
+        (1, 9, 31, 40),
+        (80, 90),
+    ),
+    ids=str,
+)
 @pytest.mark.usefixtures("ptxas_report")
-def test_compiles_without_spills(shape, guide_channels, listed, dtype, radius, capability, monkeypatch, capfd):
+def test_compiles_without_spills(image, dtype, radius, capability, monkeypatch, capfd):
+    shape, guide_channels, listed = image
     launch = launch_of(shape, guide_channels, dtype, radius, listed, monkeypatch)
     in_registers = 22 if dtype == torch.float64 else 31
     assert (launch.constants["BLOCK"] >= (2 * radius + 1) ** 2) == (radius <= in_registers)

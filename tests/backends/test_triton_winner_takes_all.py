@@ -11,7 +11,7 @@ from fastseg.backends.triton import winner_takes_all as winner
 from fastseg.ops import winner_takes_all
 from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels
 from tests.ops.winner_cases import assert_same, centres, in_chunks, volume, winner_of
-from tests.support import DTYPES, IMAGE_LAYOUTS, rerun
+from tests.support import DTYPES, IMAGE_LAYOUTS, pairwise, rerun
 
 ODD = (7, 11)
 
@@ -40,9 +40,9 @@ def poisoned_outputs(monkeypatch):
 
 
 @runs_kernels
-@pytest.mark.parametrize("dtype", (*DTYPES, torch.uint8), ids=str)
-@pytest.mark.parametrize("slices", (1, 2, 9))
-@pytest.mark.parametrize("near", (None, torch.int32, torch.int64), ids=str)
+@pytest.mark.parametrize(
+    ("near", "slices", "dtype"), pairwise((None, torch.int32, torch.int64), (1, 2, 9), (*DTYPES, torch.uint8)), ids=str
+)
 def test_is_the_definition_whole_and_in_chunks(near, slices, dtype):
     costs = volume(2, slices, *ODD, dtype=dtype, device=DEVICE)
     arguments = {} if near is None else {"near": centres(slices, 2, *ODD, dtype=near, device=DEVICE), "reach": 2}

@@ -13,6 +13,7 @@ from tests.backends.test_triton_aot import (
     record_launches,
     widths,
 )
+from tests.support import pairwise
 
 VOLUME = (1, 64, 480, 640)
 REGISTERS = 64  # of 128 threads: eight programs on a multiprocessor
@@ -30,10 +31,11 @@ def launch_of(
     return recorded[-1]
 
 
-@pytest.mark.parametrize("capability", (80, 90))
-@pytest.mark.parametrize("near", (False, True))
-@pytest.mark.parametrize("resumes", (False, True))
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16, torch.uint8), ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "resumes", "near", "capability"),
+    pairwise((torch.float32, torch.float64, torch.bfloat16, torch.uint8), (False, True), (False, True), (80, 90)),
+    ids=str,
+)
 @pytest.mark.usefixtures("ptxas_report")
 def test_compiles_without_spills(dtype, resumes, near, capability, monkeypatch, capfd):
     compiled = compile_launch(launch_of(VOLUME, dtype, resumes, near, monkeypatch), capability, capfd)

@@ -14,7 +14,7 @@ from fastseg.backends import cuda_guided_filter as launcher
 from fastseg.backends.images import images
 from fastseg.ops.guided_filter import BORDERS
 from tests.build.host_build import build_on_host
-from tests.support import assert_within_budget
+from tests.support import assert_within_budget, pairwise
 
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on PATH")
 
@@ -88,10 +88,11 @@ def check(src: Tensor, guide: Tensor, radius: int, eps: float = 1e-2, border: st
         assert_within_budget(actual, exact, peer, terms=2.0)
 
 
-@pytest.mark.parametrize("guides", (1, 3))
-@pytest.mark.parametrize("border", BORDERS)
-@pytest.mark.parametrize("radius", (1, 4, 21))
-@pytest.mark.parametrize("size", ((1, 1), (1, 70), (40, 1), (2, 2), (23, 37)), ids=str)
+@pytest.mark.parametrize(
+    ("size", "radius", "border", "guides"),
+    pairwise(((1, 1), (1, 70), (40, 1), (2, 2), (23, 37)), (1, 4, 21), BORDERS, (1, 3)),
+    ids=str,
+)
 def test_borders(kernel: ctypes.CDLL, size: tuple[int, int], radius: int, border: str, guides: int) -> None:
     """Windows of a part of an image, and windows much larger than it."""
     check(*case(1, 3, *size, guides), radius, border=border)

@@ -15,7 +15,7 @@ from fastseg import reference
 from fastseg.backends import cpu
 from fastseg.backends import cpu_attention_gate as gate
 from fastseg.ops import attention_gate
-from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, poison, rerun_with_capability
+from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, pairwise, poison, rerun_with_capability
 
 CONV = {4: F.conv2d, 5: F.conv3d}
 NAMES = ("y", "dx", "dgating", "dx_weight", "dgating_weight", "dbias", "dpsi_weight", "dpsi_bias")
@@ -143,9 +143,7 @@ def check(tensors: list[Tensor]) -> None:
         assert_within_budget(a, t, p, name, terms=size)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("shape", "dtype", "layout"), pairwise(SHAPES, DTYPES, LAYOUTS), ids=str)
 def test_forward_and_backward_match_wider_arithmetic(shape, dtype, layout):
     check(drawn(*shape, dtype, layout))
 
@@ -157,10 +155,10 @@ def test_x_and_gating_in_different_layouts(layouts, grid):
     check([x, in_layout(gating, layouts[1]), *parameters, in_layout(grad, layouts[1])])
 
 
-@pytest.mark.parametrize("grid", ((320, 401), (160, 200)))
+@pytest.mark.parametrize("grid", ((300, 295), (150, 148)))
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
 def test_outputs_past_the_caches(layout, grid):
-    check(drawn((1, 48, 16, 9), (320, 401), grid, torch.float32, layout))
+    check(drawn((1, 48, 16, 9), (300, 295), grid, torch.float32, layout))
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

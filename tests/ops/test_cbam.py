@@ -15,7 +15,7 @@ import fastseg
 from fastseg.backends import cbam_call, cpu_cbam
 from fastseg.ops import cbam, channel_attention, spatial_attention
 from tests.ops.cbam_cases import CASES, dense, exact, gradients, parameters_of, sizes_of_terms, spatial
-from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, poison, rerun_with_capability
+from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, pairwise, poison, rerun_with_capability
 
 SHAPES = (
     (4, 3, 1, 1),
@@ -98,9 +98,7 @@ def peer_of(case: str, inputs: list[Tensor], grad: Tensor, truth: list[Tensor]) 
     return [t + w for t, w in zip(truth, worst, strict=True)]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("shape", "dtype", "layout"), pairwise(SHAPES, DTYPES, LAYOUTS), ids=str)
 def test_forward_and_backward_match_float64(shape, dtype, layout):
     for case in CASES:
         check(case, shape, dtype, layout)

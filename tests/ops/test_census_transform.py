@@ -13,7 +13,7 @@ import fastseg
 from fastseg import reference
 from fastseg.backends import cpu_matching_cost as cpu
 from fastseg.ops import census_transform
-from tests.support import DTYPES, rerun_with_capability
+from tests.support import DTYPES, pairwise, rerun_with_capability
 
 OP = torch.ops.fastseg.census_transform.default
 ODD = (21, 53)
@@ -55,9 +55,7 @@ def test_reference_is_the_definition(window):
             assert number == int(bits, 2)
 
 
-@pytest.mark.parametrize("channels", (1, 3))
-@pytest.mark.parametrize("dtype", (*DTYPES, torch.uint8), ids=str)
-@pytest.mark.parametrize("window", WINDOWS, ids=str)
+@pytest.mark.parametrize(("window", "dtype", "channels"), pairwise(WINDOWS, (*DTYPES, torch.uint8), (1, 3)), ids=str)
 def test_same_bits_as_the_reference(window, dtype, channels):
     check(picture(2, channels, *ODD, dtype=dtype), window)
 

@@ -14,7 +14,7 @@ from fastseg.backends import cpu, cpu_context
 from fastseg.ops import context
 from fastseg.ops import context_registered as registered
 from tests.ops.context_cases import CASES, Case, halves, magnitudes, run
-from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, poison, rerun_with_capability
+from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, pairwise, poison, rerun_with_capability
 
 KINDS = ("dense", "separable")
 
@@ -37,18 +37,18 @@ def check(case: Case, kind: str, dtype: torch.dtype, layout: str = "contiguous",
         assert_within_budget(one, truth, other, f"{kind} result {i}", terms=size)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "layout", "case", "kind"),
+    pairwise((torch.float32, torch.float64), ("contiguous", "channels_last"), CASES, KINDS),
+    ids=str,
+)
 def test_against_wider_arithmetic(case, layout, dtype, kind):
     check(case, kind, dtype, layout)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", (CASES[0], CASES[1], CASES[7]), ids=str)
+@pytest.mark.parametrize(
+    ("case", "dtype", "layout", "kind"), pairwise((CASES[0], CASES[1], CASES[7]), DTYPES, LAYOUTS, KINDS), ids=str
+)
 def test_layouts_and_dtypes(case, layout, dtype, kind):
     check(case, kind, dtype, layout)
 

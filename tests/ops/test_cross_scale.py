@@ -13,7 +13,7 @@ from fastseg import reference
 from fastseg.backends import cpu_cross_scale as cpu
 from fastseg.ops import cross_scale_aggregate, cross_scale_shapes
 from fastseg.reference.cross_scale import coupling_weights
-from tests.support import DTYPES, assert_within_budget, poison, rerun_with_capability
+from tests.support import DTYPES, assert_within_budget, pairwise, poison, rerun_with_capability
 
 OP = torch.ops.fastseg.cross_scale_aggregate.default
 BACKWARD_OP = torch.ops.fastseg.cross_scale_aggregate_backward.default
@@ -99,16 +99,14 @@ def test_shapes_of_a_pyramid():
 # ---- the kernel ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("shape", "dtype", "form"), pairwise(SHAPES, DTYPES, FORMS), ids=str)
 def test_against_float64(shape, dtype, form):
     check(levels_of(form, shape, dtype=dtype))
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("lambda_", (0.0, 1e-3, 1.0, 1e6, 1e20))
-@pytest.mark.parametrize("levels", (1, 2, 5, 16))
+@pytest.mark.parametrize(
+    ("levels", "lambda_", "form"), pairwise((1, 2, 5, 16), (0.0, 1e-3, 1.0, 1e6, 1e20), FORMS), ids=str
+)
 def test_any_number_of_levels(levels, lambda_, form):
     check(levels_of(form, (5, 11, 23), levels), lambda_=lambda_)
 
@@ -216,9 +214,7 @@ def gradients(costs: list[Tensor], grad: Tensor, *, exact: bool = False, functio
     return list(torch.autograd.grad(function(leaves), leaves, grad.to(leaves[0].dtype)))
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("shape", "dtype", "form"), pairwise(SHAPES, DTYPES, FORMS), ids=str)
 def test_gradient_against_float64(shape, dtype, form):
     costs, grad = levels_of(form, shape, 3, dtype=dtype), volume(*shape, dtype=dtype, seed=9)
     actual, exact = gradients(costs, grad), gradients(costs, grad, exact=True)

@@ -23,7 +23,7 @@ from tests.ops.depthwise_cases import (
     square,
     torch_conv,
 )
-from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, poison, rerun_with_capability
+from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, pairwise, poison, rerun_with_capability
 
 
 @pytest.fixture(autouse=True)
@@ -56,17 +56,19 @@ def check(case: Case, dtype: torch.dtype, layout: str = "contiguous", seed: int 
         assert_within_budget(actual, truth, theirs, name, terms=terms.max().item())
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "layout", "case"),
+    pairwise((torch.float32, torch.float64), ("contiguous", "channels_last"), CASES),
+    ids=str,
+)
 def test_against_wider_arithmetic(case, layout, dtype):
     check(case, dtype, layout)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
-    "case", (square(2, 19, 3), square(3, 10, 5, stride=2), square(2, 18, 7, multiplier=2)), ids=str
+    ("case", "dtype", "layout"),
+    pairwise((square(2, 19, 3), square(3, 10, 5, stride=2), square(2, 18, 7, multiplier=2)), DTYPES, LAYOUTS),
+    ids=str,
 )
 def test_layouts_and_dtypes(case, layout, dtype):
     check(case, dtype, layout)
@@ -119,9 +121,7 @@ def test_padding_same_is_torchs(layout, rank, kernel):
     torch.testing.assert_close(valid, conv(case)(x, weight, bias))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("rank", (2, 3))
+@pytest.mark.parametrize(("rank", "dtype", "layout"), pairwise((2, 3), DTYPES, LAYOUTS), ids=str)
 @pytest.mark.parametrize("kernel,stride,extra", ((3, 2, 1), (3, 2, 0), (5, 1, 0), (2, 3, 2), (7, 2, 1)))
 def test_transposed(layout, dtype, rank, kernel, stride, extra):
     ours = {2: ops.depthwise_conv_transpose2d, 3: ops.depthwise_conv_transpose3d}[rank]
@@ -140,12 +140,16 @@ def test_transposed(layout, dtype, rank, kernel, stride, extra):
         assert_within_budget(actual, truth, them, name, terms=terms.max().item())
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
-    "case", (square(2, 33, 3), square(3, 11, 5), square(2, 20, 3, stride=2, multiplier=2)), ids=str
+    ("activation", "case", "dtype", "layout"),
+    pairwise(
+        ("none", "leaky_relu"),
+        (square(2, 33, 3), square(3, 11, 5), square(2, 20, 3, stride=2, multiplier=2)),
+        DTYPES,
+        LAYOUTS,
+    ),
+    ids=str,
 )
-@pytest.mark.parametrize("activation", ("none", "leaky_relu"))
 def test_statistics_from_the_epilogue(case, dtype, layout, activation):
     """The same numbers as the norm of the convolution's output."""
     x, weight, bias, grad = case.inputs(dtype)

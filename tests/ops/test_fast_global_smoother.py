@@ -18,6 +18,7 @@ from tests.support import (
     IMAGE_LAYOUTS,
     assert_within_budget,
     data_file,
+    pairwise,
     picture,
     poison,
     rerun_with_capability,
@@ -73,9 +74,7 @@ def test_reference_solves_the_equations():
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("guide_channels", (1, 3))
-@pytest.mark.parametrize("dtype", (*DTYPES, torch.uint8), ids=str)
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(("size", "dtype", "guide_channels"), pairwise(SIZES, (*DTYPES, torch.uint8), (1, 3)), ids=str)
 def test_against_float64(size, dtype, guide_channels):
     check(picture(2, *size, dtype=dtype), picture(guide_channels, *size, dtype=torch.float64, seed=1))
 

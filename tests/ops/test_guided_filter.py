@@ -20,6 +20,7 @@ from tests.support import (
     IMAGE_LAYOUTS,
     assert_within_budget,
     data_file,
+    pairwise,
     picture,
     poison,
     rerun_with_capability,
@@ -122,27 +123,27 @@ def test_agrees_with_kornia(guide_channels):
 # ---- against float64 -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("guide_channels", (1, 3))
-@pytest.mark.parametrize("channels", (FEW, MANY))
-@pytest.mark.parametrize("dtype", (*DTYPES, torch.uint8), ids=str)
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(
+    ("size", "dtype", "channels", "guide_channels"),
+    pairwise(SIZES, (*DTYPES, torch.uint8), (FEW, MANY), (1, 3)),
+    ids=str,
+)
 def test_against_float64(size, dtype, channels, guide_channels):
     eps = 65.0 if dtype == torch.uint8 else 1e-3  # the guide's units: its bytes are not scaled
     guide = picture(guide_channels, *size, dtype=torch.uint8 if dtype == torch.uint8 else torch.float64, seed=1)
     check(guide, picture(channels, *size, dtype=dtype), eps=eps)
 
 
-@pytest.mark.parametrize("border", BORDERS)
-@pytest.mark.parametrize("channels", (FEW, MANY))
-@pytest.mark.parametrize("radius", (0, 1, 2, 9, 17, 36, 53, 130))
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "radius", "channels", "border"),
+    pairwise((torch.float32, torch.float64), (0, 1, 2, 9, 17, 36, 53, 130), (FEW, MANY), BORDERS),
+    ids=str,
+)
 def test_radii_and_borders(dtype, radius, channels, border):
     check(picture(3, *ODD, seed=1), picture(channels, *ODD, dtype=dtype), radius=radius, border=border)
 
 
-@pytest.mark.parametrize("channels", (FEW, MANY))
-@pytest.mark.parametrize("eps", (1e-6, 1e-4, 1.0, 1e6))
-@pytest.mark.parametrize("radius", (2, 9))
+@pytest.mark.parametrize(("radius", "eps", "channels"), pairwise((2, 9), (1e-6, 1e-4, 1.0, 1e6), (FEW, MANY)), ids=str)
 def test_eps(radius, eps, channels):
     check(picture(3, 60, 70, seed=1), picture(channels, 60, 70), radius=radius, eps=eps)
 
@@ -163,9 +164,9 @@ def test_every_dtype_of_the_guide(channels, guide_dtype, src_dtype):
     check(picture(3, *ODD, dtype=guide_dtype, seed=1), picture(channels, *ODD, dtype=src_dtype), eps=eps)
 
 
-@pytest.mark.parametrize("subsample", (2, 3, 4, 50))
-@pytest.mark.parametrize("channels", (FEW, MANY))
-@pytest.mark.parametrize("dtype", (*DTYPES, torch.uint8), ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "channels", "subsample"), pairwise((*DTYPES, torch.uint8), (FEW, MANY), (2, 3, 4, 50)), ids=str
+)
 def test_fast_guided_filter(dtype, channels, subsample):
     check(picture(3, *ODD, seed=1), picture(channels, *ODD, dtype=dtype), radius=6, subsample=subsample)
 
@@ -264,9 +265,7 @@ def test_numbers_that_are_not_finite_are_found_anywhere(channels, dtype, number)
 # ---- gradients -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("border", BORDERS)
-@pytest.mark.parametrize("channels", (FEW, MANY))
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("dtype", "channels", "border"), pairwise(DTYPES, (FEW, MANY), BORDERS), ids=str)
 def test_gradient_against_float64(dtype, channels, border):
     guide, src = picture(3, 40, 50, seed=1), picture(channels, 40, 50, dtype=dtype)
     grad = picture(channels, 40, 50, seed=2).to(dtype)
@@ -281,9 +280,7 @@ def test_gradient_against_float64(dtype, channels, border):
     assert_within_budget(gradient(guided_filter, src), exact, peer, terms=terms)
 
 
-@pytest.mark.parametrize("border", BORDERS)
-@pytest.mark.parametrize("size", ((4, 5), (1, 3), (2, 1)), ids=str)
-@pytest.mark.parametrize("radius", (1, 4))
+@pytest.mark.parametrize(("radius", "size", "border"), pairwise((1, 4), ((4, 5), (1, 3), (2, 1)), BORDERS), ids=str)
 def test_gradcheck_once_and_twice(radius, size, border):
     src = picture(2, 2, *size, dtype=torch.float64).requires_grad_()
     guide = picture(2, 3, *size, seed=1)

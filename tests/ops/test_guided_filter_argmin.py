@@ -9,7 +9,7 @@ from torch import Tensor
 
 import fastseg
 from fastseg.ops import guided_filter, guided_filter_argmin, matching_cost
-from tests.support import DTYPES, data_file, in_layout, rerun_with_capability
+from tests.support import DTYPES, data_file, in_layout, pairwise, rerun_with_capability
 
 OP = torch.ops.fastseg.guided_filter_argmin.default
 SETTINGS = {"radius": 4, "eps": 1e-3}
@@ -48,9 +48,9 @@ def test_sizes(slices, size):
     check(*inputs(slices, size=size))
 
 
-@pytest.mark.parametrize("border", ("truncate", "reflect", "reflect_101"))
-@pytest.mark.parametrize("radius", (0, 1, 20, 150))
-@pytest.mark.parametrize("slices", (2, 37))
+@pytest.mark.parametrize(
+    ("slices", "radius", "border"), pairwise((2, 37), (0, 1, 20, 150), ("truncate", "reflect", "reflect_101")), ids=str
+)
 def test_radii_and_borders(slices, radius, border):
     check(*inputs(slices), radius=radius, border=border)
 

@@ -15,7 +15,7 @@ import fastseg
 from fastseg import reference
 from fastseg.backends import cpu_matching_cost as cpu
 from fastseg.ops import matching_cost
-from tests.support import DTYPES, assert_within_budget, data_file, poison, rerun_with_capability
+from tests.support import DTYPES, assert_within_budget, data_file, pairwise, poison, rerun_with_capability
 
 OP = torch.ops.fastseg.matching_cost.default
 ODD = (19, 53)
@@ -116,10 +116,9 @@ def test_reference_is_the_definition(view):
                 assert census[i, y, x].item() == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("view", ("left", "right"))
-@pytest.mark.parametrize("channels", (1, 3))
-@pytest.mark.parametrize("dtype", (*DTYPES, torch.uint8), ids=str)
-@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize(
+    ("cost", "dtype", "channels", "view"), pairwise(COSTS, (*DTYPES, torch.uint8), (1, 3), ("left", "right")), ids=str
+)
 def test_against_float64(cost, dtype, channels, view):
     left, right = pair(channels, *ODD, dtype=dtype)
     check(left, right, min_disparity=-7, max_disparity=21, view=view, **COSTS[cost])

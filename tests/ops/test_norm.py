@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -17,7 +15,7 @@ import fastseg
 from fastseg import reference
 from fastseg.backends import cpu
 from fastseg.ops import instance_norm_act
-from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, poison, rerun_with_capability
+from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, pairwise, poison, rerun_with_capability
 
 SHAPES = (
     (2, 3, 7),  # rank 3
@@ -115,13 +113,11 @@ def away_from_the_kink(grad: Tensor, inputs: list[Tensor | None]) -> Tensor:
     return grad.masked_fill_(z.abs() < 1e-5, 0)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("shape", "dtype", "layout"), pairwise(SHAPES, DTYPES, LAYOUTS), ids=str)
 def test_forward_and_backward_match_float64(shape, dtype, layout):
     generator = torch.Generator().manual_seed(sum(shape) + LAYOUTS.index(layout))
     draw = lambda *size: torch.randn(*size, generator=generator, dtype=torch.float64)  # noqa: E731
-    for activation, affine, with_residual in itertools.product(ACTIVATIONS, (True, False), (True, False)):
+    for activation, affine, with_residual in pairwise(ACTIVATIONS, (True, False), (True, False)):
         x = in_layout((3 * draw(*shape) + 1).to(dtype), layout)
         # 16-bit networks keep their affine parameters in float32.
         parameter_dtype = torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype

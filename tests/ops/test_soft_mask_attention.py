@@ -13,7 +13,7 @@ import fastseg
 from fastseg import reference
 from fastseg.backends import cpu_soft_mask_attention as cpu
 from fastseg.ops import pointwise_conv, soft_mask_attention, soft_mask_attention_conv
-from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, poison, rerun_with_capability
+from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, pairwise, poison, rerun_with_capability
 
 SHAPES = (
     (2, 3, 7),  # rank 3
@@ -72,10 +72,7 @@ def drawn(shape: tuple[int, ...], one: bool, dtype: torch.dtype, layout: str, se
     return [in_layout((3 * torch.randn(s, generator=generator)).to(dtype), layout) for s in sizes]
 
 
-@pytest.mark.parametrize("one", (False, True), ids=("mask of all channels", "mask of one channel"))
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("shape", "dtype", "layout", "one"), pairwise(SHAPES, DTYPES, LAYOUTS, (False, True)), ids=str)
 def test_forward_and_backward_match_float64(shape, dtype, layout, one):
     *inputs, grad = drawn(shape, one, dtype, layout)
     check(inputs, grad)

@@ -13,7 +13,7 @@ from torch import Tensor
 from fastseg import reference
 from fastseg.backends import cpu_weighted_median as cpu
 from fastseg.ops import weighted_median
-from tests.support import DTYPES, IMAGE_LAYOUTS, picture, poison, rerun_with_capability
+from tests.support import DTYPES, IMAGE_LAYOUTS, pairwise, picture, poison, rerun_with_capability
 from tests.weighted_medians import assert_weighted_median, random_mask, random_weights
 
 SETTINGS = {"radius": 4, "sigma_color": 0.3, "sigma_space": 4.0}
@@ -59,9 +59,7 @@ def test_reference_is_the_definition():
     assert torch.equal(weighted_median(src, guide, **arguments), expected)
 
 
-@pytest.mark.parametrize("guide_channels", (1, 3))
-@pytest.mark.parametrize("dtype", (*DTYPES, torch.uint8), ids=str)
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(("size", "dtype", "guide_channels"), pairwise(SIZES, (*DTYPES, torch.uint8), (1, 3)), ids=str)
 def test_against_float64(size, dtype, guide_channels):
     src, guide = picture(2, *size, dtype=dtype), picture(guide_channels, *size, dtype=torch.float64, seed=1)
     check(src, guide)
@@ -87,9 +85,11 @@ def test_radii(radius):
     check(picture(*ODD), picture(*ODD, seed=1), radius=radius, sigma_space=radius + 1.0, mask=mask)
 
 
-@pytest.mark.parametrize("sigma_color", (1e-15, 1e-2, 1e15))
-@pytest.mark.parametrize("sigma_space", (1e-15, 2.0, 1e15))
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "sigma_space", "sigma_color"),
+    pairwise((torch.float32, torch.float64), (1e-15, 2.0, 1e15), (1e-15, 1e-2, 1e15)),
+    ids=str,
+)
 def test_narrow_and_wide(sigma_color, sigma_space, dtype):
     src, guide = picture(*ODD, dtype=dtype), picture(*ODD, seed=1)
     check(src, guide, sigma_color=sigma_color, sigma_space=sigma_space)

@@ -14,7 +14,7 @@ import fastseg
 from fastseg.backends import cpu_winner_takes_all as cpu
 from fastseg.ops import Winner, winner_takes_all
 from tests.ops.winner_cases import PLANES, assert_same, centres, in_chunks, volume, winner_of
-from tests.support import DTYPES, IMAGE_LAYOUTS, poison, rerun_with_capability
+from tests.support import DTYPES, IMAGE_LAYOUTS, pairwise, poison, rerun_with_capability
 
 OP = torch.ops.fastseg.winner_takes_all.default
 ALL_DTYPES = (*DTYPES, torch.uint8)
@@ -28,18 +28,17 @@ def poisoned_outputs(monkeypatch):
     poison(monkeypatch, cpu, "new_empty")
 
 
-@pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
-@pytest.mark.parametrize("slices", (1, 2, 3, 4, 5, 9, 64))
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(("size", "slices", "dtype"), pairwise(SIZES, (1, 2, 3, 4, 5, 9, 64), ALL_DTYPES), ids=str)
 def test_is_the_definition(size, slices, dtype):
     costs = volume(slices, *size, dtype=dtype)
     assert_same(winner_takes_all(costs), winner_of(costs))
 
 
-@pytest.mark.parametrize("backend", ("cpu", "reference"))
-@pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
-@pytest.mark.parametrize("near", (None, torch.int32, torch.int64), ids=str)
-@pytest.mark.parametrize("chunk", (1, 2, 3, 7, 20))
+@pytest.mark.parametrize(
+    ("chunk", "near", "dtype", "backend"),
+    pairwise((1, 2, 3, 7, 20), (None, torch.int32, torch.int64), ALL_DTYPES, ("cpu", "reference")),
+    ids=str,
+)
 def test_chunks(chunk, near, dtype, backend):
     costs = volume(20, *ODD, dtype=dtype)
     arguments = {} if near is None else {"near": centres(20, *ODD, dtype=near), "reach": 2}

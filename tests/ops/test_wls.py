@@ -14,7 +14,7 @@ import fastseg
 from fastseg import reference
 from fastseg.backends import memory
 from fastseg.ops import WLSConvergenceError, WLSConvergenceWarning, WLSSystem, wls, wls_decompose, wls_filter, wls_solve
-from tests.support import data_file, poison, rerun_with_capability
+from tests.support import data_file, pairwise, poison, rerun_with_capability
 
 SHAPES = ((1, 1), (1, 2), (2, 1), (1, 300), (300, 1), (2, 3), (17, 33), (64, 50), (37, 130), (129, 64))
 SETTINGS = ((1.0, 1.2, 1e-4), (64.0, 1.2, 1e-4), (0.1, 2.0, 1e-3), (1000.0, 1.5, 1e-4))
@@ -66,9 +66,9 @@ def smallest_tolerance(lambda_: float, eps: float = 1e-4) -> float:
     return max(1e-10, 2.3e-16 * 8 * lambda_ / eps)
 
 
-@pytest.mark.parametrize("kind", ("noise", "steps", "smooth"))
-@pytest.mark.parametrize("setting", SETTINGS, ids=str)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "setting", "kind"), pairwise(SHAPES, SETTINGS, ("noise", "steps", "smooth")), ids=str
+)
 def test_against_a_direct_solve(shape, setting, kind):
     guide = image(shape, kind)
     src = image(shape, "noise", seed=1)

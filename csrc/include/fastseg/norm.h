@@ -1,4 +1,5 @@
-// The norm family: y = act((x - mean) * rstd * weight + bias + residual), statistics per (batch, channel).
+// The norm family: y = act((x - mean) * rstd * weight + bias + residual), statistics per (batch, channel), or for batch
+// norm per channel.
 #pragma once
 #include "fastseg/tensor.h"
 
@@ -8,19 +9,23 @@ namespace fastseg {
 enum class Activation : int { none = 0, relu = 1, leaky_relu = 2 };
 
 // Statistics (mean, rstd, dweight, dbias) are float32, or float64 when x is float64, and dense.
-// All Views of one call have x's element type, and all are rows or all are channels-last.
+// All Views of one call have x's element type, and all are rows or all are channels-last. Below, "rows" counts those
+// that share statistics: batch * channels, or channels where over_batch (rows layout only: channels-last batches are
+// given as one sample of batch * spatial pixels).
 struct InstanceNormActForward {
   int64_t batch, channels, spatial;
   View x;
   Vector weight, bias;  // [channels], any element type, optional
   View residual;        // optional
   View y;               // written
-  void* mean;           // [batch, channels], written
-  void* rstd;           // [batch, channels], written
+  void* mean;           // [rows], written
+  void* rstd;           // [rows], written
   Activation activation;
   double negative_slope;  // >= 0
   double eps;
   bool statistics_given = false;  // mean and rstd are read instead
+  bool over_batch = false;        // CPU only, as what follows
+  void* variance = nullptr;       // [rows], written, optional: unbiased, for running statistics
 };
 
 struct InstanceNormActBackward {
@@ -29,14 +34,16 @@ struct InstanceNormActBackward {
   View x;
   Vector weight, bias;  // [channels], optional; bias only decides the activation's branch
   View y;               // only with residual and activation: its sign decides the branch then
-  const void* mean;     // [batch, channels]
-  const void* rstd;     // [batch, channels]
+  const void* mean;     // [rows]
+  const void* rstd;     // [rows]
   View dx;              // written
   View dresidual;       // written, optional: grad through the activation
-  void* dweight;        // [batch, channels], written: per-row partial sums, the caller adds over batch
-  void* dbias;          // [batch, channels], written: likewise
+  void* dweight;        // [rows], written: per-row partial sums, the caller adds over batch
+  void* dbias;          // [rows], written: likewise
   Activation activation;
   double negative_slope;
+  bool over_batch = false;        // CPU only, as what follows
+  bool statistics_fixed = false;  // mean and rstd did not depend on x
 };
 
 namespace cpu {

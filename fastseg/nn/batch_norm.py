@@ -1,0 +1,80 @@
+"""Batch-norm layers that carry the activation that follows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from fastseg.nn.norm import FusedActivation
+from fastseg.ops import batch_norm_act
+from fastseg.ops.norm import Activation
+
+
+class _BatchNormAct(FusedActivation, nn.modules.batchnorm._BatchNorm):
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        activation: Activation = "relu",
+        negative_slope: float = 0.01,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+        self.set_activation(activation, negative_slope)
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        self._check_input_dim(input)
+        if input.shape[1] != self.num_features and (self.affine or self.running_mean is not None):
+            raise ValueError(
+                f"{type(self).__name__}: input has {input.shape[1]} channels (shape {tuple(input.shape)}), expected "
+                f"num_features={self.num_features}"
+            )
+        # As torch's layer: momentum None is the plain average of all batches so far, and without running statistics
+        # those of the batch serve in eval mode too.
+        updates = self.training and self.track_running_stats
+        momentum = 0.0 if self.momentum is None else self.momentum
+        if updates and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:
+                momentum = 1.0 / float(self.num_batches_tracked)
+        known = updates or not self.training
+        return batch_norm_act(
+            input,
+            self.weight,
+            self.bias,
+            self.running_mean if known else None,
+            self.running_var if known else None,
+            residual=residual,
+            activation=self.activation,
+            negative_slope=self.negative_slope,
+            training=self.training or self.running_mean is None,
+            momentum=momentum,
+            eps=self.eps,
+        )
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + self.activation_repr()
+
+
+class BatchNormAct2d(_BatchNormAct, nn.BatchNorm2d):
+    """``act(BatchNorm2d(x) + residual)``: torch's arguments and state_dict keys, (N, C, H, W).
+
+    Args:
+        activation: ``"relu"``, ``"leaky_relu"`` or ``"none"``, with ``negative_slope``. The other arguments are those
+            of :class:`torch.nn.BatchNorm2d`, and running statistics are kept as there.
+
+    ``forward(input, residual=None)`` adds ``residual`` (input's shape) before the activation.
+
+    Statistics are those of one process. ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` must not see this layer: it
+    would put a layer without the activation in its place.
+    """
+
+
+class BatchNormAct3d(_BatchNormAct, nn.BatchNorm3d):
+    """``act(BatchNorm3d(x) + residual)`` of (N, C, D, H, W): see :class:`BatchNormAct2d`."""
