@@ -30,6 +30,8 @@ def _check(options: argparse.Namespace) -> None:
         raise CommandError("--device cuda: torch sees no CUDA device (fastseg info says more)")
     if options.weights is None and options.random_weights is None:
         raise CommandError("--weights is missing (--random-weights SEED runs without, and the labels mean nothing)")
+    if options.weights is not None and len(options.weights) > 2:
+        raise CommandError(f"--weights: {len(options.weights)} files, expected one, or the two stages of a cascade")
     if options.weights is None and options.network is None:
         raise CommandError("--random-weights needs --network")
     if options.gate_threshold is not None and options.gate is None:

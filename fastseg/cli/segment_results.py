@@ -23,11 +23,13 @@ def heading(options: argparse.Namespace, network: SegmentationNetwork, found: li
     """What is going to run, a fact a line."""
     kinds = {"volume": "volume", "brats": "case of BraTS", "slices": "folder of slices"}
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    weights = options.weights or f"random (seed {options.random_weights})"
+    weights = f"random (seed {options.random_weights})"
+    if options.weights is not None:
+        weights = " and ".join(map(str, options.weights))
     facts = {
         "input": f"{options.input}: {f'{len(found)} cases' if many else kinds[found[0].kind]}",
         "network": f"{network.name}, {parameters:,} parameters, {options.dtype}",
-        "weights": str(weights),
+        "weights": weights,
         "machine": machine(torch.device(options.device)),
     }
     return "\n".join(f"{name:<13}{text}" for name, text in facts.items())
@@ -78,11 +80,11 @@ def summary(facts: Mapping[str, Any]) -> str:
 def write_json(path: Path, options: argparse.Namespace, cases: list[dict[str, Any]], failed: Mapping[str, str]) -> None:
     """Everything that was run and measured."""
     facts = {
-        "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
+        "options": vars(options),
         "versions": versions(),
         "machine": machine(torch.device(options.device)),
         "threads": torch.get_num_threads(),
         "cases": cases,
         "failed": dict(failed),
     }
-    path.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(facts, indent=2, allow_nan=False, default=str) + "\n", encoding="utf-8")

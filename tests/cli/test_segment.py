@@ -20,7 +20,7 @@ from fastseg.cli.options import segment as options  # noqa: E402
 from fastseg.io import Volume, from_ras, load_image, load_labels, load_lgg, load_nifti, save_image, save_nifti  # noqa: E402
 from fastseg.models import create  # noqa: E402
 from fastseg.models.weights import load_network, save_weights  # noqa: E402
-from fastseg.segmentation import Segmenter  # noqa: E402
+from fastseg.segmentation import Segmenter, cascade_of  # noqa: E402
 from fastseg.segmentation.augmentation import KINDS  # noqa: E402
 
 SHAPE = (20, 16, 12)
@@ -182,6 +182,23 @@ def test_an_empty_first_stage_is_a_warning(weights: Path, capsys: pytest.Capture
     assert "fastseg segment: warning: case: stage 1 found no tumour" in error
     case = json.loads(Path("f.json").read_text())["cases"][0]
     assert "stage 1 found no tumour" in case["notes"][0] and list(case["boxes_ras_voxels"]) == ["cut-out"]
+
+
+def test_the_stages_of_a_cascade_from_two_files(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = volume()
+    save_nifti("in.nii", given.data, like=given)
+    stages = [str(weights / f"{name}.safetensors") for name in ("dense_unet_2d", "da_unet_3d")]
+    command = ["segment", "in.nii", "-o", "out.nii", "--crop", "16", "--weights", *stages]
+    assert main(command) == 0
+    network = cascade_of(*(load_network(stage)[0] for stage in stages))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(load_labels("out.nii").data, Segmenter(network, crop=16).segment(given).labels)
+    capsys.readouterr()
+    assert main([*command[:-2], *reversed(stages)]) == 2
+    assert "of dense_unet_2d, expected dense_unet_2d and da_unet_3d" in capsys.readouterr().err
+    assert main([*command, "--network", "unet"]) == 2
+    assert "--network unet: two files of --weights are the stages of dm_da_unet" in capsys.readouterr().err
+    assert main([*command, stages[0]]) == 2
+    assert "--weights: 3 files, expected one" in capsys.readouterr().err
 
 
 def test_slices_to_masks_or_a_volume(weights: Path) -> None:

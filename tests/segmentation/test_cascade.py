@@ -12,7 +12,7 @@ pytest.importorskip("monai")
 
 from fastseg.models import create
 from fastseg.models.dm_da_unet import DMDAUNet
-from fastseg.segmentation import segment_cascade
+from fastseg.segmentation import cascade_of, segment_cascade
 from tests.segmentation.stand_ins import Voxelwise
 
 SHAPE = (24, 20, 18)
@@ -120,6 +120,27 @@ def test_the_same_as_the_network_itself(output: dict) -> None:
         expected = network.probabilities(network(image[None]))[0]
     found = segment_cascade(network, image, batch_size=5).probabilities
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "stage", [{}, {"out_channels": 4}, {"out_channels": 4, "output": "softmax", "growth": (4,), "dropout": 0.1}]
+)
+def test_stages_that_were_trained_on_their_own(stage: dict) -> None:
+    localiser = create("dense_unet_2d", in_channels=4, widths=(4, 8))
+    segmenter = create("da_unet_3d", widths=(4, 8), **stage)
+    network = cascade_of(localiser, segmenter)
+    x = torch.randn(1, 4, 8, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(network.localiser(x[..., 0]), localiser.eval()(x[..., 0]))
+        torch.testing.assert_close(network.segmenter(x), segmenter.eval()(x))
+    outside = network.probabilities(torch.tensor(network.outside)[None])[0]
+    background = {"sigmoid": 3, "softmax": 0}[segmenter.output]
+    expected = [float(channel == background) for channel in range(segmenter.out_channels)]
+    torch.testing.assert_close(outside, torch.tensor(expected), atol=1e-6, rtol=0)
+    again = create("dm_da_unet", **network.config)
+    again.load_state_dict(network.state_dict())
+    with pytest.raises(ValueError, match="segmenter takes 4 channels, expected those of localiser, 3"):
+        cascade_of(create("dense_unet_2d", in_channels=3, widths=(4, 8)), segmenter)
 
 
 def test_progress() -> None:

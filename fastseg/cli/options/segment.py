@@ -19,7 +19,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", type=Path, required=True, metavar="OUT", help=output)
     add("--network", metavar="NAME", help="one of fastseg.models.list_models(); default: what the weights say")
     weights = parser.add_mutually_exclusive_group()
-    weights.add_argument("--weights", type=Path, metavar="FILE", help="safetensors or torch.save, as training writes")
+    files = "safetensors or torch.save, as training writes; two files: the stages of dm_da_unet"
+    weights.add_argument("--weights", type=Path, nargs="+", metavar="FILE", help=files)
     no_weights = "try out without weights: the labels mean nothing"
     weights.add_argument("--random-weights", type=not_negative, metavar="SEED", help=no_weights)
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
