@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-nib = pytest.importorskip("nibabel")
-image = pytest.importorskip("PIL.Image")
-for needed in ("lightning_fabric", "monai", "safetensors", "scipy", "matplotlib"):
-    pytest.importorskip(needed)
+pytest.importorskip("nibabel")
+pytest.importorskip("PIL")
+pytest.importorskip("lightning_fabric")
+pytest.importorskip("monai")
+pytest.importorskip("safetensors")
+pytest.importorskip("scipy")
+pytest.importorskip("matplotlib")
+
+import nibabel as nib
 
 from fastseg.cli import errors
 from fastseg.cli.main import main

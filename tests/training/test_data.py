@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-nib = pytest.importorskip("nibabel")
+pytest.importorskip("nibabel")
 pytest.importorskip("monai")
 pytest.importorskip("PIL")
+
+import nibabel as nib
 
 from fastseg.io import save_image
 from fastseg.models import create
@@ -196,14 +198,13 @@ def test_slices_in_their_places() -> None:
     with pytest.raises(IndexError):
         data[11]
     assert [int(i) for i in Limited(data, 3)._indices] == [0, 5, 10]
+    none = np.zeros((4, 4, 4), np.uint8)
     with pytest.raises(TrainingError, match="c: 1 channels, expected those of a, 2"):
-        Slices(
-            [cases[0], in_memory("c", np.ones((1, 4, 4, 4), np.float32), np.zeros((4, 4, 4), np.uint8))], LESION, (4, 4)
-        )
+        Slices([cases[0], in_memory("c", np.ones((1, 4, 4, 4), np.float32), none)], LESION, (4, 4))
     with pytest.raises(TrainingError, match="no case"):
         Slices([], LESION, (4, 4))
     with pytest.raises(TrainingError, match="d: every voxel is zero"):
-        in_memory("d", np.zeros((1, 4, 4, 4), np.float32), np.zeros((4, 4, 4), np.uint8))
+        in_memory("d", np.zeros((1, 4, 4, 4), np.float32), none)
 
 
 def test_fitted_cuts_and_pads_on_both_sides() -> None:

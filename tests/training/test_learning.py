@@ -1,7 +1,7 @@
 """A small network learns synthetic lesions in one person's scan, and finds others in that of another.
 
-Trained on: copies of the voxelmorph scan (one person). Validated on: the ICBM152 template (an average of 152 others, from
-other scanners), all slices, with lesions of its own. Both at half their resolution.
+Trained on: copies of the voxelmorph scan (one person). Validated on: the ICBM152 template (an average of 152 others),
+all slices, with lesions of its own. Both at half their resolution.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-nib = pytest.importorskip("nibabel")
+pytest.importorskip("nibabel")
 pytest.importorskip("lightning_fabric")
 pytest.importorskip("monai")
 pytest.importorskip("safetensors")
 pytest.importorskip("scipy")
+
+import nibabel as nib
 
 from fastseg.segmentation.scan import prepared
 from fastseg.training.cases import Case, in_memory

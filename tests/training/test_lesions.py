@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-ndimage = pytest.importorskip("scipy.ndimage")
+pytest.importorskip("scipy")
+
+from scipy import ndimage
 
 from fastseg.training.lesions import add_lesion, with_lesions
 

@@ -1,4 +1,4 @@
-"""Two processes on the CPU give what one gives: equal weights on both, and a Dice that does not depend on their number."""
+"""Two processes on the CPU: equal weights on both, and the Dice that one process finds for them."""
 
 from __future__ import annotations
 
