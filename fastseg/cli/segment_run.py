@@ -149,13 +149,13 @@ def _segmenter(options: argparse.Namespace, network: Any) -> Segmenter:
     try:
         return Segmenter(
             network,
-            roi=options.roi[0] if options.roi is not None and len(options.roi) == 1 else options.roi,
+            roi=_one_or_all(options.roi),
             overlap=options.overlap,
             batch_size=options.batch_size,
             augment=options.tta,
             threshold=options.threshold,
             postprocessing=postprocessing,
-            crop=options.crop,
+            crop=_one_or_all(options.crop),
             locate_threshold=options.locate_threshold,
             spacing=options.spacing,
             dtype=torch.bfloat16 if options.dtype == "bfloat16" else None,
@@ -164,6 +164,11 @@ def _segmenter(options: argparse.Namespace, network: Any) -> Segmenter:
         )
     except ValueError as error:
         raise CommandError(str(error)) from error
+
+
+def _one_or_all(sizes: tuple[int, ...] | None) -> int | tuple[int, ...] | None:
+    """One size is for all axes."""
+    return sizes[0] if sizes is not None and len(sizes) == 1 else sizes
 
 
 def _check_outputs(options: argparse.Namespace, found: list[Source], many: bool) -> None:
@@ -178,6 +183,10 @@ def _check_outputs(options: argparse.Namespace, found: list[Source], many: bool)
     else:
         check_file(options.output, "-o", *_NIFTI)
         files["-o"] = options.output
+    for source in found:
+        masks = options.output / source.path.name if many else options.output
+        if source.kind == "slices" and masks.resolve() == source.path.resolve():
+            raise CommandError(f"-o {options.output}: the masks in {source.path} would be replaced, expected another folder")
     if options.overlay is not None and found[0].kind == "slices":
         raise CommandError(
             f"--overlay: expected a volume, but slices such as those of {options.input} do not say where they lie"

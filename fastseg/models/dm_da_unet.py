@@ -125,9 +125,12 @@ class DMDAUNet(SegmentationNetwork):
         for batch in slices.split(self.slice_batch):
             padded = F.pad(batch, (0, missing[1], 0, missing[0]))
             probabilities = self.localiser.probabilities(self.localiser(_laid_out(padded, self.localiser)).float())
-            first = probabilities[:, 0, : slices.shape[2], : slices.shape[3]]
-            parts.append(1 - first if self.localiser.output == "softmax" else first)
+            parts.append(self.whole_of(probabilities[:, 0, : slices.shape[2], : slices.shape[3]]))
         return torch.cat(parts).permute(1, 2, 0)
+
+    def whole_of(self, first: Tensor) -> Tensor:
+        """The whole tumour's probability from the first channel of the first stage: background or whole tumour."""
+        return 1 - first if self.localiser.output == "softmax" else first
 
 
 def _laid_out(x: Tensor, network: SegmentationNetwork) -> Tensor:

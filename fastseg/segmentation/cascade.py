@@ -16,7 +16,7 @@ from fastseg.models.dense_unet_2d import DenseUNet2d
 from fastseg.models.dm_da_unet import DMDAUNet
 from fastseg.segmentation.boxes import Crop, Location, crop_around, locate
 from fastseg.segmentation.labels import REGIONS
-from fastseg.segmentation.prediction import predict_volume
+from fastseg.segmentation.prediction import check_overlap, predict_volume
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,10 @@ def segment_cascade(
     threshold = network.threshold if threshold is None else threshold
     if not 0 <= threshold < 1:  # also refuses NaN
         raise ValueError(f"threshold is {threshold}, expected a probability from 0 to below 1")
+    check_overlap(overlap)  # which stage 2 alone would see, after minutes of stage 1
+    size = network.crop_size if crop is None else crop
+    if image.ndim == 4:
+        crop_around(image.shape[1:], (0, 0, 0), size)  # refuses a size that is none
     clock = StageClock(next(network.parameters()).device, 1, None)
 
     def report(stage: str) -> Callable[[float], None] | None:
@@ -85,9 +89,9 @@ def segment_cascade(
 
     with clock.stage("stage 1"):
         whole_tumour = _whole_tumour(
-            network.localiser,
+            network,
             image,
-            batch_size=batch_size or network.slice_batch,
+            batch_size=network.slice_batch if batch_size is None else batch_size,
             augment=augment,
             dtype=dtype,
             accumulators=accumulators,
@@ -96,7 +100,7 @@ def segment_cascade(
     with clock.stage("cut-out"):
         inside = (image != 0).any(0) if brain is None else brain
         location = locate(whole_tumour > threshold, inside.to(whole_tumour.device))
-        cut_out = crop_around(image.shape[1:], location.centre, network.crop_size if crop is None else crop)
+        cut_out = crop_around(image.shape[1:], location.centre, size)
     with clock.stage("stage 2"):
         regions = predict_volume(
             network.segmenter,
@@ -151,6 +155,6 @@ def _without_channels(network: SegmentationNetwork, *arguments: str) -> dict[str
     return {name: value for name, value in network.config.items() if name not in arguments}
 
 
-def _whole_tumour(network: SegmentationNetwork, image: Tensor, **options: Any) -> Tensor:
-    """(X, Y, Z): one minus the background, which is the first channel. The others are freed."""
-    return 1 - predict_volume(network, image, **options)[0]
+def _whole_tumour(network: DMDAUNet, image: Tensor, **options: Any) -> Tensor:
+    """(X, Y, Z), of the first channel alone: the others are freed."""
+    return network.whole_of(predict_volume(network.localiser, image, **options)[0])

@@ -108,12 +108,17 @@ def _check(network: SegmentationNetwork, image: Tensor, overlap: float, batch_si
         )
     if image.dtype != torch.float32:
         raise ValueError(f"image is {image.dtype}, expected torch.float32")
-    if not 0 <= overlap < 1:  # also refuses NaN
-        raise ValueError(f"overlap is {overlap}, expected a share from 0 to below 1")
+    check_overlap(overlap)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected a number >= 1")
     if network.training:
         raise ValueError("network is in training mode, expected network.eval()")
+
+
+def check_overlap(overlap: float) -> None:
+    """Raises ValueError unless ``overlap`` is in [0, 1)."""
+    if not 0 <= overlap < 1:  # also refuses NaN
+        raise ValueError(f"overlap is {overlap}, expected a share from 0 to below 1")
 
 
 def window_of(network: SegmentationNetwork, shape: Sequence[int], roi: int | Sequence[int] | None) -> tuple[int, ...]:

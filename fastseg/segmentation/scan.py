@@ -75,7 +75,7 @@ def prepared(case: Case, *, spacing: float | None = None) -> Scan:
             sizes = " x ".join(f"{zoom:.3g}" for zoom in zooms)
             notes = (f"voxels of {sizes} mm are not resampled; a network that was trained on 1 mm expects those",)
     else:
-        data = np.asarray(case, np.float32)
+        data = np.asarray(case.float().numpy(force=True) if isinstance(case, Tensor) else case, np.float32)
     if data.ndim != 4 or 0 in data.shape:
         raise ValueError(f"case has shape {data.shape}, expected (C, X, Y, Z)")
     if not np.isfinite(data).all():

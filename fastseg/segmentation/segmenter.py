@@ -16,12 +16,12 @@ from fastseg.clock import StageClock
 from fastseg.models import SegmentationNetwork
 from fastseg.models.dm_da_unet import DMDAUNet
 from fastseg.models.tumour_gate import TumourGate, skips
-from fastseg.segmentation.boxes import Box
+from fastseg.segmentation.boxes import Box, crop_around
 from fastseg.segmentation.cascade import segment_cascade
 from fastseg.segmentation.decoding import Decoder
 from fastseg.segmentation.limits import accumulators_on, batch_within
 from fastseg.segmentation.postprocess import Postprocessing
-from fastseg.segmentation.prediction import DEFAULT_BATCH, predict_volume, window_of
+from fastseg.segmentation.prediction import DEFAULT_BATCH, check_overlap, predict_volume, window_of
 from fastseg.segmentation.scan import Case, Scan, prepared
 
 Report = Callable[[str, float], None]
@@ -102,6 +102,15 @@ class Segmenter:
         self._cascade = network if isinstance(network, DMDAUNet) else None
         if gate is not None and (self._cascade is not None or network.spatial_dims != 2):
             raise ValueError(f"gate is given, expected none: {network.name} does not see slices one by one")
+        if self._cascade is None:
+            for argument, value in (("crop", crop), ("locate_threshold", locate_threshold)):
+                if value is not None:
+                    raise ValueError(f"{argument} is {value}, expected none: {network.name} is no cascade")
+        elif crop is not None:
+            crop_around((1, 1, 1), (0, 0, 0), crop)  # refuses a size that is none
+        check_overlap(overlap)
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, expected a number >= 1")
         if memory_limit is not None and memory_limit < 1:
             raise ValueError(f"memory_limit is {memory_limit}, expected bytes >= 1")
         if not 0 <= gate_threshold <= 1:

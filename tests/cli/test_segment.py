@@ -162,6 +162,19 @@ def test_options_of_prediction_reach_the_network(weights: Path) -> None:
     assert load_labels("out.nii").data.shape == given.data.shape[1:]
 
 
+def test_masks_of_the_input_are_not_replaced(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("all").mkdir()
+    write_slices(Path("all/patient"))
+    mask = Path("all/patient/patient_1_mask.tif")
+    for index in (1, 2, 3):
+        save_image(mask.with_name(f"patient_{index}_mask.tif"), np.ones((12, 10), bool))
+    before = mask.read_bytes()
+    for given, output in (("all/patient", "all/patient"), ("all", "all")):
+        assert main(["segment", given, "-o", output, "--weights", str(weights / "resunet.safetensors")]) == 2
+        assert "the masks in all/patient would be replaced" in capsys.readouterr().err
+    assert mask.read_bytes() == before
+
+
 def test_random_weights_say_so(capsys: pytest.CaptureFixture[str]) -> None:
     save_nifti("in.nii", volume().data[..., :6], like=Volume.from_array(volume().data[..., :6], TURNED))
     command = ["segment", "in.nii", "--network", "dense_unet_2d", "--random-weights", "3"]

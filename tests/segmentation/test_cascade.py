@@ -72,6 +72,25 @@ def test_turns_move_nothing(tta: str | None) -> None:
     )
 
 
+def test_a_first_stage_of_regions() -> None:
+    network = transparent(crop_size=8)
+    network.localiser = Voxelwise(  # type: ignore[assignment]
+        lambda x: 40 * (x[:, 3:] > 1).expand(-1, 3, -1, -1) - 20.0, spatial_dims=2, channels=(4, 3)
+    )
+    image = volume(MIDDLE)
+    found = segment_cascade(network, image)
+    torch.testing.assert_close(found.whole_tumour, (image[3] > 1).float())
+    assert found.location.box == MIDDLE
+
+
+def test_what_stage_2_refuses_is_refused_before_stage_1() -> None:
+    network = transparent()
+    for options, message in (({"overlap": 1.0}, "overlap is 1.0"), ({"crop": (8, 8)}, r"size \(8, 8\)")):
+        with pytest.raises(ValueError, match=message):
+            segment_cascade(network, volume(MIDDLE), **options)  # type: ignore[arg-type]
+    assert network.localiser.shapes == []
+
+
 def test_a_tumour_at_the_border_shifts_the_cut_out() -> None:
     found = segment_cascade(transparent(), volume((slice(22, 24), slice(0, 2), slice(17, 18))), crop=(8, 12, 4))
     assert found.crop.slices == (slice(16, 24), slice(0, 12), slice(14, 18))

@@ -182,6 +182,10 @@ def test_refusals() -> None:
         ({"gate": Gate()}, "gate is given, expected none"),
         ({"threshold": 2}, "threshold is 2"),
         ({"gate_threshold": 2}, "gate_threshold is 2"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"overlap": 1}, "overlap is 1"),
+        ({"crop": 8}, "crop is 8, expected none: voxelwise is no cascade"),
+        ({"locate_threshold": 0.5}, "locate_threshold is 0.5, expected none"),
     ):
         with pytest.raises(ValueError, match=words):
             Segmenter(network, **options)  # type: ignore[arg-type]
