@@ -29,7 +29,9 @@ class Comparison:
     left_out: int
 
     def as_dict(self) -> dict[str, Any]:
-        test = None if self.test is None else asdict(self.test)
+        test = None
+        if self.test is not None:  # JSON has no infinity: that of t where all cases differ by the same
+            test = {key: value if math.isfinite(value) else None for key, value in asdict(self.test).items()}
         return {"region": self.region, "score": self.score, "left_out": self.left_out, "result": test}
 
     def cells(self) -> list[str]:
@@ -74,15 +76,21 @@ def write_csv(path: Path, cases: Mapping[str, SegmentationScores]) -> None:
     _write(path, ["case", "region", "voxels", "found", *shown], lines())
 
 
+def thinned(curve: RocCurve) -> RocCurve:
+    """Of a long curve ``_POINTS`` points, evenly spaced in their order, with both ends."""
+    last = len(curve.thresholds) - 1
+    kept = np.unique(np.linspace(0, last, min(_POINTS, last + 1)).round().astype(int))
+    return RocCurve(*(column[kept] for column in curve))
+
+
 def write_roc(path: Path, curves: Mapping[tuple[str, str], RocCurve]) -> None:
-    """A line for each point; of long curves ``_POINTS`` of them, evenly spaced in their order, with both ends."""
+    """A line for each point."""
 
     def lines() -> Iterable[Sequence[object]]:
         for (name, region), curve in curves.items():
-            last = len(curve.thresholds) - 1
-            for point in np.unique(np.linspace(0, last, min(_POINTS, last + 1)).round().astype(int)):
-                columns = (curve.thresholds, curve.false_positive_rate, curve.true_positive_rate)
-                yield [name, region, *(float(column[point]) for column in columns)]
+            columns = (curve.thresholds, curve.false_positive_rate, curve.true_positive_rate)
+            for point in zip(*columns, strict=True):
+                yield [name, region, *map(float, point)]
 
     _write(path, ["case", "region", "threshold", "false_positive_rate", "true_positive_rate"], lines())
 

@@ -186,7 +186,9 @@ def _check_outputs(options: argparse.Namespace, found: list[Source], many: bool)
     for source in found:
         masks = options.output / source.path.name if many else options.output
         if source.kind == "slices" and masks.resolve() == source.path.resolve():
-            raise CommandError(f"-o {options.output}: the masks in {source.path} would be replaced, expected another folder")
+            raise CommandError(
+                f"-o {options.output}: the masks in {source.path} would be replaced, expected another folder"
+            )
     if options.overlay is not None and found[0].kind == "slices":
         raise CommandError(
             f"--overlay: expected a volume, but slices such as those of {options.input} do not say where they lie"

@@ -58,6 +58,7 @@ def load(options: argparse.Namespace, recipe: Recipe, fabric: Fabric) -> tuple[R
         TypeError, ValueError: what the network says of its arguments.
     """
     probe = _probe(recipe)
+    recipe.create_loss(probe)  # refuses what it does not know before patients are prepared
     size = _given_size(options, probe)
     foreground = probe.out_channels - (probe.output == "softmax") if "out_channels" in recipe.arguments else None
     if options.synthetic is not None:

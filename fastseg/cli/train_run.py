@@ -45,6 +45,8 @@ def run(options: argparse.Namespace, changes: Mapping[str, Any]) -> History:
         fabric = _fabric(options, recipe)
         recipe, data = train_data.load(options, recipe, fabric)
         first = fabric.is_global_zero
+        if options.resume:
+            _check_split(options.output / _FACTS, data)
         if first:
             _write_facts(options, recipe, data, fabric)
             print(_heading(recipe, data, fabric), flush=True)
@@ -145,6 +147,27 @@ def _summary(history: History, folder: Path) -> str:
     if best is not None:
         lines.append(f"best Dice {best.dice:.4f} in epoch {best.number}")
     return "\n".join([*lines, *(f"wrote {folder / name}" for name in (*FILES, _FACTS))])
+
+
+def _check_split(path: Path, data: Data) -> None:
+    """A run goes on with its own patients: others might be validated on whom it was trained on before.
+
+    Raises:
+        CommandError: the split is not that of the run; names a patient.
+    """
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))["split"]
+        now = data.split.as_dict()
+        moved = next((name for part in now for name in sorted(set(now[part]) ^ set(before[part]))), None)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CommandError(
+            f"{path}: does not say how the patients of the run were split, so it cannot go on"
+        ) from error
+    if moved is not None:
+        raise CommandError(
+            f"{path}: cannot be resumed: the split of the patients is another, of {moved} for example; expected the "
+            "same data, --fold and limits"
+        )
 
 
 def _write_facts(options: argparse.Namespace, recipe: Recipe, data: Data, fabric: Fabric) -> None:

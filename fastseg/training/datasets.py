@@ -102,6 +102,11 @@ class SegmentationData(Dataset[tuple[Tensor, Tensor]], ABC):
         """The epoch whose random numbers are used from now on."""
         self._epoch[0] = number
 
+    @property
+    def epoch(self) -> int:
+        """As :meth:`set_epoch` was told, 0 before."""
+        return int(self._epoch[0])
+
     @abstractmethod
     def __len__(self) -> int: ...
 
@@ -110,7 +115,7 @@ class SegmentationData(Dataset[tuple[Tensor, Tensor]], ABC):
         """Image (C, ...) and labels (...)."""
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng([self.seed, int(self._epoch[0]), index])
+        rng = np.random.default_rng([self.seed, self.epoch, index])
         image, labels = self.read(index, rng)
         if self.augment is not None:
             image, labels = self.augment(image, labels, rng)

@@ -26,7 +26,6 @@ from fastseg.training.checkpoint import BEST, CURVE, FILES, LAST, TABLE, load_st
 from fastseg.training.curve import save_curve
 from fastseg.training.errors import TrainingError
 from fastseg.training.history import Epoch, History
-from fastseg.training.losses import create_loss, default_loss
 from fastseg.training.recipe import Recipe
 from fastseg.training.validation import Scores, validate
 
@@ -110,8 +109,7 @@ class _Run:
         torch.manual_seed(recipe.seed)
         self.network: SegmentationNetwork = create(recipe.network, **recipe.arguments)
         output = self.network.output
-        loss = default_loss(self.network) if recipe.loss is None else create_loss(recipe.loss, output=output)
-        self.loss = loss.to(fabric.device)
+        self.loss = recipe.create_loss(self.network).to(fabric.device)
         foreground = self.network.out_channels - (output == "softmax")
         names = names or tuple(str(index + 1) for index in range(foreground))
         if len(names) > foreground:

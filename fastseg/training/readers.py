@@ -24,6 +24,8 @@ ImageSize = tuple[int, int] | None
 _PICTURES = (".png", ".tif", ".tiff")
 _SLICE = re.compile(r"(.+?)[_-]\d+")
 _FEWEST_PATIENTS = 3
+# From 2023 on: the patient, and which of his scans this is.
+_SCAN_OF_PATIENT = re.compile(r"(BraTS-[A-Za-z]+-\d+)-\d+")
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 
@@ -52,7 +54,7 @@ def find_sources(folder: Path, *, image_size: ImageSize = None, classes: int = 1
         sources = [Source(_name(p), _files(p), partial(_lgg, p, image_size), key) for p in found]
     elif found := _found(find_brats, folder):
         layout = "brats"
-        sources = [Source(_name(p), _files(p), partial(_brats, p)) for p in found]
+        sources = [Source(_name(p), _files(p), partial(_brats, p), group=_brats_patient(_name(p))) for p in found]
     else:
         raise TrainingError(
             f"{folder}: no patient in it, expected images/ and masks/ with files of the same names, folders of "
@@ -78,6 +80,12 @@ def _name(folder: Path) -> str:
 
 def _files(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(path for path in folder.iterdir() if path.is_file()))
+
+
+def _brats_patient(name: str) -> str:
+    """Whom a case is of, where others may be of the same; else empty."""
+    match = _SCAN_OF_PATIENT.fullmatch(name)
+    return match[1] if match else ""
 
 
 def _brats(folder: Path) -> Case:
@@ -136,7 +144,9 @@ def _patients(names: Sequence[str]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(patient(name), []).append(name)
-    return groups if len(groups) >= _FEWEST_PATIENTS else {name: [name] for name in names}
+    # Sub-folders are certain; numbers may be those of patients.
+    fewest = 2 if any("/" in name for name in names) else _FEWEST_PATIENTS
+    return groups if len(groups) >= fewest else {name: [name] for name in names}
 
 
 def _picture_case(name: str, pairs: Sequence[tuple[Path, Path]], image_size: ImageSize, classes: int) -> Case:

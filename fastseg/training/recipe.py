@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+if TYPE_CHECKING:
+    from fastseg.models import SegmentationNetwork
+    from fastseg.training.segmentation_loss import SegmentationLoss
 
 #: What may differ between a run and its continuation: how long it goes on, not how a step is made.
 LENGTH = ("epochs", "patience")
@@ -93,6 +97,16 @@ class Recipe:
             if name not in LENGTH and _plain(value) != _plain(other.get(name)):
                 return f"{name} is {value!r}, but {other.get(name)!r} in the run that was begun"
         return None
+
+    def create_loss(self, network: SegmentationNetwork) -> SegmentationLoss:
+        """The loss for ``network``, by default that of its paper.
+
+        Raises:
+            ValueError: no loss of that name, or one that does not take the network's output.
+        """
+        from fastseg.training.losses import create_loss, default_loss  # needs MONAI
+
+        return default_loss(network) if self.loss is None else create_loss(self.loss, output=network.output)
 
     def create_optimizer(self, network: nn.Module) -> Optimizer:
         """The optimizer over all parameters that are trained."""

@@ -16,7 +16,7 @@ Size3 = tuple[int, int, int]
 
 
 class Patches(SegmentationData):
-    """Random patches, every other one around a voxel of the foreground where there is one.
+    """Random patches, every other one around a voxel of the foreground where there is one; in turn from epoch to epoch.
 
     Args:
         cases: with the same number of channels.
@@ -50,7 +50,7 @@ class Patches(SegmentationData):
         z, _, x, y = image.shape
         sizes = (x, y, z)
         start = [int(rng.integers(max(1, size - want + 1))) for size, want in zip(sizes, self.size, strict=True)]
-        if index % 2 and len(found := np.flatnonzero(labels)):
+        if (index + self.epoch) % 2 and len(found := np.flatnonzero(labels)):
             k, i, j = np.unravel_index(found[rng.integers(len(found))], labels.shape)
             for axis, voxel in enumerate((i, j, k)):
                 most = max(0, sizes[axis] - self.size[axis])

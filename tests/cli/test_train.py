@@ -75,6 +75,18 @@ def test_pictures_to_weights_and_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert "out/last.ckpt: cannot be resumed: loss is None, but 'cross_entropy'" in capsys.readouterr().err
 
 
+def test_a_run_goes_on_with_its_own_patients(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--epochs", "1", "--batch-size", "4", "--folds", "2", "--fold"]
+    assert train(*options, "0") == 0
+    before = Path("out/train.json").read_bytes()
+    assert train(*options, "1", "--resume") == 2
+    assert "out/train.json: cannot be resumed: the split of the patients is another" in capsys.readouterr().err
+    assert Path("out/train.json").read_bytes() == before
+    Path("out/train.json").write_text("{}")
+    assert train(*options, "0", "--resume") == 2
+    assert "out/train.json: does not say how the patients of the run were split" in capsys.readouterr().err
+
+
 def test_synthetic_lesions_and_slices(capsys: pytest.CaptureFixture[str]) -> None:
     scan(Path("scan.nii.gz"))
     limits = ["--copies", "3", "--limit-train", "8", "--limit-validation", "40", "--epochs", "1", "--batch-size", "4"]

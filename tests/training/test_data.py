@@ -106,6 +106,23 @@ def test_pictures_of_a_patient_stay_together(tmp_path: Path) -> None:
     assert [source.name for source in alone] == ["case0_0", "case0_1", "case0_2", "case0_3"]
 
 
+def test_patients_of_sub_folders_are_never_split(tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        for patient in "pq":
+            (tmp_path / part / patient).mkdir(parents=True)
+            for number in (1, 2):
+                save_image(tmp_path / part / patient / f"{number}.png", np.full((6, 8), 9, np.uint8))
+    assert [source.name for source in find_sources(tmp_path)[1]] == ["p", "q"]
+
+
+def test_scans_of_one_patient_are_never_split(tmp_path: Path) -> None:
+    """From 2023 on BraTS has several scans of some patients, numbered last."""
+    for name in ("BraTS-GLI-00005-000", "BraTS-GLI-00005-001", "BraTS-MEN-00005-000", "BraTS20_Training_001"):
+        brats(tmp_path, name, None)
+    groups = [source.group for source in find_sources(tmp_path)[1]]
+    assert groups == ["BraTS-GLI-00005", "BraTS-GLI-00005", "BraTS-MEN-00005", ""]
+
+
 def test_pictures_that_cannot_be_trained_on(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="there is no such folder"):
         find_sources(tmp_path / "none")
@@ -229,6 +246,9 @@ def test_patches_show_the_foreground_every_other_time() -> None:
     data = Patches([in_memory("a", image, labels)], LESION, (6, 7, 8), per_case=20)
     found = [int(target.sum()) for _, target in data]
     assert found[1::2] == [1] * 10 and sum(found[::2]) < 3
+    data.set_epoch(1)
+    assert all(int(data[index][1].sum()) for index in range(0, 20, 2))
+    data.set_epoch(0)
     patch, target = data[1]
     x, y, z = (int(axis[0]) for axis in np.nonzero(target[0].numpy()))
     np.testing.assert_array_equal(patch[0], image[0, 20 - x : 26 - x, 5 - y : 12 - y, 9 - z : 17 - z])
