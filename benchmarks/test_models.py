@@ -46,7 +46,7 @@ def test_training_step(benchmark, name, peer):
     torch.manual_seed(0)
     torch._dynamo.reset()
     network = PEERS[peer](name).to(DEVICE)
-    optimizer = torch.optim.Adam(network.parameters(), 1e-4)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
     images = torch.randn(BATCH, device=DEVICE)
     labels = torch.randint(0, 2, (BATCH[0], *BATCH[2:]), device=DEVICE)
     benchmark.group = f"{name} training step"
