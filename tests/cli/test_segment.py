@@ -262,7 +262,11 @@ REFUSED = {
         ["cases", "-o", "out", "--probabilities", "p.nii"],
         "--probabilities: expected one case, but cases holds 2",
     ),
-    "out of many": (["cases", "-o", "in.nii"], "in.nii: File exists, expected a folder"),
+    "itself in many": (["patients", "-o", "patients"], "would be among its own files"),
+    "masks among slices": (["patient", "-o", "patient"], "the results of patient would be among its own files"),
+    "a sequence": (["whole", "-o", "whole/b_t2.nii.gz"], "b_t2.nii.gz: this is one of the files of whole"),
+    "a file for many": (["cases", "-o", "o.nii"], "-o o.nii: expected a folder, cases holds 2 cases"),
+    "out of many": (["cases", "-o", "notes"], "notes: File exists, expected a folder"),
     "slices of another network": (["patient", "-o", "masks"], "patient: case has 3 channels, expected 4"),
 }
 
@@ -278,12 +282,17 @@ def test_refusals_are_one_sentence_and_write_nothing(
     broken = given.data.copy()
     broken[0, 3, 3, 3] = np.nan
     save_nifti("nan.nii", broken, like=given)
+    Path("notes").write_text("mine")
     Path("empty").mkdir()
     Path("empty.nii").mkdir()
     write_slices(Path("patient"))
     for name in ("cases/a", "cases/b", "mixed/a", "half"):
         write_case(Path(name), "a")
     Path("half/a_t1ce.nii.gz").unlink()
+    write_case(Path("whole"), "b")
+    Path("patients").mkdir()
+    for name in ("patients/a", "patients/b"):
+        write_slices(Path(name))
     save_image("mixed/patient_1.tif", np.ones((4, 4, 3), np.uint8))
     words = [str(weights / "bare.pt") if word == "BARE" else word for word in words]
     if "-o" not in words:
