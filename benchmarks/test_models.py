@@ -49,7 +49,7 @@ def test_training_step(benchmark, name, peer):
     torch.manual_seed(0)
     torch._dynamo.reset()
     network = PEERS[peer](name).to(DEVICE)
-    optimizer = torch.optim.Adam(network.parameters(), 1e-4)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
     batch = BATCHES.get(name, BATCH)
     images = torch.randn(batch, device=DEVICE)
     labels = torch.randint(0, 2, (batch[0], *batch[2:]), device=DEVICE)
