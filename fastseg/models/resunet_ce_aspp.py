@@ -41,6 +41,7 @@ class ResUNetCEASPP(SegmentationNetwork):
     """
 
     name = "resunet_ce_aspp"
+    channels_last = True
     only_at_start = ("encoder_weights",)
 
     def __init__(
