@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -73,7 +75,7 @@ def add_lesion(
 
 
 def with_lesions(
-    volume: NDArray[np.float32], rng: np.random.Generator, count: int, **options: tuple[float, float]
+    volume: NDArray[np.float32], rng: np.random.Generator, count: int, **options: Any
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """:func:`add_lesion` ``count`` times, with its ``options``; the mask is of all of them."""
     mask = np.zeros(volume.shape[-3:], bool)
