@@ -117,9 +117,10 @@ def _given_size(options: argparse.Namespace, network: SegmentationNetwork) -> tu
 
 def _prepared(options: argparse.Namespace, sources: Sequence[Source], fabric: Fabric) -> list[Case]:
     folder = options.cache or options.output / "prepared"
-    bar = progress("preparing cases", len(sources)) if fabric.is_global_zero else nullcontext(None)
+    rank, world = fabric.global_rank, fabric.world_size
+    bar = progress("preparing cases", len(sources[rank::world])) if rank == 0 else nullcontext(None)
     with bar as advance:
-        store(folder, sources, part=(fabric.global_rank, fabric.world_size), on_case=advance)
+        store(folder, sources, part=(rank, world), on_case=advance)
     fabric.barrier()
     cases = stored(folder, sources)
     check_channels(cases)
