@@ -107,7 +107,7 @@ def _segment(
     like = _grid(case)
     with ExitStack() as finished:  # every file is written before the first one takes its name
         with clock.stage("writing"):
-            if target.name.lower().endswith(_NIFTI):
+            if target.name.endswith(_NIFTI):
                 save_nifti(finished.enter_context(written_whole(target)), found.labels, like=like)
             else:
                 assert isinstance(case, LggCase), "the outputs were checked"
@@ -184,10 +184,10 @@ def _check_outputs(options: argparse.Namespace, found: list[Source], many: bool)
         for option in ("probabilities", "overlay"):
             if getattr(options, option) is not None:
                 raise CommandError(f"--{option}: expected one case, but {options.input} holds {len(found)}")
-        if options.output.name.lower().endswith(_NIFTI):
+        if options.output.name.endswith(_NIFTI):
             raise CommandError(f"-o {options.output}: expected a folder, {options.input} holds {len(found)} cases")
         check_folder(options.output)
-    elif found[0].kind == "slices" and not options.output.name.lower().endswith(_NIFTI):
+    elif found[0].kind == "slices" and not options.output.name.endswith(_NIFTI):
         check_folder(options.output)
     else:
         check_file(options.output, "-o", *_NIFTI)

@@ -244,6 +244,7 @@ REFUSED = {
     "NaN": (["nan.nii"], "values are not finite (NaN or infinite)"),
     "channels": (["three.nii"], "three.nii: case has 3 channels, expected 4, those of da_unet_3d"),
     "ending": (["in.nii", "-o", "out.mha"], "-o out.mha: expected a name that ends in .nii or .nii.gz"),
+    "capitals": (["in.nii", "-o", "OUT.NII"], "-o OUT.NII: expected a name that ends in .nii or .nii.gz"),
     "a folder": (["in.nii", "-o", "empty.nii"], "-o empty.nii: this is a folder"),
     "no folder": (["in.nii", "-o", "no/out.nii"], "-o no/out.nii: there is no folder no"),
     "itself": (["in.nii", "-o", "in.nii"], "-o in.nii: this is INPUT, too"),
