@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastseg.io.files import listed
+
 try:
     import trimesh
     from skimage.measure import block_reduce, marching_cubes
@@ -111,9 +113,8 @@ def _mask(labels: NDArray[np.integer] | NDArray[np.bool_], label: int | Iterable
             raise ValueError(f"label_mesh: label is {label}, expected labels other than 0, which is the background")
         mask, asked = np.isin(labels, members), "label " + " or ".join(map(str, members))
     if not mask.any():
-        there = [str(int(value)) for value in np.unique(labels) if value]
-        shown = there[:_NAMED] + ["..."] * (len(there) > _NAMED)
-        found = f"labels {', '.join(shown)}" if there else "none"
+        there = [int(value) for value in np.unique(labels) if value]
+        found = f"labels {listed(there, _NAMED)}" if there else "none"
         raise ValueError(f"label_mesh: no voxel has {asked}: there are {found}")
     return mask
 

@@ -6,14 +6,17 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from fastseg.io.nifti import ras_spacing, to_ras
 from fastseg.pictures import MUTED, TEXT, picture
 from fastseg.segmentation.sections import VIEWS, Region, coloured, draw_legend, draw_section, grey_range
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _WIDTH, _ROW, _MARGINS = 12.0, 4.0, 1.5  # inches
 _NAMED = 10  # more names than these do not fit into the legend's line

@@ -82,7 +82,7 @@ def test_values_that_are_refused(make: type) -> None:
     for function, values, words in (
         (regions_of, [0, 3, 4], "labels holds 3, expected 0, 1, 2, 4"),
         (classes_of, [-1, 0, 5], "labels holds -1, 5, expected 0, 1, 2, 4"),
-        (classes_of, list(range(30)), r"labels holds 3, 5, 6, 7, 8, \.\.\., expected"),
+        (classes_of, list(range(30)), "labels holds 3, 5, 6, 7, 8 and 21 more, expected"),
         (labels_of_classes, [0, 4], "classes holds 4, expected 0, 1, 2, 3"),
         (regions_of, [0.0, 1.0], r"labels is (torch\.)?float\d\d, expected integers"),
         (classes_of, [True, False], r"labels is (torch\.)?bool, expected integers"),
