@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
 
     curves: dict[tuple[str, str], RocCurve] = {}
     scores, against = {}, {}
-    bar = progress("cases", len(names) * (1 if others is None else 2)) if len(names) > 1 else nullcontext(lambda: None)
+    bar = progress("predictions", len(names) * (1 if others is None else 2)) if len(names) > 1 else nullcontext(lambda: None)
     with bar as advance:
         for name, (pred, truth) in pairs.items():
             case = _Case(truth, regions, options.if_one_empty)
