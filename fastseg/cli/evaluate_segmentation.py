@@ -47,8 +47,8 @@ def run(options: argparse.Namespace) -> None:
 
     curves: dict[tuple[str, str], RocCurve] = {}
     scores, against = {}, {}
-    bar = progress("predictions", len(names) * (1 if others is None else 2)) if len(names) > 1 else nullcontext(lambda: None)
-    with bar as advance:
+    total = len(names) * (1 if others is None else 2)
+    with progress("predictions", total) if total > 1 else nullcontext(lambda: None) as advance:
         for name, (pred, truth) in pairs.items():
             case = _Case(truth, regions, options.if_one_empty)
             probabilities = None if maps is None else case.probabilities(maps[name][0])
