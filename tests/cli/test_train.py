@@ -102,6 +102,30 @@ def test_volumes_for_a_3d_network() -> None:
     assert network.spatial_dims == 3 and network.in_channels == 1 and list(said["dice"]) == ["lesion"]
 
 
+def test_slices_of_brats_for_classes_and_regions() -> None:
+    rng = np.random.default_rng(0)
+    for case in ("BraTS_1", "BraTS_2", "BraTS_3"):
+        labels = np.zeros((16, 20, 4), np.uint8)
+        labels[4:12, 5:15], labels[5:10, 6:12], labels[6:9, 7:10] = 2, 4, 1
+        Path("brats", case).mkdir(parents=True)
+        for ending in ("t1", "t1ce", "t2", "flair"):
+            values = rng.integers(50, 60, labels.shape) + 20 * labels
+            nib.save(nib.Nifti1Image(values.astype(np.int16), np.eye(4)), f"brats/{case}/{case}_{ending}.nii.gz")
+        nib.save(nib.Nifti1Image(labels, np.eye(4)), f"brats/{case}/{case}_seg.nii.gz")
+    options = ["--set", "widths=4,8", "--workers", "0", "--device", "cpu", "--epochs", "1", "--batch-size", "4"]
+    for network, kind, names in (
+        ("dense_unet_2d", "classes", ["necrotic core", "oedema", "enhancing rim"]),
+        ("resunet", "regions", ["WT", "TC", "ET"]),
+    ):
+        command = ["train", "--network", network, *options, "--data", "brats", "-o", network, "--cache", "cache"]
+        assert main(command) == 0
+        trained, said = load_network(f"{network}/best.safetensors")
+        assert (trained.in_channels, trained.out_channels) == (4, len(names) + (kind == "classes"))
+        assert said[kind] == names == list(said["dice"])
+        assert json.loads(Path(network, "train.json").read_text())["size"] == [16, 20]
+    assert len(list(Path("cache").iterdir())) == 3  # both read the same
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
