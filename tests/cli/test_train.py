@@ -73,6 +73,11 @@ def test_pictures_to_weights_and_on(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert train("--epochs", "3", "--batch-size", "4", "--lr", "0.5", "--resume") == 2
     assert "out/last.ckpt: cannot be resumed: loss is None, but 'cross_entropy'" in capsys.readouterr().err
+    facts = Path("out/train.json").read_bytes()
+    others = ["--epochs", "3", "--batch-size", "4", "--loss", "cross_entropy", "--lr", "0.01", "--limit-cases", "4"]
+    assert train(*others, "--resume") == 2
+    assert "out/train.json: cannot be resumed: the split of the data is another now" in capsys.readouterr().err
+    assert Path("out/train.json").read_bytes() == facts
 
 
 def test_synthetic_lesions_and_slices(capsys: pytest.CaptureFixture[str]) -> None:
