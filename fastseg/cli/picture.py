@@ -6,21 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from fastseg.io import written_whole
-
-#: Colours that all pictures of the demo share.
-BACKGROUND, TEXT, MUTED = "#0f1317", "#e8eaed", "#8b949e"
-GREY, ACCENT = "#6b7683", "#2ec4b6"
-_LABEL_COLOURS = ("#ff5c5c", "#ffd166", "#4cc9f0", "#b388eb", "#80ed99", "#ff9f1c", "#f15bb5", "#9bb1ff")
-_VIEWS = (("axial", 2), ("coronal", 1), ("sagittal", 0))  # the axis of RAS that each looks along
+from fastseg.pictures import ACCENT, BACKGROUND, GREY, MUTED, TEXT, picture, without_frame
+from fastseg.segmentation.sections import VIEWS, coloured, draw_legend, draw_section, grey_range
 
 
 @dataclass(frozen=True)
@@ -65,18 +56,22 @@ def draw(
         subtitle: what the labels are.
         note: how the two outputs compare.
     """
-    colours = {label: _LABEL_COLOURS[i % len(_LABEL_COLOURS)] for i, label in enumerate(label_names)}
+    named = {name: (label,) for label, name in label_names.items()}
     height = 3.4 * len(rows) + 1.5
-    with matplotlib.rc_context({"text.color": TEXT, "font.family": "sans-serif", "font.size": 11}):
-        figure = Figure(figsize=(14.5, height), facecolor=BACKGROUND)
+    with picture(path, 14.5, height) as figure:
         grid = figure.add_gridspec(
             len(rows), 4, width_ratios=(1, 1, 1, 1.15), left=0.035, right=0.965, bottom=0.75 / height,
             top=1 - 1.05 / height, wspace=0.06, hspace=0.12,
         )  # fmt: skip
         for number, row in enumerate(rows):
-            for column, (view, axis) in enumerate(_VIEWS):
+            greys = grey_range(row.image)
+            regions = coloured(named, outline="solid" if row.outlined else "none")
+            for column, (view, axis) in enumerate(VIEWS):
                 panel = figure.add_subplot(grid[number, column])
-                _section(panel, row, axis, centre[axis], spacing, colours)
+                draw_section(
+                    panel, row.image, row.labels, regions, axis=axis, index=centre[axis], spacing=spacing, greys=greys,
+                    fill=0.22 if row.outlined else 0.6,
+                )  # fmt: skip
                 if number == 0:
                     panel.set_title(view, color=MUTED, fontsize=11, pad=6)
                 if column == 0:
@@ -85,55 +80,7 @@ def draw(
         figure.text(0.035, 1 - 0.38 / height, title, fontsize=15, fontweight="bold", va="center")
         figure.text(0.035, 1 - 0.68 / height, subtitle, fontsize=11, color=MUTED, va="center")
         figure.text(0.965, 0.3 / height, note, fontsize=11, color=MUTED, va="center", ha="right")
-        handles = [Line2D([], [], color=colours[label], linewidth=3, label=name) for label, name in label_names.items()]
-        figure.legend(
-            handles=handles, loc="lower left", bbox_to_anchor=(0.028, 0.12 / height), ncols=len(handles), frameon=False,
-            labelcolor=TEXT, fontsize=11, handlelength=1.4, columnspacing=1.8,
-        )  # fmt: skip
-        with written_whole(path) as temporary:
-            figure.savefig(temporary, dpi=120, facecolor=BACKGROUND)
-
-
-def without_frame(panel: Axes) -> None:
-    """No ticks and no lines around it."""
-    panel.set_xticks([])
-    panel.set_yticks([])
-    for spine in panel.spines.values():
-        spine.set_visible(False)
-
-
-def _section(
-    panel: Axes,
-    row: Row,
-    axis: int,
-    index: int,
-    spacing: tuple[float, float, float],
-    colours: Mapping[int, str],
-) -> None:
-    # The patient's left is on the reader's right, as radiologists look at it; sagittal sections face left.
-    image, labels = (np.take(volume, index, axis=axis)[::-1].T for volume in (row.image, row.labels))
-    width_mm, height_mm = (step for other, step in enumerate(spacing) if other != axis)
-    visible = row.image[row.image != 0]
-    low, high = np.percentile(visible, (0.5, 99.7)) if visible.size else (0, 1)
-    panel.imshow(
-        image,
-        cmap="gray",
-        origin="lower",
-        vmin=min(0, low),
-        vmax=high,
-        aspect=height_mm / width_mm,
-        interpolation="bicubic",
-    )
-    for label, colour in colours.items():
-        mask = labels == label
-        if mask.any():
-            fill = np.zeros((*mask.shape, 4))
-            fill[mask] = (*to_rgb(colour), 0.22 if row.outlined else 0.6)
-            panel.imshow(fill, origin="lower", aspect=height_mm / width_mm, interpolation="nearest")
-            if row.outlined:
-                panel.contour(mask.astype(float), levels=[0.5], colors=[colour], linewidths=1.1)
-    panel.set_facecolor("black")
-    without_frame(panel)
+        draw_legend(figure, coloured(named), left=0.028, bottom=0.12 / height)
 
 
 def _bars(panel: Axes, seconds: tuple[float, float]) -> None:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fastseg.cli.info import machine
-from fastseg.cli.picture import ACCENT, BACKGROUND, MUTED, TEXT, without_frame
 from fastseg.cli.stereo_results import COLOURS
 from fastseg.cli.stereo_run import Outcome
-from fastseg.io import written_whole
+from fastseg.pictures import ACCENT, BACKGROUND, MUTED, TEXT, picture, without_frame
 from fastseg.stereo import Mesh, RectifiedCalibration, RenderedPair, StereoScores, surface_mesh
 
 _ERRORS = Normalize(0, 4)  # pixels
@@ -39,8 +36,7 @@ def draw(path: Path, pair: RenderedPair, outcome: Outcome, scores: StereoScores)
     truth, found = pair.disparity, outcome.found
     image = np.ascontiguousarray(np.moveaxis(pair.left, 0, -1))
     range_ = Normalize(float(truth.min()), float(truth.max()))
-    with matplotlib.rc_context({"text.color": TEXT, "font.family": "sans-serif", "font.size": 11}):
-        figure = Figure(figsize=(14.5, 8.7), facecolor=BACKGROUND)
+    with picture(path, 14.5, 8.7) as figure:
         grid = figure.add_gridspec(2, 3, left=0.02, right=0.98, bottom=0.02, top=0.855, wspace=0.04, hspace=0.1)
         panels = [figure.add_subplot(grid[row, column]) for row in range(2) for column in range(3)]
         _image(panels[0], "left image", image)
@@ -55,8 +51,6 @@ def draw(path: Path, pair: RenderedPair, outcome: Outcome, scores: StereoScores)
         figure.text(0.02, 0.957, title, fontsize=15, fontweight="bold", va="center")
         subtitle = f"preset {outcome.job.preset}, {100 * found.valid.mean():.1f} % valid, the rest filled  |  "
         figure.text(0.02, 0.921, subtitle + machine(torch.device(outcome.job.device)), color=MUTED, va="center")
-        with written_whole(path) as temporary:
-            figure.savefig(temporary, dpi=120, facecolor=BACKGROUND)
 
 
 def _image(

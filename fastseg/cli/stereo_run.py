@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,9 @@ from numpy.typing import NDArray
 
 from fastseg.cli import stereo_results as results
 from fastseg.cli.errors import CommandError
+from fastseg.cli.outputs import check_folder
 from fastseg.cli.progress import share_progress
+from fastseg.clock import StageClock
 from fastseg.io import (
     load_image,
     save_depth_png,
@@ -33,7 +34,6 @@ from fastseg.stereo import (
     point_cloud,
     surface_mesh,
 )
-from fastseg.clock import StageClock
 
 #: Of the mesh, as in :func:`fastseg.stereo.surface_mesh`.
 MAX_DEPTH_STEP = 0.05
@@ -113,7 +113,7 @@ def run(job: Job) -> Outcome:
         CommandError, FileError, OSError: input that cannot be worked with, or a folder that cannot be written to.
     """
     clock = StageClock(torch.device("cpu"), 1, None)
-    _check_output(job.output)
+    check_folder(job.output)
     with clock.stage("reading"):
         left, right = load_image(job.left), load_image(job.right)
     job = _checked(job, left, right)
@@ -147,15 +147,6 @@ def run(job: Job) -> Outcome:
         results.write_json(folder / "stereo.json", outcome)
     print(results.summary(outcome), flush=True)
     return outcome
-
-
-def _check_output(folder: Path) -> None:
-    """Before minutes of work, not after them."""
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise CommandError(f"{nearest}: File exists, expected a folder for the results")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise CommandError(f"{nearest}: this folder cannot be written to")
 
 
 def _checked(job: Job, left: NDArray[np.generic], right: NDArray[np.generic]) -> Job:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fastseg.io.files import check_folder, folders_with
+from fastseg.io.files import check_folder, folders_with, listed
 from fastseg.io.nifti import LabelVolume, Volume, VolumeError, load_labels, load_nifti
 
 # How a file name ends without .nii or .nii.gz: in BraTS up to 2021, and from 2023 on.
@@ -148,9 +148,8 @@ def _brats_labels(path: Path, labels: NDArray[np.integer], new: bool) -> NDArray
     expected = _NEW if new else _OLD
     others = np.setdiff1d(labels, expected)
     if others.size:
-        shown = ", ".join(map(str, others[:5].tolist())) + (", ..." if others.size > 5 else "")
         years = "from 2023 on" if new else "up to 2021"
-        raise VolumeError(f"{path}: labels {shown}, expected {', '.join(map(str, expected))} of BraTS {years}")
+        raise VolumeError(f"{path}: labels {listed(others)}, expected {listed(expected)} of BraTS {years}")
     result = labels.astype(np.uint8)
     if new:
         result[result == 3] = 4

@@ -95,7 +95,8 @@ def check_folder(folder: Path, error: type[FileError]) -> None:
 def folders_with(folder: Path, wanted: Callable[[str], object], what: str, error: type[FileError]) -> list[Path]:
     """``folder`` and those in it, however deep, that hold a file with a ``wanted`` name, sorted.
 
-    Hidden files and folders are passed over: some systems leave a hidden companion beside every file.
+    Links to folders are followed; a folder with several names is listed once. Hidden files and folders are passed over:
+    some systems leave a hidden companion beside every file.
 
     Raises:
         FileError: of the kind ``error``: no folder, one that cannot be read, or no such file in any; ``what`` says what
@@ -106,9 +107,13 @@ def folders_with(folder: Path, wanted: Callable[[str], object], what: str, error
     def refused(reason: OSError) -> None:
         raise error(f"{reason.filename}: cannot be read ({reason.strerror})") from reason
 
-    found = []
-    for root, folders, files in os.walk(folder, onerror=refused):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    found, seen = [], set()
+    for root, folders, files in os.walk(folder, onerror=refused, followlinks=True):
+        if (place := os.path.realpath(root)) in seen:  # a link to a folder that was there, perhaps to one above it
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         if any(wanted(name) for name in files if not name.startswith(".")):
             found.append(Path(root))
     if not found:
@@ -120,3 +125,9 @@ def check_ending(path: Path, error: type[FileError], *endings: str) -> None:
     """A name that says what is in the file: others choose the reader by it."""
     if path.suffix.lower() not in endings:
         raise error(f"{path}: expected a name that ends in {' or '.join(endings)}")
+
+
+def listed(values: Iterable[object], most: int = 5) -> str:
+    """``a, b, c`` for an error; of more than ``most`` the number of the others."""
+    names = [str(value) for value in values]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fastseg.io.files import check_folder, folders_with
+from fastseg.io.files import check_folder, folders_with, listed
 from fastseg.io.images import ImageError, load_image
 
 _NAME = re.compile(r"(.+?)_(\d+)(_mask)?\.tiff?", re.IGNORECASE)
-_NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -59,13 +58,13 @@ def load_lgg(folder: str | os.PathLike[str]) -> LggCase:
         raise ImageError(f"{folder}: there is no slice, expected files such as NAME_1.tif")
     names = sorted({match[1] for path in slices.values() if (match := _NAME.fullmatch(path.name))})
     if len(names) > 1:
-        raise ImageError(f"{folder}: slices of {_listed(names)}, expected one patient a folder")
+        raise ImageError(f"{folder}: slices of {listed(names)}, expected one patient a folder")
     alone = [path.name for number, path in masks.items() if number not in slices]
     if alone:
-        raise ImageError(f"{folder}: there is no slice for {_listed(alone)}")
+        raise ImageError(f"{folder}: there is no slice for {listed(alone)}")
     without = [path.name for number, path in slices.items() if number not in masks]
     if masks and without:
-        raise ImageError(f"{folder}: there is no mask for {_listed(without)}, expected all masks or none")
+        raise ImageError(f"{folder}: there is no mask for {listed(without)}, expected all masks or none")
     files = tuple(slices[number] for number in sorted(slices))
     images = [_slice(path) for path in files]
     for path, image in zip(files, images, strict=True):
@@ -112,7 +111,7 @@ def _mask(path: Path, like_path: Path, like: NDArray[np.uint8]) -> NDArray[np.bo
     _check_size(path, mask, like_path, like)
     values = np.unique(mask[mask != 0])
     if values.size > 1:
-        raise ImageError(f"{path}: values {_listed([f'{value:g}' for value in values])}, expected a mask of 0 and 255")
+        raise ImageError(f"{path}: values {listed(f'{value:g}' for value in values)}, expected a mask of 0 and 255")
     return mask != 0
 
 
@@ -120,8 +119,3 @@ def _check_size(path: Path, image: NDArray[np.generic], like_path: Path, like: N
     if image.shape[:2] != like.shape[:2]:
         sizes = (f"{height} x {width}" for height, width in (image.shape[:2], like.shape[:2]))
         raise ImageError(f"{path}: {next(sizes)}, expected the size of {like_path.name}, {next(sizes)}")
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return ", ".join(names[:_NAMES_SHOWN]) + more

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ except ImportError as error:
     raise ImportError('NIfTI files need nibabel: pip install "fastseg-kernels[segmentation]"') from error
 
 from fastseg.io.files import FileError, saving
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 class VolumeError(FileError):
@@ -180,24 +183,24 @@ def _stored_dtype(path: Path, labels: NDArray[np.generic]) -> type[np.generic]:
     raise VolumeError(f"{path}: labels from {smallest} to {largest} do not fit in int32")
 
 
-def to_ras(data: NDArray[np.generic], affine: NDArray[np.float64]) -> NDArray[np.generic]:
+def to_ras(data: NDArray[_Scalar], affine: NDArray[np.floating]) -> NDArray[_Scalar]:
     """Flip and permute (..., X, Y, Z) so that the axes run to the right, to the front and up; nothing is resampled."""
     return _oriented(data, io_orientation(affine))
 
 
-def from_ras(data: NDArray[np.generic], affine: NDArray[np.float64]) -> NDArray[np.generic]:
+def from_ras(data: NDArray[_Scalar], affine: NDArray[np.floating]) -> NDArray[_Scalar]:
     """The inverse of :func:`to_ras`: (..., X, Y, Z) in RAS order back to the orientation of ``affine``."""
     return _oriented(data, ornt_transform(axcodes2ornt("RAS"), io_orientation(affine)))
 
 
-def ras_spacing(affine: NDArray[np.float64]) -> tuple[float, float, float]:
+def ras_spacing(affine: NDArray[np.floating]) -> tuple[float, float, float]:
     """Voxel size in millimetres along the axes that :func:`to_ras` gives."""
     native = nib.affines.voxel_sizes(affine)
     x, y, z = (float(native[axis]) for axis in np.argsort(io_orientation(affine)[:, 0]))
     return x, y, z
 
 
-def _oriented(data: NDArray[np.generic], orientation: NDArray[np.float64]) -> NDArray[np.generic]:
+def _oriented(data: NDArray[_Scalar], orientation: NDArray[np.float64]) -> NDArray[_Scalar]:
     spatial_first = np.moveaxis(data, (-3, -2, -1), (0, 1, 2))
     turned = apply_orientation(spatial_first, orientation)
     return np.ascontiguousarray(np.moveaxis(turned, (0, 1, 2), (-3, -2, -1)))

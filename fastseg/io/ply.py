@@ -1,4 +1,7 @@
-"""Point clouds and meshes as binary PLY files, which MeshLab, Blender, CloudCompare, Open3D and PCL read."""
+"""Point clouds and meshes as binary PLY files, which MeshLab, Blender, CloudCompare, Open3D and PCL read.
+
+Meshes also as OBJ and STL, for programs that take nothing else.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,14 @@ except ImportError as error:
     raise ImportError('PLY files need trimesh: pip install "fastseg-kernels[stereo]"') from error
 
 from fastseg.io.files import FileError, check_ending, saving
+
+#: What the name of a file with a mesh may end in.
+MESH_ENDINGS = (".ply", ".obj", ".stl")
+_EXPORT_OPTIONS: dict[str, dict[str, Any]] = {
+    ".ply": {"encoding": "binary", "vertex_normal": False},
+    ".obj": {"include_normals": False, "write_texture": False, "header": None},
+    ".stl": {},
+}
 
 
 def save_point_cloud(
@@ -39,7 +50,7 @@ def save_point_cloud(
         FileError: another ending, nothing to write, or a folder that cannot be written to.
     """
     path = Path(path)
-    positions = _checked(path, points, colors, y_up)
+    positions = _checked(path, points, colors, y_up, ".ply")
     _export(path, trimesh.PointCloud(positions, colors=colors))
 
 
@@ -53,10 +64,13 @@ def save_mesh(
 ) -> None:
     """Write triangles, (M, 3) indices of vertices; the rest is as in :func:`save_point_cloud`.
 
-    The half turn of ``y_up`` keeps the side to which triangles face.
+    The half turn of ``y_up`` keeps the side to which triangles face. The ending may also be ``.obj``, which is text, or
+    ``.stl``, which is binary, repeats each vertex for each of its triangles, and holds no colours.
     """
     path = Path(path)
-    positions = _checked(path, vertices, colors, y_up)
+    positions = _checked(path, vertices, colors, y_up, *MESH_ENDINGS)
+    if colors is not None and path.suffix.lower() == ".stl":
+        raise FileError(f"{path}: STL holds no colors, expected None, or .ply or .obj")
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype.kind not in "iu" or not len(faces):
         raise FileError(f"{path}: faces of {faces.dtype} and shape {faces.shape}, expected integers of (M, 3), M > 0")
     if faces.min() < 0 or faces.max() >= len(positions):
@@ -66,9 +80,9 @@ def save_mesh(
 
 
 def _checked(
-    path: Path, points: NDArray[np.floating], colors: NDArray[np.uint8] | None, y_up: bool
+    path: Path, points: NDArray[np.floating], colors: NDArray[np.uint8] | None, y_up: bool, *endings: str
 ) -> NDArray[np.floating]:
-    check_ending(path, FileError, ".ply")
+    check_ending(path, FileError, *endings)
     if points.ndim != 2 or points.shape[1] != 3 or not len(points):
         raise FileError(f"{path}: points of shape {points.shape}, expected (N, 3) with at least one point")
     if not np.isfinite(points).all():
@@ -79,5 +93,6 @@ def _checked(
 
 
 def _export(path: Path, geometry: Any) -> None:
+    ending = path.suffix.lower()
     with saving(path, FileError) as temporary:
-        geometry.export(temporary, file_type="ply", encoding="binary", vertex_normal=False)
+        geometry.export(temporary, file_type=ending[1:], **_EXPORT_OPTIONS[ending])

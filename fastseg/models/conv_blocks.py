@@ -21,7 +21,7 @@ class ConvNormRelu(nn.Module):
         super().__init__()
         if norm not in NORMS:
             raise ValueError(f"ConvNormRelu: norm is {norm!r}, expected 'batch', 'instance' or None")
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=norm is None)
+        self.conv = layers().SameConv2d(in_channels, out_channels, 3, bias=norm is None)
         self.norm: nn.Module | None = None
         if norm == "batch":
             self.norm = nn.BatchNorm2d(out_channels)
@@ -46,8 +46,8 @@ class DoubleConv(nn.Sequential):
             self.append(attention)
 
 
-def check_widths(network: str, widths: Sequence[int], levels: int | None = None) -> None:
-    """Channels of the levels, from the image down.
+def check_widths(network: str, widths: Sequence[int], levels: int | None = None, *, argument: str = "widths") -> None:
+    """Channels of the levels, from the image down; ``argument`` is what the network calls them.
 
     Raises:
         ValueError: fewer than two levels, another number than ``levels``, or a width below 1.
@@ -55,4 +55,10 @@ def check_widths(network: str, widths: Sequence[int], levels: int | None = None)
     wrong = len(widths) < 2 if levels is None else len(widths) != levels
     if wrong or min(widths) < 1:
         expected = "at least two" if levels is None else levels
-        raise ValueError(f"{network}: widths is {tuple(widths)}, expected {expected} numbers >= 1")
+        raise ValueError(f"{network}: {argument} is {tuple(widths)}, expected {expected} numbers >= 1")
+
+
+def check_dropout(network: str, dropout: float) -> None:
+    """Raises ValueError unless ``dropout`` is in [0, 1)."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"{network}: dropout is {dropout}, expected a share in [0, 1)")

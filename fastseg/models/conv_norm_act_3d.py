@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastseg import ops
+from fastseg.models.conv_3d import Conv3d
 from fastseg.models.layers import layers, wants_plain
+from fastseg.models.recompute import made_again
 
 
 class NormActDropout3d(nn.Module):
@@ -26,15 +29,19 @@ class NormActDropout3d(nn.Module):
         self.folds = not wants_plain()
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        if not (self.training and self.dropout):
-            y: Tensor = self.norm(x, residual)
-            return y
         weight, bias, eps = self.norm.weight, self.norm.bias, self.norm.eps
-        if self.folds and len(x) == 1:
-            kept = F.dropout3d(weight.new_ones(1, len(weight), 1, 1, 1), self.dropout).flatten()
-            return ops.instance_norm_act(
-                x, weight * kept, bias * kept, residual=residual, negative_slope=self.negative_slope, eps=eps
-            )
+        drops = self.training and self.dropout > 0
+        if self.folds and (not drops or len(x) == 1):
+            if drops:
+                kept = F.dropout3d(weight.new_ones(1, len(weight), 1, 1, 1), self.dropout).flatten()
+                weight, bias = weight * kept, bias * kept
+            fused = partial(ops.instance_norm_act, negative_slope=self.negative_slope, eps=eps)
+            y: Tensor = fused(x, weight, bias, residual=residual)
+            # With a residual the norm keeps y itself, for LeakyReLU.
+            return y if residual is not None else made_again(y, partial(fused, x.detach(), weight, bias))
+        if not drops:
+            y = self.norm(x, residual)
+            return y
         if self.folds:
             y = ops.instance_norm_act(x, weight, bias, activation="none", eps=eps)
         else:
@@ -62,7 +69,7 @@ class ConvNormAct3d(nn.Module):
         negative_slope: float = 0.01,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(in_channels, out_channels, 3, stride, 1, bias=False)  # the norm would undo a bias
+        self.conv = Conv3d(in_channels, out_channels, stride=stride, bias=False)  # the norm would undo a bias
         self.act = NormActDropout3d(out_channels, dropout=dropout, negative_slope=negative_slope)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:

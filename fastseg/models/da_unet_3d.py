@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from fastseg.models.conv_blocks import check_dropout, check_widths
 from fastseg.models.conv_norm_act_3d import ConvNormAct3d
 from fastseg.models.da_unet_blocks import AttentionBlock3d, DenseBlock3d, LocalizationModule3d
+from fastseg.models.layers import wants_plain
 from fastseg.models.multi_scale_fusion import MultiScaleFusion3d
 from fastseg.models.network import Output, SegmentationNetwork
-from fastseg.models.unet_arguments import channels_of_levels, check_dropout
+from fastseg.models.recompute import recomputing
 from fastseg.models.upsampling import Upsampling
 
 
@@ -40,9 +43,12 @@ class DAUNet3d(SegmentationNetwork):
         localization_convs: 3x3x3 convolutions in the residual block of a localization module.
         fusion_channels: of the sum of all decoder stages; None: the width of the finest level.
         output: ``"sigmoid"`` or ``"softmax"``.
+        recompute: norms and concatenations are computed again in backward instead of being kept for it: the same
+            numbers, in less memory. Ignored by plain torch and ``torch.compile``.
     """
 
     name = "da_unet_3d"
+    channels_last = True
 
     def __init__(
         self,
@@ -57,13 +63,16 @@ class DAUNet3d(SegmentationNetwork):
         localization_convs: int = 1,
         fusion_channels: int | None = None,
         output: Output = "sigmoid",
+        recompute: bool = True,
     ) -> None:
-        widths = channels_of_levels(self.name, "widths", widths)
+        check_widths(self.name, widths)
         levels = len(widths) - 1
-        growth = channels_of_levels(self.name, "growth", growth or widths[:-1], levels)
+        growth = widths[:-1] if growth is None else growth
+        check_widths(self.name, growth, levels, argument="growth")
         check_dropout(self.name, dropout)
-        if localization_convs < 1:
-            raise ValueError(f"{self.name}: localization_convs is {localization_convs}, expected a number >= 1")
+        for argument, value in (("localization_convs", localization_convs), ("fusion_channels", fusion_channels)):
+            if value is not None and value < 1:
+                raise ValueError(f"{self.name}: {argument} is {value}, expected a number >= 1")
         super().__init__(
             spatial_dims=3,
             in_channels=in_channels,
@@ -71,6 +80,7 @@ class DAUNet3d(SegmentationNetwork):
             size_divisor=2**levels,
             output=output,
         )
+        self.recompute = recompute and not wants_plain()
         slope: dict[str, Any] = {"negative_slope": negative_slope}
         fine = widths[:-1]
         dense = [width + g for width, g in zip(fine, growth, strict=True)]
@@ -97,6 +107,12 @@ class DAUNet3d(SegmentationNetwork):
                 f"{self.name}: x has spatial sizes {tuple(x.shape[2:])}, expected more than {self.size_divisor} in one "
                 "of them: one voxel at the bottom has no variance"
             )
+        if self.recompute and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            with recomputing():
+                return self._logits(x)
+        return self._logits(x)
+
+    def _logits(self, x: Tensor) -> Tensor:
         x = self.input(x)
         skips = []
         for block, down in zip(self.encoder, self.down, strict=True):

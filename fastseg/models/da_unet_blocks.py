@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastseg.models.conv_3d import Conv3d
 from fastseg.models.conv_norm_act_3d import ConvNormAct3d, NormActDropout3d, ResidualBlock3d
 from fastseg.models.layers import layers
+from fastseg.models.recompute import made_again, values_of
 from fastseg.models.upsampling import UpsampleConcatConv, Upsampling
 
 
@@ -24,7 +26,9 @@ class DenseBlock3d(nn.Module):
         self.second = ConvNormAct3d(growth, growth, negative_slope=negative_slope)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x, self.second(self.first(x))], 1)
+        y = self.second(self.first(x))
+        make_x, make_y = values_of(x), values_of(y)
+        return made_again(torch.cat([x, y], 1), lambda: torch.cat([make_x(), make_y()], 1))
 
 
 class AttentionBlock3d(nn.Module):
@@ -37,7 +41,7 @@ class AttentionBlock3d(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, *, dropout: float = 0.0, negative_slope: float = 0.01) -> None:
         super().__init__()
-        self.entry = nn.Conv3d(in_channels, channels, 3, padding=1)
+        self.entry = Conv3d(in_channels, channels)
         self.trunk = ResidualBlock3d(channels, dropout=dropout, negative_slope=negative_slope)
         self.features = ConvNormAct3d(channels, channels, dropout=dropout, negative_slope=negative_slope)
         self.soft_mask: Any = layers().SoftMaskAttention(channels)

@@ -38,7 +38,8 @@ class DenseBlock2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cat([x, self.dropout(self.first(x))], 1)
         x = torch.cat([x, self.dropout(self.second(x))], 1)
-        return self.last(x)
+        y: Tensor = self.last(x)
+        return y
 
 
 class DecoderDenseBlock2d(nn.Module):
@@ -62,4 +63,5 @@ class DecoderDenseBlock2d(nn.Module):
         self.dense = DenseBlock2d(out_channels, growth, out_channels, dropout=dropout)
 
     def forward(self, skip: Tensor, features: Tensor) -> Tensor:
-        return self.dense(self.reduce(skip, features))
+        y: Tensor = self.dense(self.reduce(skip, features))
+        return y

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from fastseg.models.conv_blocks import check_dropout, check_widths
 from fastseg.models.dense_blocks_2d import ConvNormPReLU2d, DecoderDenseBlock2d, DenseBlock2d
 from fastseg.models.layers import layers
 from fastseg.models.network import Output, SegmentationNetwork
-from fastseg.models.unet_arguments import channels_of_levels, check_dropout
 from fastseg.models.upsampling import Upsampling
 
 
@@ -34,6 +34,7 @@ class DenseUNet2d(SegmentationNetwork):
     """
 
     name = "dense_unet_2d"
+    channels_last = True
 
     def __init__(
         self,
@@ -46,8 +47,9 @@ class DenseUNet2d(SegmentationNetwork):
         upsampling: Upsampling = "nearest",
         output: Output = "softmax",
     ) -> None:
-        widths = channels_of_levels(self.name, "widths", widths)
-        growth = channels_of_levels(self.name, "growth", growth or widths, len(widths))
+        check_widths(self.name, widths)
+        growth = widths if growth is None else growth
+        check_widths(self.name, growth, len(widths), argument="growth")
         check_dropout(self.name, dropout)
         super().__init__(
             spatial_dims=2,

@@ -38,6 +38,8 @@ class SegmentationNetwork(nn.Module):
                 raise ValueError(f"{self.name}: {argument} is {value}, expected a number >= 1")
         if spatial_dims not in (2, 3):
             raise ValueError(f"{self.name}: spatial_dims is {spatial_dims}, expected 2 or 3")
+        if output not in ("softmax", "sigmoid"):
+            raise ValueError(f"{self.name}: output is {output!r}, expected one of 'softmax', 'sigmoid'")
         self.spatial_dims = spatial_dims
         self.in_channels = in_channels
         self.out_channels = out_channels

@@ -36,6 +36,20 @@ class InstanceNormAct3d(_PlainNormAct, fused.InstanceNormAct3d):
     """act(InstanceNorm3d(x) + residual)."""
 
 
+class SameConv2d(fused.SameConv2d):
+    """torch.nn.Conv2d with "same" padding."""
+
+    channels_last_weight = True
+    forward = nn.Conv2d.forward
+
+
+class UpsampleConcat2d(fused.UpsampleConcat2d):
+    """torch.nn.ConvTranspose2d and torch.cat."""
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.cat((skip, nn.ConvTranspose2d.forward(self, x)), 1)
+
+
 class DepthwiseConv2d(fused.DepthwiseConv2d):
     """torch.nn.Conv2d with one filter a channel."""
 

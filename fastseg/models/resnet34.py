@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-#: Channels of the stem and of the four stages.
-CHANNELS = (64, 64, 128, 256, 512)
 
 
 class ResNet34(nn.Module):
     """ResNet-34 (He et al. 2016, arXiv:1512.03385) without its head, with the state_dict keys of torchvision's.
 
-    ``forward`` gives the features of the stem and of the four stages: 64, 64, 128, 256 and 512 channels at 1/2, 1/4,
-    1/8, 1/16 and 1/32 of the image's size.
+    ``forward`` gives the features of the stem and of the four stages, of ``widths`` channels at 1/2, 1/4, 1/8, 1/16 and
+    1/32 of the image's size.
     """
 
-    def __init__(self, in_channels: int = 3) -> None:
+    def __init__(self, in_channels: int = 3, widths: Sequence[int] = (64, 64, 128, 256, 512)) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = _stage(64, 64, 3, stride=1)
-        self.layer2 = _stage(64, 128, 4)
-        self.layer3 = _stage(128, 256, 6)
-        self.layer4 = _stage(256, 512, 3)
+        stem, first, second, third, fourth = widths
+        self.conv1 = nn.Conv2d(in_channels, stem, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.layer1 = _stage(stem, first, 3, stride=1)
+        self.layer2 = _stage(first, second, 4)
+        self.layer3 = _stage(second, third, 6)
+        self.layer4 = _stage(third, fourth, 3)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -35,6 +35,7 @@ class ResUNet(SegmentationNetwork):
     """
 
     name = "resunet"
+    channels_last = True
 
     def __init__(
         self,

@@ -9,9 +9,10 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastseg.models.conv_blocks import check_widths
 from fastseg.models.layers import layers
 from fastseg.models.network import SegmentationNetwork
-from fastseg.models.resnet34 import CHANNELS, ResNet34
+from fastseg.models.resnet34 import ResNet34
 from fastseg.models.resnet_weights import load_resnet
 
 
@@ -23,8 +24,9 @@ class ResUNetCEASPP(SegmentationNetwork):
 
     Args:
         in_channels, out_channels: of the image and the logits.
+        widths: channels of the encoder's stem and of its four stages.
         encoder_weights: a file with the state_dict of a ResNet-34 (keys ``conv1.weight``, ``layer1.0.conv1.weight``,
-            ...; ``fc.*`` is left out) that the encoder starts from; for 3 input channels as a rule.
+            ...; ``fc.*`` is left out) that the encoder starts from.
         ce_dilations: of the separable convolutions in CE, which are in series.
         aspp_dilations: of the branches of ASPP.
         aspp_channels: of each branch of ASPP.
@@ -34,11 +36,12 @@ class ResUNetCEASPP(SegmentationNetwork):
             to the stages'.
 
     Raises:
-        ValueError: no dilations.
+        ValueError: widths that are not five numbers, or no dilations.
         WeightsError: a file that does not hold a ResNet-34.
     """
 
     name = "resunet_ce_aspp"
+    channels_last = True
     only_at_start = ("encoder_weights",)
 
     def __init__(
@@ -46,6 +49,7 @@ class ResUNetCEASPP(SegmentationNetwork):
         in_channels: int = 3,
         out_channels: int = 2,
         *,
+        widths: Sequence[int] = (64, 64, 128, 256, 512),
         encoder_weights: str | os.PathLike[str] | None = None,
         ce_dilations: Sequence[int] = (1, 2, 4, 8),
         aspp_dilations: Sequence[int] = (1, 6, 12, 18),
@@ -54,20 +58,21 @@ class ResUNetCEASPP(SegmentationNetwork):
         image_pooling: bool = False,
         stem_skip: bool = True,
     ) -> None:
+        check_widths(self.name, widths, 5)
         super().__init__(
             spatial_dims=2, in_channels=in_channels, out_channels=out_channels, size_divisor=32, output="softmax"
         )
         self.stem_skip = stem_skip
-        self.encoder = ResNet34(in_channels)
+        self.encoder = ResNet34(in_channels, widths)
         if encoder_weights is not None:
             load_resnet(self.encoder, encoder_weights)
-        widest = CHANNELS[-1]
+        widest = widths[-1]
         self.context = layers().ContextEnhancement(widest, ce_dilations)
         aspp = layers().SeparableASPP2d if separable else layers().ASPP2d
         self.aspp = aspp(widest, widest, aspp_dilations, branch_channels=aspp_channels, image_pooling=image_pooling)
-        self.decoder = nn.ModuleList(_DecoderBlock(*pair) for pair in pairwise(CHANNELS[::-1]))
+        self.decoder = nn.ModuleList(_DecoderBlock(*pair) for pair in pairwise(widths[::-1]))
         self.head = nn.Sequential(
-            nn.ConvTranspose2d(CHANNELS[0], 32, 4, 2, 1),
+            nn.ConvTranspose2d(widths[0], 32, 4, 2, 1),
             nn.ReLU(inplace=True),
             nn.Conv2d(32, 32, 3, padding=1),
             nn.ReLU(inplace=True),
@@ -91,7 +96,7 @@ class _DecoderBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        inner = inputs // 4
+        inner = max(inputs // 4, 1)
         self.conv1 = layers().PointwiseConv2d(inputs, inner, False)
         self.norm1 = nn.BatchNorm2d(inner)
         self.upsample = nn.ConvTranspose2d(inner, inner, 3, 2, padding=1, output_padding=1, bias=False)

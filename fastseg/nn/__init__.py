@@ -14,7 +14,9 @@ from fastseg.nn.depthwise import (
     PointwiseConv3d,
 )
 from fastseg.nn.norm import GroupNormAct, InstanceNormAct1d, InstanceNormAct2d, InstanceNormAct3d
+from fastseg.nn.same_conv import SameConv2d
 from fastseg.nn.soft_mask_attention import SoftMaskAttention
+from fastseg.nn.upsample import UpsampleConcat2d
 
 __all__ = [
     "CBAM",
@@ -36,9 +38,11 @@ __all__ = [
     "InstanceNormAct3d",
     "PointwiseConv2d",
     "PointwiseConv3d",
+    "SameConv2d",
     "SeparableASPP2d",
     "SeparableASPP3d",
     "SoftMaskAttention",
     "SpatialAttention",
     "SqueezeExcitation",
+    "UpsampleConcat2d",
 ]

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fastseg.segmentation.cascade import CascadeResult, segment_cascade
+    from fastseg.segmentation.cascade import CascadeResult, cascade_of, segment_cascade
     from fastseg.segmentation.postprocess import Postprocessing
     from fastseg.segmentation.prediction import predict_volume
     from fastseg.segmentation.segmenter import Segmentation, Segmenter
@@ -19,12 +19,13 @@ __all__ = [
     "Postprocessing",
     "Segmentation",
     "Segmenter",
+    "cascade_of",
     "predict_volume",
     "segment_cascade",
 ]
 
 _MODULES = {
-    "cascade": ("CascadeResult", "segment_cascade"),
+    "cascade": ("CascadeResult", "cascade_of", "segment_cascade"),
     "postprocess": ("Postprocessing",),
     "prediction": ("predict_volume",),
     "segmenter": ("Segmentation", "Segmenter"),

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from fastseg.clock import StageClock
-from fastseg.models import SegmentationNetwork
+from fastseg.models import SegmentationNetwork, create
+from fastseg.models.da_unet_3d import DAUNet3d
+from fastseg.models.dense_unet_2d import DenseUNet2d
 from fastseg.models.dm_da_unet import DMDAUNet
 from fastseg.segmentation.boxes import Crop, Location, crop_around, locate
+from fastseg.segmentation.labels import REGIONS
 from fastseg.segmentation.prediction import predict_volume
 
 
@@ -21,7 +24,7 @@ class CascadeResult:
     """What :func:`segment_cascade` finds.
 
     Attributes:
-        probabilities: (K, X, Y, Z), float32, of the second stage's regions; the network's ``outside`` beyond the cut-out.
+        probabilities: (K, X, Y, Z), float32, of the second stage; beyond the cut-out, of the network's ``outside``.
         whole_tumour: (X, Y, Z), float32, the first stage's probability of the whole tumour.
         location: where the first stage saw the largest component; its box is None if it saw nothing.
         crop: the second stage's cut-out.
@@ -108,10 +111,44 @@ def segment_cascade(
         outside = network.probabilities(regions.new_tensor(network.outside)[None])[0]
         probabilities = outside.view(-1, 1, 1, 1).repeat(1, *image.shape[1:])
         cut_out.paste(probabilities, regions)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if location.box is None:
         notes = ("stage 1 found no tumour: stage 2 saw the middle of the brain, and what it found there is doubtful",)
     return CascadeResult(probabilities, whole_tumour, location, cut_out, clock.seconds, notes)
+
+
+def cascade_of(localiser: DenseUNet2d, segmenter: DAUNet3d) -> DMDAUNet:
+    """The cascade of two stages that were trained on their own, with copies of their weights; in eval mode.
+
+    Raises:
+        ValueError: they do not take the same channels.
+    """
+    if localiser.in_channels != segmenter.in_channels:
+        raise ValueError(
+            f"segmenter takes {segmenter.in_channels} channels, expected those of localiser, {localiser.in_channels}"
+        )
+    channels = segmenter.out_channels
+    outside = [-20.0] * channels
+    if segmenter.output == "softmax":
+        outside[0] = 20.0
+    elif channels > len(REGIONS):
+        outside[-1] = 20.0
+    network = create(
+        DMDAUNet.name,
+        in_channels=localiser.in_channels,
+        out_channels=channels,
+        outside=outside,
+        localiser=_without_channels(localiser, "in_channels"),
+        segmenter=_without_channels(segmenter, "in_channels", "out_channels"),
+    )
+    assert isinstance(network, DMDAUNet)
+    network.localiser.load_state_dict(localiser.state_dict())
+    network.segmenter.load_state_dict(segmenter.state_dict())
+    return network.eval()
+
+
+def _without_channels(network: SegmentationNetwork, *arguments: str) -> dict[str, Any]:
+    return {name: value for name, value in network.config.items() if name not in arguments}
 
 
 def _whole_tumour(network: SegmentationNetwork, image: Tensor, **options: Any) -> Tensor:

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastseg.io.files import listed
+
 #: Labels of BraTS up to 2021; there is no 3. Later years have the enhancing rim as 3: :func:`fastseg.io.load_brats`
 #: makes it 4.
 LABELS = {1: "necrotic core", 2: "oedema", 4: "enhancing rim"}
@@ -26,6 +28,23 @@ _CLASS_OF = [_VALUES.index(label) if label in _VALUES else -1 for label in range
 _IN_REGION = [[label in labels for label in range(max(_VALUES) + 1)] for labels in REGIONS.values()]
 
 _Values = TypeVar("_Values", NDArray[Any], Tensor)
+
+
+def labels_named(name: str) -> tuple[int, ...]:
+    """The labels of a region, as ``"TC"``, or the label that a number names; case does not matter.
+
+    Raises:
+        ValueError: neither a region nor a whole number other than 0, which is the background.
+    """
+    if name.upper() in REGIONS:
+        return REGIONS[name.upper()]
+    try:
+        label = int(name)
+    except ValueError:
+        label = 0
+    if label == 0:
+        raise ValueError(f"label is {name!r}, expected a whole number other than 0, or one of {', '.join(REGIONS)}")
+    return (label,)
 
 
 def regions_of(labels: _Values) -> _Values:
@@ -112,6 +131,4 @@ def _check(name: str, values: NDArray[Any] | Tensor, allowed: Sequence[int]) -> 
     between = set(range(least, most)) - set(allowed)
     if values.min() < least or values.max() > most or any((values == other).any() for other in between):
         array = values.numpy(force=True) if isinstance(values, Tensor) else values
-        others = np.setdiff1d(array, allowed)
-        shown = ", ".join(map(str, others[:5].tolist())) + (", ..." if len(others) > 5 else "")
-        raise ValueError(f"{name} holds {shown}, expected {', '.join(map(str, allowed))}")
+        raise ValueError(f"{name} holds {listed(np.setdiff1d(array, allowed))}, expected {listed(allowed)}")

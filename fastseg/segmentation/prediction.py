@@ -34,8 +34,8 @@ def predict_volume(
 ) -> Tensor:
     """Probabilities of every voxel. A 2D network sees the slices along the third axis, which is axial in RAS order.
 
-    Windows and augmented views are blended as probabilities, so that the result is their weighted mean. Whatever is
-    smaller than a window, or no multiple of ``network.size_divisor``, is padded with zeros on both sides, and cut again.
+    Windows and augmented views are blended as probabilities, so that the result is their weighted mean. What is
+    smaller than a window, or no multiple of ``network.size_divisor``, is padded with zeros on both sides and cut again.
 
     Args:
         network: in eval mode, on the device that is to work.

@@ -66,17 +66,13 @@ def zscore(image: ArrayT, mask: Array | None = None) -> ArrayT:
             f"zscore: mask is {inside.dtype} of shape {tuple(inside.shape)}, expected bool of {tuple(tensor.shape[1:])}"
         )
     result = torch.zeros(tensor.shape, dtype=torch.float32, device=tensor.device)
-    count = int(inside.sum())
-    if count < 2:
-        return as_kind_of(image, result)
-    # Products with the mask instead of indices: several times as quick for a whole volume.
     for channel, out in zip(tensor, result, strict=True):
-        values = channel.float()
-        mean = (values * inside).sum(dtype=torch.float64) / count
-        centred = (values - mean.float()) * inside
-        deviation = (centred.square().sum(dtype=torch.float64) / (count - 1)).sqrt()
+        values = channel[inside].float()
+        if values.numel() < 2:
+            continue
+        mean, deviation = values.mean(), values.std()
         if deviation > _LEAST_DEVIATION * mean.abs():
-            torch.div(centred, deviation.float(), out=out)
+            out[inside] = (values - mean) / deviation
     return as_kind_of(image, result)
 
 
@@ -105,8 +101,8 @@ def resample(
     from_old = np.asarray(affine, np.float64)
     if from_old.shape != (4, 4) or not np.isfinite(from_old).all() or np.linalg.det(from_old[:3, :3]) == 0:
         raise ValueError(f"resample: affine is {from_old.tolist()}, expected (4, 4) with an inverse")
-    wanted = np.broadcast_to(np.asarray(spacing, np.float64), 3) if np.size(spacing) in (1, 3) else np.zeros(3)
-    if not (np.isfinite(wanted).all() and (wanted > 0).all()):
+    wanted = np.asarray(spacing, np.float64)
+    if wanted.shape not in ((), (3,)) or not (np.isfinite(wanted).all() and (wanted > 0).all()):
         raise ValueError(f"resample: spacing is {spacing}, expected millimetres above zero: one number or three")
     if not 0 <= tolerance < np.inf:
         raise ValueError(f"resample: tolerance is {tolerance}, expected a number >= 0")

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fastseg.io import BratsCase, LggCase, Volume, from_ras, ras_spacing, to_ras
-from fastseg.segmentation.preprocess import brain_mask, zscore
+from fastseg.segmentation.preprocess import brain_mask, resample, resize, zscore
 
 #: What :func:`prepared` takes.
 Case = BratsCase | LggCase | Volume | NDArray[np.generic] | Tensor
@@ -41,8 +40,8 @@ class Scan:
     notes: tuple[str, ...] = ()
 
     def resampled_back(self, probabilities: Tensor) -> Tensor:
-        """(K, X, Y, Z) on the grid of ``image`` to that of the source, by trilinear interpolation."""
-        return _resampled(probabilities, self.shape)
+        """(K, X, Y, Z) on the grid of ``image`` to that of the source, interpolated linearly."""
+        return probabilities if tuple(probabilities.shape[1:]) == self.shape else resize(probabilities, self.shape)
 
     def oriented_back(self, result: NDArray[np.generic]) -> NDArray[np.generic]:
         """(..., X, Y, Z) in RAS order to the order of the source."""
@@ -55,15 +54,15 @@ def prepared(case: Case, *, spacing: float | None = None) -> Scan:
     Args:
         case: a volume or a case as read; a patient's slices, which become (3, H, W, S); or (C, X, Y, Z), in RAS order
             with voxels of 1 mm.
-        spacing: resample volumes to voxels of so many millimetres, by trilinear interpolation; None: keep theirs.
+        spacing: resample volumes to voxels of so many millimetres, where theirs are not within 5 %; None: keep theirs.
 
     Raises:
-        ValueError: an array of another rank or with values that are not finite, slices with a spacing, or a spacing
-            that leaves less than one voxel.
+        ValueError: an array of another rank or with values that are not finite, or a spacing for slices or below zero.
     """
     if spacing is not None and not 0 < spacing < float("inf"):
         raise ValueError(f"spacing is {spacing}, expected millimetres above 0")
-    affine, zooms, notes = None, (1.0, 1.0, 1.0), ()
+    notes: tuple[str, ...] = ()
+    affine, zooms = None, (1.0, 1.0, 1.0)
     if isinstance(case, LggCase):
         if spacing is not None:
             raise ValueError(f"spacing is {spacing}, expected none: slices of {case.name} do not say theirs")
@@ -81,23 +80,8 @@ def prepared(case: Case, *, spacing: float | None = None) -> Scan:
         raise ValueError(f"case has shape {data.shape}, expected (C, X, Y, Z)")
     if not np.isfinite(data).all():
         raise ValueError("case holds values that are not finite (NaN or infinite)")
-    shape = data.shape[1:]
+    image = torch.from_numpy(np.ascontiguousarray(data))
     if spacing is not None:
-        sizes = [max(1, round(size * zoom / spacing)) for size, zoom in zip(shape, zooms, strict=True)]
-        data = _resampled(torch.from_numpy(data), sizes).numpy()
-    brain = brain_mask(data)
-    image = zscore(data, brain)
-    return Scan(
-        torch.from_numpy(np.ascontiguousarray(image)),
-        torch.from_numpy(np.ascontiguousarray(brain)),
-        float(np.prod(zooms)),
-        shape,
-        affine,
-        notes,
-    )
-
-
-def _resampled(data: Tensor, sizes: tuple[int, ...] | list[int]) -> Tensor:
-    if tuple(data.shape[1:]) == tuple(sizes):
-        return data
-    return F.interpolate(data[None], size=list(sizes), mode="trilinear", align_corners=False)[0]
+        image, _ = resample(image, np.diag([*zooms, 1.0]), spacing)
+    brain = brain_mask(image)
+    return Scan(zscore(image, brain), brain, float(np.prod(zooms)), data.shape[1:], affine, notes)

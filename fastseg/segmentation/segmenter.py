@@ -1,4 +1,4 @@
-"""One object from a case to its labels: preparation, network or cascade, post-processing, and back to the file's grid."""
+"""From a case to its labels: preparation, network or cascade, post-processing, and back to the file's grid."""
 
 from __future__ import annotations
 
@@ -25,6 +25,15 @@ from fastseg.segmentation.prediction import DEFAULT_BATCH, predict_volume, windo
 from fastseg.segmentation.scan import Case, Scan, prepared
 
 Report = Callable[[str, float], None]
+
+# About from where to where each stage brings the work.
+_SHARES = {
+    "gate": (0.0, 0.05),
+    "network": (0.05, 0.98),
+    "stage 1": (0.0, 0.85),
+    "stage 2": (0.85, 0.98),
+    "post-processing": (0.98, 1.0),
+}
 
 
 @dataclass(frozen=True)
@@ -112,13 +121,18 @@ class Segmenter:
 
         Args:
             case: as :func:`fastseg.segmentation.scan.prepared` takes it.
-            on_progress: called after each piece of work with the stage's name and the share of it that is done.
+            on_progress: called after each piece of work with the stage's name and about the share of all that is done.
 
         Raises:
             ValueError: the case has not the network's channels, or cannot be prepared.
         """
         clock = StageClock(self._device, 1, None)
-        report = on_progress or (lambda stage, share: None)
+
+        def report(stage: str, share: float) -> None:
+            if on_progress is not None:
+                first, last = _SHARES[stage]
+                on_progress(stage, first + (last - first) * share)
+
         with clock.stage("preparation"):
             scan = prepared(case, spacing=self._spacing)
         if scan.image.shape[0] != self._network.in_channels:
@@ -171,7 +185,8 @@ class Segmenter:
         return found.probabilities, boxes, found.notes
 
     def _by_network(self, scan: Scan, clock: StageClock, report: Report) -> tuple[Tensor, tuple[str, ...]]:
-        wanted, notes = None, ()
+        wanted: Tensor | None = None
+        notes: tuple[str, ...] = ()
         if self._gate is not None:
             with clock.stage("gate"):
                 wanted = self._seen_by(self._gate, scan.image, report)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from fastseg import ops
+from fastseg.clock import StageClock
 from fastseg.ops.arrays import Array, as_kind_of, as_tensor
 from fastseg.ops.checks import check_not_negative, whole_number
 from fastseg.ops.cross_scale_levels import MOST_LEVELS
 from fastseg.ops.guided_filter import check_guided_filter
-from fastseg.clock import StageClock
 from fastseg.stereo.disparity_map import DisparityMap
 from fastseg.stereo.options import MatchingCost, Refinement, WLSLevels, preset_options
 from fastseg.stereo.pair import check_rectified, load_pair

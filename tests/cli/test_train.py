@@ -135,7 +135,7 @@ def test_slices_of_brats_for_classes_and_regions() -> None:
     ("options", "message"),
     [
         (["--image-size", "18x17"], "--image-size 18x17: expected multiples of 2 for resunet"),
-        (["--image-size", "16x16x16"], "--image-size has 3 sizes"),
+        (["--image-size", "16x16x16"], "--image-size has 3 sizes, expected one or 2"),
         (["--patch-size", "32"], "--patch-size is not for resunet, a 2D network: give --image-size"),
         (["--copies", "3"], "--copies is for --synthetic"),
         (["--fold", "1"], "--fold 1 needs --folds, too"),
@@ -145,7 +145,6 @@ def test_slices_of_brats_for_classes_and_regions() -> None:
         (["--loss", "hinge"], "'focal_tversky'"),
         (["--limit-cases", "1"], "1 patient, expected at least 2"),
         (["--batch-size", "100"], "16 images to train on, expected at least 100: a batch of 100"),
-        (["--warmup", "0", "--weight-decay", "-1"], "weight_decay is -1.0, expected a number >= 0"),
         (["--resume"], "out: holds no last.ckpt, so there is no run to resume"),
     ],
 )

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 import fastseg.io
-from fastseg.io.files import FileError, check_ending, first_bytes, saving, written_together, written_whole
+from fastseg.io.files import (
+    FileError,
+    check_ending,
+    first_bytes,
+    folders_with,
+    listed,
+    saving,
+    written_together,
+    written_whole,
+)
 
 # A process in which the extras are not installed.
 WITHOUT_EXTRAS = """
@@ -33,6 +42,8 @@ def test_the_package_needs_no_extra() -> None:
         "import numpy as np\n"
         "points = fastseg.stereo.triangulate(np.ones((3, 4)), focal_length=2, baseline=1)\n"
         "assert len(fastseg.stereo.surface_mesh(points).faces) == 12\n"
+        "from fastseg.segmentation import labels, preprocess\n"
+        "assert preprocess.zscore(labels.regions_of(np.array([[0, 4]])) * 1.0).shape == (3, 1, 2)\n"
     )
 
 
@@ -40,6 +51,8 @@ def test_the_package_needs_no_extra() -> None:
     ("name", "words"),
     [
         ("load_nifti", 'NIfTI files need nibabel: pip install "fastseg-kernels[segmentation]"'),
+        ("load_brats", 'NIfTI files need nibabel: pip install "fastseg-kernels[segmentation]"'),
+        ("load_lgg", 'Images need Pillow: pip install "fastseg-kernels[stereo]"'),
         ("load_image", 'Images need Pillow: pip install "fastseg-kernels[stereo]"'),
         ("load_disparity", 'Images need Pillow: pip install "fastseg-kernels[stereo]"'),
         ("save_mesh", 'PLY files need trimesh: pip install "fastseg-kernels[stereo]"'),
@@ -117,3 +130,29 @@ def test_endings() -> None:
     check_ending(Path("a.PLY"), FileError, ".ply")
     with pytest.raises(FileError, match=r"^a\.obj: expected a name that ends in \.ply or \.stl$"):
         check_ending(Path("a.obj"), FileError, ".ply", ".stl")
+
+
+def test_folders_are_found_through_links_and_once(tmp_path: Path) -> None:
+    data, split = tmp_path / "data", tmp_path / "split"
+    for name in ("a", "b", "c"):
+        (data / name).mkdir(parents=True)
+        (data / name / "x.txt").touch()
+    split.mkdir()
+    (split / "one").symlink_to(data / "b")
+    (split / "two").symlink_to(data / "b")
+    (data / "c" / "up").symlink_to(data)  # without end, if it were followed
+
+    def found(folder: Path) -> list[str]:
+        paths = folders_with(folder, lambda name: name == "x.txt", "an x.txt", FileError)
+        return [str(path.relative_to(folder)) for path in paths]
+
+    assert found(data) == ["a", "b", "c"]
+    assert found(split) == ["one"]
+    assert found(data / "a") == ["."]
+    with pytest.raises(FileError, match="neither this folder nor those in it hold a y"):
+        folders_with(data, lambda name: name == "y", "a y", FileError)
+
+
+def test_values_are_listed() -> None:
+    assert listed([]) == "" and listed([3]) == "3" and listed("abcde") == "a, b, c, d, e"
+    assert listed(range(7)) == "0, 1, 2, 3, 4 and 2 more" and listed("abc", 2) == "a, b and 1 more"

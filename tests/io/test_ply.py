@@ -41,6 +41,25 @@ def test_round_trip(tmp_path: Path, colors: np.ndarray | None, y_up: bool) -> No
     assert {path.name for path in tmp_path.iterdir()} == {"cloud.ply", "mesh.ply"}
 
 
+@pytest.mark.parametrize("ending", [".obj", ".stl", ".OBJ"])
+@pytest.mark.parametrize("colors", [COLORS, None], ids=["colours", "none"])
+def test_meshes_as_obj_and_stl(tmp_path: Path, ending: str, colors: np.ndarray | None) -> None:
+    path = tmp_path / f"mesh{ending}"
+    if ending == ".stl" and colors is not None:
+        with pytest.raises(FileError, match=r"STL holds no colors, expected None, or \.ply or \.obj"):
+            save_mesh(path, POINTS, FACES, colors)
+        assert not list(tmp_path.iterdir())
+        return
+    save_mesh(path, POINTS, FACES, colors)
+    read = trimesh.load(path, process=False)
+    np.testing.assert_allclose(read.triangles, POINTS[FACES], rtol=1e-6)
+    if colors is not None:
+        np.testing.assert_array_equal(read.visual.vertex_colors[:, :3], colors)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    with pytest.raises(FileError, match=r"expected a name that ends in \.ply$"):
+        save_point_cloud(path, POINTS)
+
+
 def test_a_scene_on_the_way_to_a_file(tmp_path: Path) -> None:
     disparity = np.linspace(20, 30, 30 * 40, dtype=np.float32).reshape(30, 40)
     disparity[3:6, 4:9] = np.nan
@@ -63,7 +82,7 @@ def test_refused_writes_leave_nothing(tmp_path: Path) -> None:
     bad = POINTS.copy()
     bad[3, 1] = np.nan
     for arguments, words in (
-        (("a.obj", POINTS), r"expected a name that ends in \.ply"),
+        (("a.xyz", POINTS), r"expected a name that ends in \.ply"),
         (("a.ply", POINTS[:0]), r"points of shape \(0, 3\), expected \(N, 3\) with at least one point"),
         (("a.ply", POINTS.ravel()), r"points of shape \(150,\)"),
         (("a.ply", bad), "1 points are not finite"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fastseg
-from fastseg.backends import cpu
+from fastseg.backends import cpu, cpu_context
 from fastseg.ops import pointwise, pointwise_conv
 from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, poison
 
@@ -21,6 +21,7 @@ CONV = {2: F.conv2d, 3: F.conv3d}
 @pytest.fixture(autouse=True)
 def nan_poisoned_outputs(monkeypatch):
     poison(monkeypatch, cpu, "new_output")
+    poison(monkeypatch, cpu_context, "new_output")
 
 
 def inputs_of(batch: int, inputs: int, outputs: int, image: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
@@ -93,14 +94,30 @@ def test_any_shape(batch, inputs, outputs, image, dtype, layout):
     check(batch, inputs, outputs, image, dtype, layout)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("image", ((3, 4), (2, 2, 3)))
+def test_many_channels(dtype, layout, image):
+    """Those take another kernel."""
+    check(2, 1024, 256, image, dtype, layout)
+
+
+@pytest.mark.parametrize("wanted", ([True, False, False], [False, True, True], [False, True, False]), ids=str)
+def test_only_what_is_wanted_of_many_channels(wanted):
+    x, weight, bias, grad = inputs_of(1, 512, 512, (3, 4), torch.float64)
+    torch.library.opcheck(pointwise._backward_op, (grad, x, weight, wanted))
+    torch.library.opcheck(pointwise._forward_op, (x, weight, bias))
+
+
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
 def test_outputs_past_the_caches(layout):
     check(1, 9, 48, (384, 448), torch.float32, layout)
 
 
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
-def test_same_bits_for_every_number_of_threads(layout):
-    numbers = inputs_of(2, 20, 30, (50, 50), torch.float32)
+@pytest.mark.parametrize("channels,image", (((20, 30), (50, 50)), ((512, 512), (6, 7))))
+def test_same_bits_for_every_number_of_threads(layout, channels, image):
+    numbers = inputs_of(2, *channels, image, torch.float32)
     threads = torch.get_num_threads()
     try:
         results = []

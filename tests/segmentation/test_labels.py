@@ -14,6 +14,7 @@ from fastseg.segmentation.labels import (
     REGION_NAMES,
     REGIONS,
     classes_of,
+    labels_named,
     labels_of,
     labels_of_classes,
     regions_of,
@@ -28,6 +29,14 @@ LABEL_MAPS = st.sampled_from([np.uint8, np.int16, np.int64]).flatmap(
 def test_names() -> None:
     assert list(REGIONS) == list(REGION_NAMES) == ["WT", "TC", "ET"]
     assert set(REGIONS["WT"]) == set(LABELS)
+
+
+def test_labels_by_name() -> None:
+    names = ("WT", "tc", "Et", "3", "-2", "70000")
+    assert [labels_named(name) for name in names] == [(1, 2, 4), (1, 4), (4,), (3,), (-2,), (70000,)]
+    for name in ("0", "", "oedema", "1.5", "1,2"):
+        with pytest.raises(ValueError, match=f"label is '{name}', expected a whole number other than 0, or one of WT"):
+            labels_named(name)
 
 
 @given(labels=LABEL_MAPS)
@@ -73,7 +82,7 @@ def test_values_that_are_refused(make: type) -> None:
     for function, values, words in (
         (regions_of, [0, 3, 4], "labels holds 3, expected 0, 1, 2, 4"),
         (classes_of, [-1, 0, 5], "labels holds -1, 5, expected 0, 1, 2, 4"),
-        (classes_of, list(range(30)), r"labels holds 3, 5, 6, 7, 8, \.\.\., expected"),
+        (classes_of, list(range(30)), "labels holds 3, 5, 6, 7, 8 and 21 more, expected"),
         (labels_of_classes, [0, 4], "classes holds 4, expected 0, 1, 2, 3"),
         (regions_of, [0.0, 1.0], r"labels is (torch\.)?float\d\d, expected integers"),
         (classes_of, [True, False], r"labels is (torch\.)?bool, expected integers"),

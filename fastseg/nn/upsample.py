@@ -1,0 +1,51 @@
+"""Up-sampling by transposed convolutions, beside the features that skip it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastseg import ops
+from fastseg.nn.same_conv import runs_ours
+from fastseg.ops.checks import check_image
+
+
+class UpsampleConcat2d(nn.ConvTranspose2d):
+    """``torch.cat((skip, conv_transpose2d(x)), 1)`` with a kernel of 2x2 pixels and stride 2: each pixel becomes four.
+
+    The parameters and keys are those of ``torch.nn.ConvTranspose2d(in_channels, out_channels, 2, 2)``. On CPUs,
+    channels-last images run as one matrix product, whose output is written once, to its place beside ``skip``.
+
+    ``forward`` takes x (N, in_channels, H, W) and skip (N, C, 2 H, 2 W); returns (N, C + out_channels, 2 H, 2 W).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, bias: bool = True, device: Any = None, dtype: Any = None
+    ) -> None:
+        super().__init__(in_channels, out_channels, 2, 2, bias=bias, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
+        check_image("UpsampleConcat2d", "x", x, 4)
+        n, _, height, width = x.shape
+        if skip.ndim != 4 or skip.shape[0] != n or skip.shape[2:] != (2 * height, 2 * width):
+            raise ValueError(
+                f"UpsampleConcat2d: skip has shape {tuple(skip.shape)}, expected ({n}, C, {2 * height}, {2 * width})"
+            )
+        if not _product_pays(x):
+            return torch.cat((skip, super().forward(x)), 1)
+        four = self.weight.permute(2, 3, 1, 0).reshape(4 * self.out_channels, self.in_channels, 1, 1)
+        bias = None if self.bias is None else self.bias.repeat(4)
+        # (N, H, 2, W, 2, C): a row of pixels of x is two rows of the output.
+        up = ops.pointwise_conv(x, four, bias).permute(0, 2, 3, 1)
+        up = up.reshape(n, height, width, 2, 2, self.out_channels).transpose(2, 3)
+        beside = skip.permute(0, 2, 3, 1).reshape(n, height, 2, width, 2, skip.shape[1])
+        joined = torch.cat((beside, up), -1)
+        return joined.view(n, 2 * height, 2 * width, joined.shape[-1]).permute(0, 3, 1, 2)
+
+
+def _product_pays(x: Tensor) -> bool:
+    """Where pixels are fewer than channels, bringing the weight into another order takes longer than it saves."""
+    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return channels_last and x.device.type == "cpu" and runs_ours(x) and x.numel() >= x.shape[1] ** 2

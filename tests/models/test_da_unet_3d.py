@@ -1,0 +1,130 @@
+"""What is particular to the 3D-DA-UNet: convolutions as two halves, dropout folded into the norm, refusals."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import fastseg
+from fastseg import models
+from fastseg.models.conv_3d import Conv3d
+from fastseg.models.conv_norm_act_3d import NormActDropout3d
+from tests.models.cases import build, outcome
+from tests.support import assert_within_budget
+
+SMALL = {"widths": (4, 6, 8)}
+
+
+def conv_results(layer: torch.nn.Conv3d, x: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
+    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    y = layer(x)
+    return (y.detach(), *torch.autograd.grad(y, [x, *layer.parameters()], grad))
+
+
+@pytest.mark.parametrize("layout", (torch.contiguous_format, torch.channels_last_3d))
+@pytest.mark.parametrize("stride", (1, 2))
+@pytest.mark.parametrize("depth", (4, 8, 10))
+def test_two_halves_are_the_whole(layout, stride, depth, monkeypatch):
+    torch.manual_seed(0)
+    layer = Conv3d(3, 5, stride=stride)
+    x = torch.randn(1, 3, depth, 6, 7).contiguous(memory_format=layout)
+    grad = torch.randn_like(F.conv3d(x, layer.weight, None, stride, 1))
+    peer = torch.nn.Conv3d(3, 5, 3, stride, 1)
+    peer.load_state_dict(layer.state_dict())
+    batches = []
+    convolve = F.conv3d
+    monkeypatch.setattr(F, "conv3d", lambda x, *rest: batches.append(len(x)) or convolve(x, *rest))
+    actual, theirs = conv_results(layer, x, grad), conv_results(peer, x, grad)
+    assert batches == ([1, 1] if depth % (2 * stride) else [2, 1])
+    exact = conv_results(peer.double(), x.double(), grad.double())
+    for parameter in peer.parameters():
+        parameter.data.abs_()
+    sizes = conv_results(peer, x.double().abs(), grad.double().abs())
+    for name, a, e, p, size in zip(("y", "dx", "dweight", "dbias"), actual, exact, theirs, sizes, strict=True):
+        assert_within_budget(a, e, p, name, terms=float(size.max()))
+
+
+@pytest.mark.parametrize(
+    "x",
+    (torch.zeros(2, 3, 4, 4, 4), torch.zeros(1, 3, 4, 4, 4, dtype=torch.float64), torch.zeros(1, 3, 84, 84, 2)),
+    ids=("batch", "float64", "large"),
+)
+def test_what_torch_does_fast_stays_whole(x, monkeypatch):
+    layer = Conv3d(3, 2).to(x.dtype)
+    batches = []
+    convolve = F.conv3d
+    monkeypatch.setattr(F, "conv3d", lambda x, *rest: batches.append(len(x)) or convolve(x, *rest))
+    layer(x)
+    assert batches == [len(x)]
+
+
+@pytest.mark.parametrize("batch", (1, 2))
+@pytest.mark.parametrize("with_residual", (False, True))
+def test_folded_dropout_is_dropout(batch, with_residual):
+    """The same random numbers drop the same channels, folded into the norm or not."""
+    results = []
+    x, residual = torch.randn(2, batch, 12, 3, 4, 5, dtype=torch.float64)
+    for plain in (False, True):
+        with fastseg.backend("reference") if plain else nullcontext():
+            layer = NormActDropout3d(12, dropout=0.4).double()
+        torch.manual_seed(1)
+        torch.nn.init.normal_(layer.norm.weight)
+        torch.nn.init.normal_(layer.norm.bias)
+        inputs = [x.clone().requires_grad_(), *([residual.clone().requires_grad_()] if with_residual else [])]
+        torch.manual_seed(2)
+        y = layer(*inputs)
+        y.square().sum().backward()
+        results.append([y, *(i.grad for i in inputs), layer.norm.weight.grad, layer.norm.bias.grad])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    if not with_residual:
+        kept = (results[0][0].flatten(2) != 0).any(2)
+        assert 0 < kept.sum() < kept.numel()
+
+
+def test_a_training_step_with_dropout_is_that_of_plain_torch():
+    x = torch.randn(1, 4, 8, 16, 12, dtype=torch.float64)
+    results = []
+    for plain in (False, True):
+        network = build("da_unet_3d", plain=plain, **SMALL, dropout=0.3).double()
+        torch.manual_seed(3)
+        results.append(outcome(network, x))
+        without = network.eval()(x)
+        assert torch.equal(without, network(x)) and not torch.allclose(without, results[-1]["logits"])
+    for key, expected in results[1].items():
+        torch.testing.assert_close(results[0][key], expected, rtol=1e-7, atol=1e-9, msg=key)
+
+
+def test_regions_by_default_and_a_background_by_argument():
+    network = models.create("da_unet_3d", **SMALL)
+    assert (network.in_channels, network.out_channels, network.output, network.size_divisor) == (4, 3, "sigmoid", 4)
+    assert models.create("da_unet_3d").size_divisor == 8
+    assert models.create("da_unet_3d", out_channels=4, **SMALL)(torch.randn(1, 4, 8, 8, 8)).shape == (1, 4, 8, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    (
+        ({"widths": (4,)}, r"widths is \(4,\), expected at least two numbers >= 1"),
+        ({"growth": (4, 4, 4)}, r"growth is \(4, 4, 4\), expected 2 numbers >= 1"),
+        ({"dropout": 1.0}, r"dropout is 1.0, expected a share in \[0, 1\)"),
+        ({"localization_convs": 0}, "localization_convs is 0, expected a number >= 1"),
+        ({"fusion_channels": 0}, "fusion_channels is 0, expected a number >= 1"),
+        ({"upsampling": "cubic"}, "upsampling is 'cubic', expected one of 'nearest', 'linear'"),
+        ({"output": "tanh"}, "output is 'tanh', expected one of 'softmax', 'sigmoid'"),
+        ({"negative_slope": -1.0}, "negative_slope is -1.0"),
+    ),
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        models.create("da_unet_3d", **{**SMALL, **arguments})
+
+
+def test_one_voxel_at_the_bottom_is_refused():
+    network = models.create("da_unet_3d", **SMALL)
+    with pytest.raises(ValueError, match=r"sizes \(4, 4, 4\), expected more than 4 in one of them"):
+        network(torch.zeros(1, 4, 4, 4, 4))
