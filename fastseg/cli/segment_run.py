@@ -161,7 +161,7 @@ def _segmenter(options: argparse.Namespace, network: Any) -> Segmenter:
     try:
         return Segmenter(
             network,
-            roi=options.roi[0] if options.roi is not None and len(options.roi) == 1 else options.roi,
+            roi=options.roi,
             overlap=options.overlap,
             batch_size=options.batch_size,
             augment=options.tta,

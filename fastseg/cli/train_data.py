@@ -107,8 +107,10 @@ def _given_size(options: argparse.Namespace, network: SegmentationNetwork) -> tu
     name = f"--{option.replace('_', '-')}"
     if getattr(options, other) is not None:
         raise CommandError(f"--{other.replace('_', '-')} is not for {network.name}, a {dims}D network: give {name}")
-    given: tuple[int, ...] = getattr(options, option) or ()
-    size = given * dims if len(given) == 1 else given
+    given: int | tuple[int, ...] = getattr(options, option) or ()
+    size = (given,) * dims if isinstance(given, int) else given
+    if size and len(size) != dims:
+        raise CommandError(f"{name} has {len(size)} sizes, expected one or {dims}")
     if any(extent % network.size_divisor for extent in size):
         sizes = "x".join(map(str, size))
         raise CommandError(f"{name} {sizes}: expected multiples of {network.size_divisor} for {network.name}")

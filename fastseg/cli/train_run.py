@@ -19,7 +19,7 @@ from fastseg.cli.info import machine, versions
 from fastseg.cli.progress import Report, share_progress
 from fastseg.cli.train_data import Data
 from fastseg.io import FileError, written_whole
-from fastseg.training.checkpoint import FILES
+from fastseg.training.checkpoint import FILES, LAST, check_resumable
 from fastseg.training.history import Epoch, History
 from fastseg.training.loop import Progress, check_folder, fit
 from fastseg.training.recipe import Recipe
@@ -44,6 +44,9 @@ def run(options: argparse.Namespace, changes: Mapping[str, Any]) -> History:
         check_folder(options.output, options.resume)
         fabric = _fabric(options, recipe)
         recipe, data = train_data.load(options, recipe, fabric)
+        if options.resume:
+            _check_same(options.output, recipe, data)
+        fabric.barrier()
         first = fabric.is_global_zero
         if first:
             _write_facts(options, recipe, data, fabric)
@@ -145,6 +148,18 @@ def _summary(history: History, folder: Path) -> str:
     if best is not None:
         lines.append(f"best Dice {best.dice:.4f} in epoch {best.number}")
     return "\n".join([*lines, *(f"wrote {folder / name}" for name in (*FILES, _FACTS))])
+
+
+def _check_same(folder: Path, recipe: Recipe, data: Data) -> None:
+    """Before anything of the run that was begun is written over."""
+    check_resumable(folder / LAST, recipe)
+    path = folder / _FACTS
+    if not path.exists():
+        return
+    begun = json.loads(path.read_text(encoding="utf-8"))
+    for what, value in (("split", data.split.as_dict()), ("size", list(data.size))):
+        if begun.get(what) != value:
+            raise CommandError(f"{path}: cannot be resumed: the {what} of the data is another now ({value})")
 
 
 def _write_facts(options: argparse.Namespace, recipe: Recipe, data: Data, fabric: Fabric) -> None:

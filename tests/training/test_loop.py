@@ -17,7 +17,7 @@ pytest.importorskip("safetensors")
 
 from fastseg.models import weights
 from fastseg.training import loop
-from fastseg.training.checkpoint import BEST, CURVE, LAST, TABLE, recorded_recipe
+from fastseg.training.checkpoint import BEST, CURVE, LAST, TABLE
 from fastseg.training.errors import TrainingError
 from fastseg.training.history import History
 from fastseg.training.loop import Progress, fit
@@ -119,7 +119,7 @@ def test_interrupted_in_the_first_epoch(tmp_path: Path) -> None:
 def test_more_epochs_than_planned(tmp_path: Path) -> None:
     fit(small_recipe(epochs=1), TRAIN, HELD_OUT, folder=tmp_path)
     history = fit(small_recipe(epochs=2), TRAIN, HELD_OUT, folder=tmp_path, resume=True)
-    assert len(history.epochs) == 2 and recorded_recipe(tmp_path / LAST)["epochs"] == 2
+    assert len(history.epochs) == 2 and state(tmp_path)["recipe"]["epochs"] == 2
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
