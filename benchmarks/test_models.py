@@ -15,11 +15,14 @@ from fastseg import models
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BATCH = (2, 3, 256, 256)
+BATCHES = {"dense_unet_2d": (2, 4, 240, 240), "da_unet_3d": (1, 4, 64, 64, 64)}
 CASES: dict[str, dict[str, Any]] = {
     "unet": {},
     "unet_cbam": {},
     "resunet": {"out_channels": 2},
     "resunet_ce_aspp": {},
+    "dense_unet_2d": {},
+    "da_unet_3d": {"out_channels": 2, "output": "softmax"},
 }
 
 
@@ -47,10 +50,11 @@ def test_training_step(benchmark, name, peer):
     torch._dynamo.reset()
     network = PEERS[peer](name).to(DEVICE)
     optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
-    images = torch.randn(BATCH, device=DEVICE)
-    labels = torch.randint(0, 2, (BATCH[0], *BATCH[2:]), device=DEVICE)
+    batch = BATCHES.get(name, BATCH)
+    images = torch.randn(batch, device=DEVICE)
+    labels = torch.randint(0, 2, (batch[0], *batch[2:]), device=DEVICE)
     benchmark.group = f"{name} training step"
-    benchmark.extra_info.update(case="training step", shape="x".join(map(str, BATCH)), peer=peer, family=name)
+    benchmark.extra_info.update(case="training step", shape="x".join(map(str, batch)), peer=peer, family=name)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
