@@ -162,6 +162,23 @@ def test_options_of_prediction_reach_the_network(weights: Path) -> None:
     assert load_labels("out.nii").data.shape == given.data.shape[1:]
 
 
+def test_every_option_reaches_the_segmenter(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, object] = {}
+
+    def record(network: object, **options: object) -> Segmenter:
+        seen.update(options)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("fastseg.cli.segment_run.Segmenter", record)
+    given = volume()
+    save_nifti("in.nii", given.data, like=given)
+    words = "--spacing 2 --dtype bfloat16 --memory-limit 2K --batch-size 3 --crop 8x16x24 --locate-threshold 0.3"
+    file = str(weights / "dm_da_unet.safetensors")
+    assert main(["segment", "in.nii", "-o", "out.nii", "--weights", file, *words.split()]) == 2
+    expected = {"spacing": 2.0, "dtype": torch.bfloat16, "memory_limit": 2048, "batch_size": 3, "crop": (8, 16, 24)}
+    assert expected.items() <= seen.items() and seen["locate_threshold"] == 0.3
+
+
 def test_random_weights_say_so(capsys: pytest.CaptureFixture[str]) -> None:
     save_nifti("in.nii", volume().data[..., :6], like=Volume.from_array(volume().data[..., :6], TURNED))
     command = ["segment", "in.nii", "--network", "dense_unet_2d", "--random-weights", "3"]
