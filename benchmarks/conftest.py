@@ -22,6 +22,12 @@ ROUNDS = 15
 _peak = 0.0
 
 
+def synchronize() -> None:
+    """Waits for what the GPU has been given, where there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def rounds_for(function: Callable[[], object], most: int = ROUNDS) -> int:
     """How often to time ``function``: for about a second, three times at least, after it ran twice.
 
@@ -39,7 +45,6 @@ def beside_copy(benchmark) -> BesideCopy:
     machine a floor from another minute would say little."""
 
     def run(family: str, case: str, peer: str, like: Tensor, function: Callable[[], object]) -> None:
-        synchronize = torch.cuda.synchronize if like.is_cuda else lambda: None
         source = like.detach()
         target, floor = torch.empty_like(source), []
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 import fastseg
-from benchmarks.conftest import rounds_for
+from benchmarks.conftest import rounds_for, synchronize
 from benchmarks.context_peers import DENSE_PEERS, SEPARABLE_PEERS
 from benchmarks.peers import channels_last, same
-from benchmarks.test_norm import DEVICE, name_of, synchronize
+from benchmarks.test_norm import DEVICE, name_of
 
 SHAPE, OUTPUTS, DILATIONS = (2, 256, 64, 64), 256, (1, 6, 12, 18)
 KINDS = {"dense": DENSE_PEERS, "separable": SEPARABLE_PEERS}

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.conftest import rounds_for
+from benchmarks.conftest import rounds_for, synchronize
 from benchmarks.peers import DEPTHWISE_PEERS, SEPARABLE_PEERS
-from benchmarks.test_norm import DEVICE, name_of, synchronize
+from benchmarks.test_norm import DEVICE, name_of
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastseg.cli.errors import CommandError
+from fastseg.io.files import listed
 
 #: How the names of files end that hold labels or probabilities, without .nii or .nii.gz.
 LABELS = ("seg", "segm", "labels")
 PROBABILITIES = ("prob", "probs", "probabilities")
 
 _NIFTI = re.compile(r"(?P<stem>.+)\.nii(?:\.gz)?", re.IGNORECASE)
-_SHOWN = 5
 
 
 def matched(results: Path, truth: Path, endings: Sequence[str] = LABELS) -> dict[str, tuple[Path, Path]]:
@@ -34,8 +34,7 @@ def matched(results: Path, truth: Path, endings: Sequence[str] = LABELS) -> dict
     found, true = _cases(results, endings), _cases(truth, LABELS)
     missing = [name for name in true if name not in found]
     if missing:
-        names = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
-        raise CommandError(f"{results}: {len(missing)} of {len(true)} cases of {truth} are missing: {names}")
+        raise CommandError(f"{results}: {len(missing)} of {len(true)} cases of {truth} are missing: {listed(missing)}")
     return {name: (found[name], path) for name, path in true.items()}
 
 

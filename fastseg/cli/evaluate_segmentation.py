@@ -18,7 +18,7 @@ from fastseg.cli.evaluate_cases import PROBABILITIES, matched
 from fastseg.cli.evaluate_results import comparison_rows, thinned, write_csv, write_roc
 from fastseg.cli.progress import Advance, progress
 from fastseg.io import FileError, LabelVolume, load_labels, load_nifti
-from fastseg.io.files import check_ending
+from fastseg.io.files import check_ending, listed
 from fastseg.io.grid import check_same_grid
 from fastseg.segmentation.labels import REGIONS
 from fastseg.training.evaluation import SegmentationScores, evaluate_masks, table
@@ -47,8 +47,8 @@ def run(options: argparse.Namespace) -> None:
 
     curves: dict[tuple[str, str], RocCurve] = {}
     scores, against = {}, {}
-    bar = progress("cases", len(names) * (1 if others is None else 2)) if len(names) > 1 else nullcontext(lambda: None)
-    with bar as advance:
+    total = len(names) * (1 if others is None else 2)
+    with progress("predictions", total) if total > 1 else nullcontext(lambda: None) as advance:
         for name, (pred, truth) in pairs.items():
             case = _Case(truth, regions, options.if_one_empty)
             probabilities = None if maps is None else case.probabilities(maps[name][0])
@@ -101,8 +101,8 @@ class _Case:
             return dict(zip(self._regions, volume.data, strict=True))
         if len(volume.data) != 1 + len(classes):
             raise CommandError(
-                f"{path}: {len(volume.data)} channels, expected {len(self._regions)} for {', '.join(self._regions)}, "
-                f"or {1 + len(classes)} for the labels 0, {', '.join(map(str, classes))}"
+                f"{path}: {len(volume.data)} channels, expected {len(self._regions)} for {listed(self._regions)}, "
+                f"or {1 + len(classes)} for the labels {listed([0, *classes])}"
             )
         return {
             region: sum(volume.data[1 + classes.index(label)] for label in labels)
@@ -143,8 +143,9 @@ def _brats_labels(path: Path, labels: NDArray[np.integer]) -> NDArray[np.integer
     """Labels with 4 for the enhancing rim."""
     present = {int(label) for label in np.unique(labels)}
     if not present <= _BRATS or {3, 4} <= present:
-        shown = ", ".join(map(str, sorted(present)))
-        raise CommandError(f"{path}: labels {shown}, expected those of BraTS: 0, 1, 2 and 4, or 0, 1, 2 and 3")
+        raise CommandError(
+            f"{path}: labels {listed(sorted(present))}, expected those of BraTS: 0, 1, 2 and 4, or 0, 1, 2 and 3"
+        )
     return np.where(labels == 3, 4, labels)
 
 

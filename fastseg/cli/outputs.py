@@ -27,7 +27,7 @@ def check_file(path: Path, option: str, *endings: str) -> None:
     Raises:
         CommandError: another ending, a folder of that name, or no folder that can be written to.
     """
-    if not path.name.lower().endswith(endings):
+    if not path.name.endswith(endings):
         raise CommandError(f"{option} {path}: expected a name that ends in {' or '.join(endings)}")
     if path.is_dir():
         raise CommandError(f"{option} {path}: this is a folder, expected the name of a file")

@@ -42,13 +42,14 @@ def facts_of(
     spacing = ras_spacing(like.affine)
     values, counts = np.unique(found.labels, return_counts=True)
     of_brats = "ET" in found.channels or set(LABELS.values()) <= set(found.channels)
+    # A mask may be the only channel, or follow that of the background.
     labels = {
         str(value): {
-            "name": LABELS[int(value)] if of_brats else found.channels[-1] if len(found.channels) < 3 else "class",
-            "voxels": int(count),
+            "name": LABELS[value] if of_brats else found.channels[min(value, len(found.channels) - 1)],
+            "voxels": count,
             "millilitres": float(count * np.prod(spacing) / 1000),
         }
-        for value, count in zip(values, counts, strict=True)
+        for value, count in zip(values.tolist(), counts.tolist(), strict=True)
         if value != 0
     }
     return {

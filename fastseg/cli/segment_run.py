@@ -67,18 +67,20 @@ def _segment_all(options: argparse.Namespace, segmenter: Segmenter, found: list[
     """A case that cannot be segmented does not stop the others; the exit code tells."""
     failed: dict[str, str] = {}
     cases = []
+    existed = options.output.exists()
     options.output.mkdir(parents=True, exist_ok=True)
     for number, source in enumerate(found, 1):
-        target = options.output / (source.path.name + ("" if source.kind == "slices" else ".nii.gz"))
         try:
             with share_progress(f"{number} of {len(found)}") as report:
-                done = _segment(options, segmenter, source, target, report, with_json=False)
+                done = _segment(options, segmenter, source, _target(options, source), report, with_json=False)
         except (CommandError, FileError) as error:
             print(f"fastseg segment: {error}", file=sys.stderr, flush=True)
             failed[str(source.path)] = str(error)
             continue
         _say(done)
         cases.append(done.facts)
+    if not cases and not existed:
+        options.output.rmdir()
     if options.json is not None:
         with written_whole(options.json) as temporary:
             results.write_json(temporary, options, cases, failed)
@@ -93,6 +95,10 @@ def _segment(
     clock = StageClock(torch.device("cpu"), 1, None)
     with clock.stage("reading"):
         case = source.read()
+    read = case.sequences.values() if isinstance(case, BratsCase) else ()
+    for path in (target, options.probabilities):
+        if path is not None and path.resolve() in [file.resolve() for file in read]:
+            raise CommandError(f"{path}: this is one of the files of {source.path}")
     try:
         found = segmenter.segment(case, on_progress=report)
     except ValueError as error:  # what the segmenter says of the case
@@ -101,7 +107,7 @@ def _segment(
     like = _grid(case)
     with ExitStack() as finished:  # every file is written before the first one takes its name
         with clock.stage("writing"):
-            if target.name.lower().endswith(_NIFTI):
+            if target.name.endswith(_NIFTI):
                 save_nifti(finished.enter_context(written_whole(target)), found.labels, like=like)
             else:
                 assert isinstance(case, LggCase), "the outputs were checked"
@@ -114,6 +120,12 @@ def _segment(
         if with_json and options.json is not None:
             results.write_json(finished.enter_context(written_whole(options.json)), options, [facts], {})
     return Done(source, found, clock.seconds, facts)
+
+
+def _target(options: argparse.Namespace, source: Source) -> Path:
+    """Where the labels of one case of many go."""
+    name = source.path.name if source.kind == "slices" else f"{source.path.name}.nii.gz"
+    return Path(options.output / name)
 
 
 def _grid(case: Volume | BratsCase | LggCase) -> Volume:
@@ -149,13 +161,13 @@ def _segmenter(options: argparse.Namespace, network: Any) -> Segmenter:
     try:
         return Segmenter(
             network,
-            roi=_one_or_all(options.roi),
+            roi=options.roi,
             overlap=options.overlap,
             batch_size=options.batch_size,
             augment=options.tta,
             threshold=options.threshold,
             postprocessing=postprocessing,
-            crop=_one_or_all(options.crop),
+            crop=options.crop,
             locate_threshold=options.locate_threshold,
             spacing=options.spacing,
             dtype=torch.bfloat16 if options.dtype == "bfloat16" else None,
@@ -166,29 +178,20 @@ def _segmenter(options: argparse.Namespace, network: Any) -> Segmenter:
         raise CommandError(str(error)) from error
 
 
-def _one_or_all(sizes: tuple[int, ...] | None) -> int | tuple[int, ...] | None:
-    """One size is for all axes."""
-    return sizes[0] if sizes is not None and len(sizes) == 1 else sizes
-
-
 def _check_outputs(options: argparse.Namespace, found: list[Source], many: bool) -> None:
     files: dict[str, Path] = {}
     if many:
         for option in ("probabilities", "overlay"):
             if getattr(options, option) is not None:
                 raise CommandError(f"--{option}: expected one case, but {options.input} holds {len(found)}")
+        if options.output.name.endswith(_NIFTI):
+            raise CommandError(f"-o {options.output}: expected a folder, {options.input} holds {len(found)} cases")
         check_folder(options.output)
-    elif found[0].kind == "slices" and not options.output.name.lower().endswith(_NIFTI):
+    elif found[0].kind == "slices" and not options.output.name.endswith(_NIFTI):
         check_folder(options.output)
     else:
         check_file(options.output, "-o", *_NIFTI)
         files["-o"] = options.output
-    for source in found:
-        masks = options.output / source.path.name if many else options.output
-        if source.kind == "slices" and masks.resolve() == source.path.resolve():
-            raise CommandError(
-                f"-o {options.output}: the masks in {source.path} would be replaced, expected another folder"
-            )
     if options.overlay is not None and found[0].kind == "slices":
         raise CommandError(
             f"--overlay: expected a volume, but slices such as those of {options.input} do not say where they lie"
@@ -202,6 +205,11 @@ def _check_outputs(options: argparse.Namespace, found: list[Source], many: bool)
         if path is not None:
             check_file(path, option, *endings)
             files[option] = path
+    # Masks beside the slices would take the names of those that come with the data set.
+    for source in found:
+        target = _target(options, source) if many else options.output
+        if source.kind != "volume" and target.resolve() == source.path.resolve():
+            raise CommandError(f"-o {options.output}: the results of {source.path} would be among its own files")
     taken = {options.input.resolve(): "INPUT"}
     for option, path in files.items():
         other = taken.setdefault(path.resolve(), option)

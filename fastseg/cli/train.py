@@ -47,9 +47,5 @@ def _check(options: argparse.Namespace) -> None:
         raise CommandError(f"--fold {options.fold} needs --folds, too")
     if options.folds is not None and not (options.folds >= 2 and options.fold < options.folds):
         raise CommandError(f"--fold {options.fold} --folds {options.folds}: expected 2 folds or more, and a fold below")
-    if options.image_size is not None and len(options.image_size) > 2:
-        raise CommandError(f"--image-size has {len(options.image_size)} sizes, expected one or HxW")
-    if options.patch_size is not None and len(options.patch_size) not in (1, 3):
-        raise CommandError(f"--patch-size has {len(options.patch_size)} sizes, expected one or XxYxZ")
     if options.devices > 1 and "LOCAL_WORLD_SIZE" in os.environ:
         raise CommandError(f"--devices {options.devices}: torchrun says how many processes there are, leave it out")

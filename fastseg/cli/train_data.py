@@ -108,8 +108,10 @@ def _given_size(options: argparse.Namespace, network: SegmentationNetwork) -> tu
     name = f"--{option.replace('_', '-')}"
     if getattr(options, other) is not None:
         raise CommandError(f"--{other.replace('_', '-')} is not for {network.name}, a {dims}D network: give {name}")
-    given: tuple[int, ...] = getattr(options, option) or ()
-    size = given * dims if len(given) == 1 else given
+    given: int | tuple[int, ...] = getattr(options, option) or ()
+    size = (given,) * dims if isinstance(given, int) else given
+    if size and len(size) != dims:
+        raise CommandError(f"{name} has {len(size)} sizes, expected one or {dims}")
     if any(extent % network.size_divisor for extent in size):
         sizes = "x".join(map(str, size))
         raise CommandError(f"{name} {sizes}: expected multiples of {network.size_divisor} for {network.name}")
@@ -118,9 +120,10 @@ def _given_size(options: argparse.Namespace, network: SegmentationNetwork) -> tu
 
 def _prepared(options: argparse.Namespace, sources: Sequence[Source], fabric: Fabric) -> list[Case]:
     folder = options.cache or options.output / "prepared"
-    bar = progress("preparing cases", len(sources)) if fabric.is_global_zero else nullcontext(None)
+    rank, world = fabric.global_rank, fabric.world_size
+    bar = progress("preparing cases", len(sources[rank::world])) if rank == 0 else nullcontext(None)
     with bar as advance:
-        store(folder, sources, part=(fabric.global_rank, fabric.world_size), on_case=advance)
+        store(folder, sources, part=(rank, world), on_case=advance)
     fabric.barrier()
     cases = stored(folder, sources)
     check_channels(cases)

@@ -19,7 +19,8 @@ from fastseg.cli.info import machine, versions
 from fastseg.cli.progress import Report, share_progress
 from fastseg.cli.train_data import Data
 from fastseg.io import FileError, written_whole
-from fastseg.training.checkpoint import FILES
+from fastseg.io.files import listed
+from fastseg.training.checkpoint import FILES, LAST, check_resumable
 from fastseg.training.history import Epoch, History
 from fastseg.training.loop import Progress, check_folder, fit
 from fastseg.training.recipe import Recipe
@@ -44,9 +45,10 @@ def run(options: argparse.Namespace, changes: Mapping[str, Any]) -> History:
         check_folder(options.output, options.resume)
         fabric = _fabric(options, recipe)
         recipe, data = train_data.load(options, recipe, fabric)
-        first = fabric.is_global_zero
         if options.resume:
-            _check_split(options.output / _FACTS, data)
+            _check_same(options.output, recipe, data)
+        fabric.barrier()
+        first = fabric.is_global_zero
         if first:
             _write_facts(options, recipe, data, fabric)
             print(_heading(recipe, data, fabric), flush=True)
@@ -149,25 +151,19 @@ def _summary(history: History, folder: Path) -> str:
     return "\n".join([*lines, *(f"wrote {folder / name}" for name in (*FILES, _FACTS))])
 
 
-def _check_split(path: Path, data: Data) -> None:
-    """A run goes on with its own patients: others might be validated on whom it was trained on before.
-
-    Raises:
-        CommandError: the split is not that of the run; names a patient.
-    """
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))["split"]
-        now = data.split.as_dict()
-        moved = next((name for part in now for name in sorted(set(now[part]) ^ set(before[part]))), None)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CommandError(
-            f"{path}: does not say how the patients of the run were split, so it cannot go on"
-        ) from error
-    if moved is not None:
-        raise CommandError(
-            f"{path}: cannot be resumed: the split of the patients is another, of {moved} for example; expected the "
-            "same data, --fold and limits"
-        )
+def _check_same(folder: Path, recipe: Recipe, data: Data) -> None:
+    """Before anything of the run that was begun is written over."""
+    check_resumable(folder / LAST, recipe)
+    path = folder / _FACTS
+    if not path.exists():
+        return
+    begun = json.loads(path.read_text(encoding="utf-8"))
+    if begun.get("size") != list(data.size):
+        raise CommandError(f"{path}: cannot be resumed: the size of the data is another now ({list(data.size)})")
+    before, now = begun.get("split", {}), data.split.as_dict()
+    moved = {name for part in now for name in set(now[part]) ^ set(before.get(part, []))}
+    if moved:
+        raise CommandError(f"{path}: cannot be resumed: the split of the data is another now (of {listed(sorted(moved))})")
 
 
 def _write_facts(options: argparse.Namespace, recipe: Recipe, data: Data, fabric: Fabric) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastseg.models.layers import layers
 from fastseg.models.upsampling import UpsampleConcatConv, Upsampling
 
 
@@ -14,12 +13,7 @@ class ConvNormPReLU2d(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__()
-        # Without a bias, which the norm would undo.
-        self.conv = (
-            layers().SameConv2d(in_channels, out_channels, 3, bias=False)
-            if stride == 1
-            else nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
-        )
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)  # the norm would undo a bias
         self.norm = nn.BatchNorm2d(out_channels)
         self.act = nn.PReLU(out_channels)
 
@@ -38,7 +32,7 @@ class DenseBlock2d(nn.Module):
         super().__init__()
         self.first = ConvNormPReLU2d(in_channels, growth)
         self.second = ConvNormPReLU2d(in_channels + growth, growth)
-        self.last = layers().SameConv2d(in_channels + 2 * growth, out_channels, 3)
+        self.last = nn.Conv2d(in_channels + 2 * growth, out_channels, 3, padding=1)
         self.dropout = nn.Dropout2d(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ class DenseUNet2d(SegmentationNetwork):
     """
 
     name = "dense_unet_2d"
+    channels_last = True
 
     def __init__(
         self,

@@ -27,7 +27,8 @@ class DMDAUNet(SegmentationNetwork):
 
     Chosen here: the box is that of the largest component where the whole tumour's probability exceeds ``threshold``;
     the cut-out is shifted to stay inside the volume, and padded with zeros where the volume is smaller. Where the first
-    stage finds nothing, the cut-out is around the middle of the brain (nonzero voxels), and a warning says so.
+    stage finds nothing, the cut-out is around the middle of the brain (nonzero voxels), and a warning says so. Both
+    stages are channels-last, as each is fastest, with ``channels_last=False`` too.
 
     Args:
         in_channels: of the volumes (N, C, X, Y, Z): T1, T1ce, T2 and FLAIR, zero outside the brain; the last axis
@@ -78,7 +79,7 @@ class DMDAUNet(SegmentationNetwork):
         self.crop_size = crop_size
         self.slice_batch = slice_batch
         self.outside = constants
-        for stage in (first, second):
+        for stage in (first, second):  # each has inputs of its own, which create's conversion of ours does not reach
             if stage.channels_last:
                 channels_last_on(stage)
 

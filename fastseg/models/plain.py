@@ -6,7 +6,7 @@ benchmarks. Constructors and state_dict keys are those of the fused layers.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -206,7 +206,9 @@ class CBAM(fused.CBAM):
 class SoftMaskAttention(fused.SoftMaskAttention):
     """(1 + sigmoid(S)) * T."""
 
+    _pointwise: ClassVar[dict[int, Any]] = {2: PointwiseConv2d, 3: PointwiseConv3d}
+
     def forward(self, trunk: Tensor, features: Tensor) -> Tensor:
         if self.mask is not None:
-            features = self.mask._conv_forward(features, self.mask.weight, self.mask.bias)
+            features = self.mask(features)
         return (1 + torch.sigmoid(features)) * trunk

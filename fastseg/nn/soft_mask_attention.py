@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from fastseg.nn.depthwise import PointwiseConv2d, PointwiseConv3d, is_unwatched
 from fastseg.ops.soft_mask_attention import soft_mask_attention, soft_mask_attention_conv
-
-_CONV: dict[int, Any] = {2: PointwiseConv2d, 3: PointwiseConv3d}
 
 
 class SoftMaskAttention(nn.Module):
@@ -25,6 +23,8 @@ class SoftMaskAttention(nn.Module):
     ``forward(trunk, features)`` takes T of (N, C, *spatial) and the features, or S, of the same size.
     """
 
+    _pointwise: ClassVar[dict[int, Any]] = {2: PointwiseConv2d, 3: PointwiseConv3d}
+
     def __init__(
         self,
         channels: int | None = None,
@@ -36,7 +36,7 @@ class SoftMaskAttention(nn.Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        if spatial_dims not in _CONV:
+        if spatial_dims not in self._pointwise:
             raise ValueError(f"SoftMaskAttention: spatial_dims is {spatial_dims}, expected 2 or 3")
         if channels is None and mask_channels is not None:
             raise ValueError(
@@ -47,7 +47,7 @@ class SoftMaskAttention(nn.Module):
         self.mask: Any = None
         if channels is not None:
             outputs = channels if mask_channels is None else mask_channels
-            self.mask = _CONV[spatial_dims](channels, outputs, bias, device=device, dtype=dtype)
+            self.mask = self._pointwise[spatial_dims](channels, outputs, bias, device=device, dtype=dtype)
 
     def forward(self, trunk: Tensor, features: Tensor) -> Tensor:
         if self.mask is None:

@@ -37,10 +37,19 @@ class WholeBatches(Sampler[list[int]]):
         return len(self._batches)
 
 
-def training_batches(
-    fabric: Fabric, samples: Samples, recipe: Recipe, workers: int
-) -> tuple[Any, DistributedSampler[Any]]:
-    """Batches in random order, and the sampler whose epoch says in which.
+class EpochOrder(DistributedSampler[Any]):
+    """An order that follows from seed and epoch. Each process gets its share."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Fabric calls this with the passes it has counted; in a run that was resumed those are not the epochs."""
+
+    def begin(self, epoch: int) -> None:
+        """The epoch whose order comes next."""
+        super().set_epoch(epoch)
+
+
+def training_batches(fabric: Fabric, samples: Samples, recipe: Recipe, workers: int) -> tuple[Any, EpochOrder]:
+    """Batches in random order, and the sampler that is told the epoch.
 
     Raises:
         TrainingError: a process would get no whole batch.
@@ -51,7 +60,7 @@ def training_batches(
         raise TrainingError(
             f"{len(samples)} images to train on, expected at least {needed}: a batch of {recipe.batch_size}{processes}"
         )
-    sampler: DistributedSampler[Any] = DistributedSampler(
+    sampler = EpochOrder(
         samples,  # type: ignore[arg-type]
         fabric.world_size,
         fabric.global_rank,

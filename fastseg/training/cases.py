@@ -46,9 +46,7 @@ class Case:
 def in_memory(name: str, image: NDArray[np.float32], labels: Labels) -> Case:
     """A case of image (C, X, Y, Z) and labels (X, Y, Z), without the slices at both ends that are zero throughout."""
     seen = np.flatnonzero((image != 0).any((0, 1, 2)))
-    if not len(seen):
-        raise TrainingError(f"{name}: every voxel is zero, so there is nothing to train on")
-    kept = slice(int(seen[0]), int(seen[-1]) + 1)
+    kept = slice(int(seen[0]), int(seen[-1]) + 1) if len(seen) else slice(None)
     slices = np.ascontiguousarray(np.moveaxis(image, -1, 0)[kept])
     z, c, x, y = slices.shape
     return Case(name, (z, c, x, y), (slices, np.ascontiguousarray(np.moveaxis(labels, -1, 0)[kept])))

@@ -46,10 +46,7 @@ def load_state(path: Path, recipe: Recipe, network: nn.Module, optimizer: Optimi
     Raises:
         TrainingError: the file is missing, would run code, is no checkpoint, or is of a run with another recipe.
     """
-    content = _read(path)
-    difference = recipe.difference(content["recipe"])
-    if difference is not None:
-        raise TrainingError(f"{path}: cannot be resumed: {difference}")
+    content = _same_run(path, recipe)
     try:
         history = History.from_dict(content["history"])
         network.load_state_dict(content["model"])
@@ -60,14 +57,21 @@ def load_state(path: Path, recipe: Recipe, network: nn.Module, optimizer: Optimi
     return history
 
 
-def recorded_recipe(path: Path) -> dict[str, Any]:
-    """The recipe of the run that wrote ``path``, as plain values.
+def check_resumable(path: Path, recipe: Recipe) -> None:
+    """Refuse what :func:`load_state` would refuse of the file and the recipe.
 
     Raises:
         TrainingError: as :func:`load_state`.
     """
-    recipe: dict[str, Any] = _read(path)["recipe"]
-    return recipe
+    _same_run(path, recipe)
+
+
+def _same_run(path: Path, recipe: Recipe) -> dict[str, Any]:
+    content = _read(path)
+    difference = recipe.difference(content["recipe"])
+    if difference is not None:
+        raise TrainingError(f"{path}: cannot be resumed: {difference}")
+    return content
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -150,7 +150,7 @@ class _Run:
         fabric, recipe = self.fabric, self.recipe
         # Dropout follows from epoch and process alone, so a run that is resumed needs no state of a generator.
         torch.manual_seed(int(np.random.SeedSequence([recipe.seed, number, fabric.global_rank]).generate_state(1)[0]))
-        self.sampler.set_epoch(number)
+        self.sampler.begin(number)
         if hasattr(self.train, "set_epoch"):
             self.train.set_epoch(number)
         self.module.train()

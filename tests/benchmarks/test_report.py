@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,9 @@ def test_stereo_picture(tmp_path: Path) -> None:
     assert stereo_picture.draw(rows, "some machine", path)
     assert list(tmp_path.iterdir()) == [path]
     assert len(image.open(path).convert("RGB").getcolors(1 << 24)) > 10
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (report.ROOT / "benchmarks").glob("test_*.py")))
+def test_every_benchmark_can_be_imported(name: str) -> None:
+    """They run by hand only, so that nothing else sees a helper that moved away."""
+    assert any(each.startswith("test_") for each in vars(importlib.import_module(f"benchmarks.{name}")))

@@ -162,17 +162,21 @@ def test_options_of_prediction_reach_the_network(weights: Path) -> None:
     assert load_labels("out.nii").data.shape == given.data.shape[1:]
 
 
-def test_masks_of_the_input_are_not_replaced(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("all").mkdir()
-    write_slices(Path("all/patient"))
-    mask = Path("all/patient/patient_1_mask.tif")
-    for index in (1, 2, 3):
-        save_image(mask.with_name(f"patient_{index}_mask.tif"), np.ones((12, 10), bool))
-    before = mask.read_bytes()
-    for given, output in (("all/patient", "all/patient"), ("all", "all")):
-        assert main(["segment", given, "-o", output, "--weights", str(weights / "resunet.safetensors")]) == 2
-        assert "the masks in all/patient would be replaced" in capsys.readouterr().err
-    assert mask.read_bytes() == before
+def test_every_option_reaches_the_segmenter(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, object] = {}
+
+    def record(network: object, **options: object) -> Segmenter:
+        seen.update(options)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("fastseg.cli.segment_run.Segmenter", record)
+    given = volume()
+    save_nifti("in.nii", given.data, like=given)
+    words = "--spacing 2 --dtype bfloat16 --memory-limit 2K --batch-size 3 --crop 8x16x24 --locate-threshold 0.3"
+    file = str(weights / "dm_da_unet.safetensors")
+    assert main(["segment", "in.nii", "-o", "out.nii", "--weights", file, *words.split()]) == 2
+    expected = {"spacing": 2.0, "dtype": torch.bfloat16, "memory_limit": 2048, "batch_size": 3, "crop": (8, 16, 24)}
+    assert expected.items() <= seen.items() and seen["locate_threshold"] == 0.3
 
 
 def test_random_weights_say_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,6 +261,7 @@ REFUSED = {
     "NaN": (["nan.nii"], "values are not finite (NaN or infinite)"),
     "channels": (["three.nii"], "three.nii: case has 3 channels, expected 4, those of da_unet_3d"),
     "ending": (["in.nii", "-o", "out.mha"], "-o out.mha: expected a name that ends in .nii or .nii.gz"),
+    "capitals": (["in.nii", "-o", "OUT.NII"], "-o OUT.NII: expected a name that ends in .nii or .nii.gz"),
     "a folder": (["in.nii", "-o", "empty.nii"], "-o empty.nii: this is a folder"),
     "no folder": (["in.nii", "-o", "no/out.nii"], "-o no/out.nii: there is no folder no"),
     "itself": (["in.nii", "-o", "in.nii"], "-o in.nii: this is INPUT, too"),
@@ -275,7 +280,11 @@ REFUSED = {
         ["cases", "-o", "out", "--probabilities", "p.nii"],
         "--probabilities: expected one case, but cases holds 2",
     ),
-    "out of many": (["cases", "-o", "in.nii"], "in.nii: File exists, expected a folder"),
+    "itself in many": (["patients", "-o", "patients"], "would be among its own files"),
+    "masks among slices": (["patient", "-o", "patient"], "the results of patient would be among its own files"),
+    "a sequence": (["whole", "-o", "whole/b_t2.nii.gz"], "b_t2.nii.gz: this is one of the files of whole"),
+    "a file for many": (["cases", "-o", "o.nii"], "-o o.nii: expected a folder, cases holds 2 cases"),
+    "out of many": (["cases", "-o", "notes"], "notes: File exists, expected a folder"),
     "slices of another network": (["patient", "-o", "masks"], "patient: case has 3 channels, expected 4"),
 }
 
@@ -291,12 +300,17 @@ def test_refusals_are_one_sentence_and_write_nothing(
     broken = given.data.copy()
     broken[0, 3, 3, 3] = np.nan
     save_nifti("nan.nii", broken, like=given)
+    Path("notes").write_text("mine")
     Path("empty").mkdir()
     Path("empty.nii").mkdir()
     write_slices(Path("patient"))
     for name in ("cases/a", "cases/b", "mixed/a", "half"):
         write_case(Path(name), "a")
     Path("half/a_t1ce.nii.gz").unlink()
+    write_case(Path("whole"), "b")
+    Path("patients").mkdir()
+    for name in ("patients/a", "patients/b"):
+        write_slices(Path(name))
     save_image("mixed/patient_1.tif", np.ones((4, 4, 3), np.uint8))
     words = [str(weights / "bare.pt") if word == "BARE" else word for word in words]
     if "-o" not in words:

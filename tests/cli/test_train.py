@@ -73,18 +73,11 @@ def test_pictures_to_weights_and_on(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert train("--epochs", "3", "--batch-size", "4", "--lr", "0.5", "--resume") == 2
     assert "out/last.ckpt: cannot be resumed: loss is None, but 'cross_entropy'" in capsys.readouterr().err
-
-
-def test_a_run_goes_on_with_its_own_patients(capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--epochs", "1", "--batch-size", "4", "--folds", "2", "--fold"]
-    assert train(*options, "0") == 0
-    before = Path("out/train.json").read_bytes()
-    assert train(*options, "1", "--resume") == 2
-    assert "out/train.json: cannot be resumed: the split of the patients is another" in capsys.readouterr().err
-    assert Path("out/train.json").read_bytes() == before
-    Path("out/train.json").write_text("{}")
-    assert train(*options, "0", "--resume") == 2
-    assert "out/train.json: does not say how the patients of the run were split" in capsys.readouterr().err
+    facts = Path("out/train.json").read_bytes()
+    others = ["--epochs", "3", "--batch-size", "4", "--loss", "cross_entropy", "--lr", "0.01", "--limit-cases", "4"]
+    assert train(*others, "--resume") == 2
+    assert "out/train.json: cannot be resumed: the split of the data is another now" in capsys.readouterr().err
+    assert Path("out/train.json").read_bytes() == facts
 
 
 def test_synthetic_lesions_and_slices(capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,11 +107,35 @@ def test_volumes_for_a_3d_network() -> None:
     assert network.spatial_dims == 3 and network.in_channels == 1 and list(said["dice"]) == ["lesion"]
 
 
+def test_slices_of_brats_for_classes_and_regions() -> None:
+    rng = np.random.default_rng(0)
+    for case in ("BraTS_1", "BraTS_2", "BraTS_3"):
+        labels = np.zeros((16, 20, 4), np.uint8)
+        labels[4:12, 5:15], labels[5:10, 6:12], labels[6:9, 7:10] = 2, 4, 1
+        Path("brats", case).mkdir(parents=True)
+        for ending in ("t1", "t1ce", "t2", "flair"):
+            values = rng.integers(50, 60, labels.shape) + 20 * labels
+            nib.save(nib.Nifti1Image(values.astype(np.int16), np.eye(4)), f"brats/{case}/{case}_{ending}.nii.gz")
+        nib.save(nib.Nifti1Image(labels, np.eye(4)), f"brats/{case}/{case}_seg.nii.gz")
+    options = ["--set", "widths=4,8", "--workers", "0", "--device", "cpu", "--epochs", "1", "--batch-size", "4"]
+    for network, kind, names in (
+        ("dense_unet_2d", "classes", ["necrotic core", "oedema", "enhancing rim"]),
+        ("resunet", "regions", ["WT", "TC", "ET"]),
+    ):
+        command = ["train", "--network", network, *options, "--data", "brats", "-o", network, "--cache", "cache"]
+        assert main(command) == 0
+        trained, said = load_network(f"{network}/best.safetensors")
+        assert (trained.in_channels, trained.out_channels) == (4, len(names) + (kind == "classes"))
+        assert said[kind] == names == list(said["dice"])
+        assert json.loads(Path(network, "train.json").read_text())["size"] == [16, 20]
+    assert len(list(Path("cache").iterdir())) == 3  # both read the same
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--image-size", "18x17"], "--image-size 18x17: expected multiples of 2 for resunet"),
-        (["--image-size", "16x16x16"], "--image-size has 3 sizes"),
+        (["--image-size", "16x16x16"], "--image-size has 3 sizes, expected one or 2"),
         (["--patch-size", "32"], "--patch-size is not for resunet, a 2D network: give --image-size"),
         (["--copies", "3"], "--copies is for --synthetic"),
         (["--fold", "1"], "--fold 1 needs --folds, too"),
@@ -128,7 +145,6 @@ def test_volumes_for_a_3d_network() -> None:
         (["--loss", "hinge"], "'focal_tversky'"),
         (["--limit-cases", "1"], "1 patient, expected at least 2"),
         (["--batch-size", "100"], "16 images to train on, expected at least 100: a batch of 100"),
-        (["--warmup", "0", "--weight-decay", "-1"], "weight_decay is -1.0, expected a number >= 0"),
         (["--resume"], "out: holds no last.ckpt, so there is no run to resume"),
     ],
 )

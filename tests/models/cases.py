@@ -53,7 +53,7 @@ def build(name: str, *, plain: bool = False, **arguments: Any) -> SegmentationNe
             parameter.data += 0.2 * torch.rand(parameter.shape, generator=generator)
         else:
             scale = parameter[0].numel() ** -0.5
-            parameter.data.copy_(1.5 * scale * torch.randn(parameter.shape, generator=generator))
+            parameter.data.copy_(scale * torch.randn(parameter.shape, generator=generator))
     for buffer in network.buffers():
         if buffer.is_floating_point():
             buffer.data += 0.2 * torch.rand(buffer.shape, generator=generator)

@@ -99,6 +99,18 @@ def test_a_training_step_with_dropout_is_that_of_plain_torch():
         torch.testing.assert_close(results[0][key], expected, rtol=1e-7, atol=1e-9, msg=key)
 
 
+def test_a_training_step_compiles_without_a_graph_break():
+    x = torch.randn(1, 4, 8, 16, 12)
+    network = build("da_unet_3d", **SMALL, dropout=0.0)
+    expected = outcome(network, x)
+    torch._dynamo.reset()
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    actual = {key.removeprefix("_orig_mod."): value for key, value in outcome(compiled, x).items()}
+    for key, value in expected.items():
+        error = float((actual[key] - value).norm() / value.norm())
+        assert error < 1e-3, f"{key}: {error:.1e}"
+
+
 def test_regions_by_default_and_a_background_by_argument():
     network = models.create("da_unet_3d", **SMALL)
     assert (network.in_channels, network.out_channels, network.output, network.size_divisor) == (4, 3, "sigmoid", 4)

@@ -76,11 +76,11 @@ def test_compiles_without_a_graph_break(name: str) -> None:
 
 
 def test_training_step_compiled_by_inductor() -> None:
-    name = "unet_cbam"
+    name, arguments = "unet_cbam", {"widths": (4, 6), "ratio": 2}
     x = image(name)
-    network = build(name, **CASES[name].arguments)
+    network = build(name, **arguments)
     peer = outcome(network, x)
-    exact = outcome(build(name, plain=True, channels_last=False, **CASES[name].arguments).double(), x.double())
+    exact = outcome(build(name, plain=True, channels_last=False, **arguments).double(), x.double())
     torch._dynamo.reset()
     compiled = torch.compile(network, fullgraph=True)
     actual = {key.removeprefix("_orig_mod."): value for key, value in outcome(compiled, x).items()}

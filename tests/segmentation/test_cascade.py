@@ -130,6 +130,12 @@ def test_the_threshold_of_stage_1() -> None:
         segment_cascade(network, volume(MIDDLE), threshold=1)
 
 
+def test_another_arithmetic_in_both_stages() -> None:
+    network = transparent(crop_size=8)
+    segment_cascade(network, volume(MIDDLE), dtype=torch.bfloat16)
+    assert set(network.localiser.dtypes) == set(network.segmenter.dtypes) == {torch.bfloat16}
+
+
 @pytest.mark.parametrize("output", [{}, {"out_channels": 4, "outside": (-20, -20, -20, 20)}])
 def test_the_same_as_the_network_itself(output: dict) -> None:
     network = tiny(crop_size=8, **output)

@@ -144,6 +144,7 @@ def test_the_cascade() -> None:
     )
     assert "stage 1 found no tumour" in found.notes[0] and "tumour" not in found.boxes
     assert found.boxes["cut-out"] == (slice(3, 11), slice(1, 9), slice(0, 7))
+    assert [stage for stage, _ in reports].count("stage 1") == 4  # seven slices, two at a time
     shares = [share for _, share in reports]
     assert shares == sorted(shares) and shares[-1] == 1
     assert list(found.seconds) == ["preparation", "stage 1", "cut-out", "stage 2", "post-processing"]

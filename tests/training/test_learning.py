@@ -36,7 +36,8 @@ ENOUGH = 0.8
 
 
 def case(name: str, scan: NDArray[np.float32], seed: int) -> Case:
-    image, mask = with_lesions(np.ascontiguousarray(scan), np.random.default_rng(seed), 8, radius=(4, 9))
+    rng = np.random.default_rng(seed)
+    image, mask = with_lesions(np.ascontiguousarray(scan), rng, 8, radius=(4, 9), contrast=(3.0, 4.5))
     return in_memory(name, prepared(image[None]).image.numpy(), mask.astype(np.uint8))
 
 
@@ -58,7 +59,7 @@ def test_lesions_of_another_scan_are_found(tmp_path: Path) -> None:
     train = Slices([case(f"person-{copy}", person, copy) for copy in range(3)], target, SIZE, Augmentation(SIZE))
     validation = Slices([case("template", template, 100)], target, SIZE)
     arguments = {"in_channels": 1, "widths": (8, 16, 32, 64), "momentum": 0.1}
-    recipe = Recipe("resunet", arguments, loss="dice_cross_entropy", learning_rate=0.02, epochs=10, batch_size=8)
+    recipe = Recipe("resunet", arguments, "dice_cross_entropy", learning_rate=0.02, schedule="cosine", epochs=5)
     torch.set_num_threads(1)  # so small a network waits for its threads more than it works
     try:
         with pytest.raises(EnoughError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,7 @@ pytest.importorskip("monai")
 pytest.importorskip("safetensors")
 
 from fastseg.models import weights
-from fastseg.training import loop
-from fastseg.training.checkpoint import BEST, CURVE, LAST, TABLE, recorded_recipe
+from fastseg.training.checkpoint import BEST, CURVE, LAST, TABLE
 from fastseg.training.errors import TrainingError
 from fastseg.training.history import History
 from fastseg.training.loop import Progress, fit
@@ -118,7 +118,7 @@ def test_interrupted_in_the_first_epoch(tmp_path: Path) -> None:
 def test_more_epochs_than_planned(tmp_path: Path) -> None:
     fit(small_recipe(epochs=1), TRAIN, HELD_OUT, folder=tmp_path)
     history = fit(small_recipe(epochs=2), TRAIN, HELD_OUT, folder=tmp_path, resume=True)
-    assert len(history.epochs) == 2 and recorded_recipe(tmp_path / LAST)["epochs"] == 2
+    assert len(history.epochs) == 2 and state(tmp_path)["recipe"]["epochs"] == 2
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
@@ -178,31 +178,36 @@ def test_gradients_that_are_not_finite(tmp_path: Path, monkeypatch: pytest.Monke
         def forward(self, logits: Tensor, target: Tensor) -> Tensor:
             return (logits - logits.detach()).abs().sqrt().sum()  # 0, with an infinite slope
 
-    monkeypatch.setattr(loop, "default_loss", lambda network: Steep())
+    monkeypatch.setattr(Recipe, "create_loss", lambda recipe, network: Steep())
     with pytest.raises(TrainingError, match=r"the norm of the gradients is (nan|inf) in step 1 of 3 of epoch 1"):
         fit(small_recipe(clip_norm=1.0), TRAIN, HELD_OUT, folder=tmp_path)
 
 
+#: Without batch norm: an image's output does not depend on the others, and changes with the weights alone.
+NO_NORM = {"network": "unet", "arguments": {"in_channels": 1, "out_channels": 2, "widths": (4, 8)}}
+
+
+def classes(data: Squares, count: int) -> list[tuple[Tensor, Tensor]]:
+    return [(image, mask[0].long()) for image, mask in (data[index] for index in range(count))]
+
+
 def test_accumulated_gradients_are_those_of_a_larger_batch(tmp_path: Path) -> None:
-    # Cross-entropy is a mean over images; a network without batch norm sees no difference between the two.
-    arguments = {"in_channels": 1, "out_channels": 2, "widths": (4, 8)}
-    changes = {"network": "unet", "arguments": arguments, "epochs": 1, "optimizer": "sgd"}
-    train = [(image, mask[0].long()) for image, mask in (TRAIN[index] for index in range(8))]
-    held_out = [(image, mask[0].long()) for image, mask in (HELD_OUT[index] for index in range(6))]
-    fit(small_recipe(**changes, batch_size=4), train, held_out, folder=tmp_path / "a")
-    fit(small_recipe(**changes, batch_size=2, accumulation=2), train, held_out, folder=tmp_path / "b")
+    recipe = small_recipe(**NO_NORM, epochs=1, optimizer="sgd")
+    train, held_out = classes(TRAIN, 8), classes(HELD_OUT, 6)
+    fit(recipe, train, held_out, folder=tmp_path / "a")
+    fit(replace(recipe, batch_size=2, accumulation=2), train, held_out, folder=tmp_path / "b")
     a, b = (state(tmp_path / name)["model"] for name in "ab")
     for key, value in a.items():
         torch.testing.assert_close(b[key], value, rtol=1e-5, atol=1e-6)
 
 
 def test_early_stopping(tmp_path: Path) -> None:
-    recipe = small_recipe(learning_rate=1e-12, epochs=9, patience=2, arguments={"in_channels": 1, "widths": (4, 8)})
-    history = fit(recipe, TRAIN, HELD_OUT, folder=tmp_path)
+    recipe = small_recipe(**NO_NORM, learning_rate=1e-12, epochs=9, patience=2)
+    history = fit(recipe, classes(TRAIN, 8), classes(HELD_OUT, 6), folder=tmp_path)
     best = history.best
-    assert best is not None and len(history.epochs) == best.number + 2 < 9
+    assert best is not None and (best.number, len(history.epochs)) == (1, 3)
     assert history.stopped == "no better Dice in 2 epochs"
-    again = fit(recipe, TRAIN, HELD_OUT, folder=tmp_path, resume=True)
+    again = fit(recipe, classes(TRAIN, 8), classes(HELD_OUT, 6), folder=tmp_path, resume=True)
     assert numbers(again) == numbers(history)
 
 

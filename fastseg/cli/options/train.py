@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fastseg.cli.options.types import assignment, not_negative, number, positive, positive_number, sizes
+from fastseg.cli.options.types import assignment, not_negative, not_negative_number, positive, positive_number, sizes
 
 NETWORKS = ("resunet", "resunet_ce_aspp", "unet", "unet_cbam", "msfen", "dense_unet_2d", "da_unet_3d")
 
@@ -45,7 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--loss", metavar="NAME", help="cross_entropy, dice_cross_entropy, focal_tversky, region_dice, ...")
     add("--optimizer", choices=("adam", "adamw", "sgd"))
     add("--lr", type=positive_number, dest="learning_rate", metavar="RATE")
-    add("--weight-decay", type=number, metavar="W")
+    add("--weight-decay", type=not_negative_number, metavar="W")
     add("--schedule", choices=("constant", "cosine"), help="of the learning rate")
     add("--warmup", type=not_negative, dest="warmup_epochs", metavar="N", help="epochs in which the rate rises")
     add("--clip", type=positive_number, dest="clip_norm", metavar="NORM", help="largest norm of the gradients")

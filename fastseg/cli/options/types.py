@@ -35,12 +35,12 @@ def window(text: str) -> tuple[int, int, int]:
     return sizes[0], sizes[1], sizes[2]
 
 
-def sizes(text: str) -> tuple[int, ...]:
+def sizes(text: str) -> int | tuple[int, ...]:
     """``128``, ``64x128`` or ``64x128x128``: one size for all axes, or one for each of two or three."""
     numbers = tuple(positive(part) for part in text.replace("x", ",").split(","))
     if len(numbers) > 3:
         raise argparse.ArgumentTypeError(f"{text!r} is not one, two or three sizes, such as 128 or 64x128x128")
-    return numbers
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def not_negative_number(text: str) -> float:
