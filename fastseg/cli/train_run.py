@@ -163,7 +163,8 @@ def _check_same(folder: Path, recipe: Recipe, data: Data) -> None:
     before, now = begun.get("split", {}), data.split.as_dict()
     moved = {name for part in now for name in set(now[part]) ^ set(before.get(part, []))}
     if moved:
-        raise CommandError(f"{path}: cannot be resumed: the split of the data is another now (of {listed(sorted(moved))})")
+        names = listed(sorted(moved))
+        raise CommandError(f"{path}: cannot be resumed: the split of the data is another now (of {names})")
 
 
 def _write_facts(options: argparse.Namespace, recipe: Recipe, data: Data, fabric: Fabric) -> None:

@@ -16,6 +16,7 @@ pytest.importorskip("monai")
 pytest.importorskip("safetensors")
 
 from fastseg.models import weights
+from fastseg.training import loop
 from fastseg.training.checkpoint import BEST, CURVE, LAST, TABLE
 from fastseg.training.errors import TrainingError
 from fastseg.training.history import History
