@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,7 +9,6 @@ from typing import Literal
 from fastseg.cli.errors import CommandError
 from fastseg.io import (
     BratsCase,
-    FileError,
     LggCase,
     Volume,
     find_brats,
@@ -19,6 +17,7 @@ from fastseg.io import (
     load_lgg,
     load_nifti,
 )
+from fastseg.io.files import found_by
 
 Kind = Literal["volume", "brats", "slices"]
 
@@ -46,8 +45,8 @@ def sources(path: Path) -> tuple[list[Source], bool]:
     """
     if not path.is_dir():
         return [Source(path, "volume")], False
-    cases = [Source(folder, "brats") for folder in _found(find_brats, path)]
-    slices = [Source(folder, "slices") for folder in _found(find_lgg, path)]
+    cases = [Source(folder, "brats") for folder in found_by(find_brats, path)]
+    slices = [Source(folder, "slices") for folder in found_by(find_lgg, path)]
     if cases and slices:
         raise CommandError(
             f"{path}: {cases[0].path} holds volumes of BraTS and {slices[0].path} slices, expected one kind"
@@ -66,10 +65,3 @@ def sources(path: Path) -> tuple[list[Source], bool]:
         if first != source.path:
             raise CommandError(f"{first} and {source.path} have one name, expected one for each case")
     return found, True
-
-
-def _found(find: Callable[[Path], list[Path]], path: Path) -> list[Path]:
-    try:
-        return find(path)
-    except FileError:  # no case of this kind; what holds none of either kind is refused in one sentence
-        return []

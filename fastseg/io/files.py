@@ -127,6 +127,19 @@ def check_ending(path: Path, error: type[FileError], *endings: str) -> None:
         raise error(f"{path}: expected a name that ends in {' or '.join(endings)}")
 
 
+def first_line(error: Exception) -> str:
+    """What an error of another library says, as a part of one sentence."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def found_by(find: Callable[[Path], list[Path]], folder: Path) -> list[Path]:
+    """What ``find`` finds in ``folder``; nothing where it refuses: the folder may hold cases of another kind."""
+    try:
+        return find(folder)
+    except FileError:
+        return []
+
+
 def listed(values: Iterable[object], most: int = 5) -> str:
     """``a, b, c`` for an error; of more than ``most`` the number of the others."""
     names = [str(value) for value in values]

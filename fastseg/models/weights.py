@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fastseg.io.files import FileError, check_ending, first_bytes, saving
+from fastseg.io.files import FileError, check_ending, first_bytes, first_line, saving
 from fastseg.models.network import SegmentationNetwork
 from fastseg.models.registry import create
 
@@ -115,12 +115,12 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
                 about = (file.metadata() or {}).get("fastseg")
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except Exception as error:  # safetensors raises an exception of its own, without a common base
-            raise WeightsError(f"{path}: no safetensors file ({_first_line(error)})") from error
+            raise WeightsError(f"{path}: no safetensors file ({first_line(error)})") from error
         return state, _about(path, about)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is no checkpoint fails in any of a dozen ways inside the unpickler
-        raise WeightsError(f"{path}: no file of weights that torch.load takes ({_first_line(error)})") from error
+        raise WeightsError(f"{path}: no file of weights that torch.load takes ({first_line(error)})") from error
     found = _state_dict(content)
     if found is None:
         raise WeightsError(f"{path}: holds no state_dict (names and tensors)")
@@ -160,10 +160,6 @@ def _misfit(expected: dict[str, Tensor], given: dict[str, Tensor]) -> str | None
         if value.shape != expected[key].shape:
             return f"{key} has shape {tuple(value.shape)}, expected {tuple(expected[key].shape)}"
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _safetensors() -> Any:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from fastseg.io.files import first_bytes, saving
+from fastseg.io.files import first_bytes, first_line, saving
 from fastseg.training.errors import TrainingError
 from fastseg.training.history import History
 from fastseg.training.recipe import Recipe
@@ -53,7 +53,7 @@ def load_state(path: Path, recipe: Recipe, network: nn.Module, optimizer: Optimi
         optimizer.load_state_dict(content["optimizer"])
         schedule.load_state_dict(content["schedule"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise TrainingError(f"{path}: does not fit this run ({_first_line(error)})") from error
+        raise TrainingError(f"{path}: does not fit this run ({first_line(error)})") from error
     return history
 
 
@@ -79,11 +79,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is no checkpoint fails in any of a dozen ways inside the unpickler
-        raise TrainingError(f"{path}: no checkpoint that torch.load takes ({_first_line(error)})") from error
+        raise TrainingError(f"{path}: no checkpoint that torch.load takes ({first_line(error)})") from error
     if not isinstance(content, dict) or set(content) != _KEYS:
         raise TrainingError(f"{path}: no checkpoint of a training run: expected {', '.join(sorted(_KEYS))}")
     return content
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

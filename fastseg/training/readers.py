@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from fastseg.io import FileError, LggCase, find_brats, find_lgg, load_brats, load_image, load_lgg, to_ras
+from fastseg.io import LggCase, find_brats, find_lgg, load_brats, load_image, load_lgg, to_ras
+from fastseg.io.files import found_by
 from fastseg.segmentation.scan import prepared
 from fastseg.training.cases import Case, Source, in_memory
 from fastseg.training.errors import TrainingError
@@ -49,10 +50,10 @@ def find_sources(folder: Path, *, image_size: ImageSize = None, classes: int = 1
     if (folder / "images").is_dir() or (folder / "masks").is_dir():
         layout: Layout = "images"
         sources = _pictures(folder, image_size, classes)
-    elif found := _found(find_lgg, folder):
+    elif found := found_by(find_lgg, folder):
         layout, key = "lgg", str(image_size)
         sources = [Source(_name(p), _files(p), partial(_lgg, p, image_size), key) for p in found]
-    elif found := _found(find_brats, folder):
+    elif found := found_by(find_brats, folder):
         layout = "brats"
         sources = [Source(_name(p), _files(p), partial(_brats, p), group=_brats_patient(_name(p))) for p in found]
     else:
@@ -65,13 +66,6 @@ def find_sources(folder: Path, *, image_size: ImageSize = None, classes: int = 1
     if twice is not None:
         raise TrainingError(f"{folder}: two folders of the name {twice}, expected one a patient")
     return layout, sources
-
-
-def _found(find: Callable[[Path], list[Path]], folder: Path) -> list[Path]:
-    try:
-        return find(folder)
-    except FileError:  # none of this kind
-        return []
 
 
 def _name(folder: Path) -> str:
