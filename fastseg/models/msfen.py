@@ -7,11 +7,11 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from fastseg.models.conv_blocks import Norm, check_widths
+from fastseg.models.conv_blocks import check_widths
 from fastseg.models.modality_attention import ModalityFusion
 from fastseg.models.multi_scale import MultiScaleBlock
 from fastseg.models.network import Output, SegmentationNetwork
-from fastseg.models.norm_act import NORMS, dimensional, norm_relu
+from fastseg.models.norm_act import NORMS, Norm, dimensional, norm_relu
 from fastseg.models.pyramid_bottleneck import PyramidBottleneck
 from fastseg.ops.checks import check_choice
 
