@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastseg.models.layers import layers
-
-Norm = Literal["batch", "instance"]
-NORMS = ("batch", "instance", None)
+from fastseg.models.norm_act import NORMS, Norm, norm_relu
 
 
 class ConvNormRelu(nn.Module):
@@ -19,20 +16,14 @@ class ConvNormRelu(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm | None = None) -> None:
         super().__init__()
-        if norm not in NORMS:
+        if norm not in (*NORMS, None):
             raise ValueError(f"ConvNormRelu: norm is {norm!r}, expected 'batch', 'instance' or None")
         self.conv = layers().SameConv2d(in_channels, out_channels, 3, bias=norm is None)
-        self.norm: nn.Module | None = None
-        if norm == "batch":
-            self.norm = nn.BatchNorm2d(out_channels)
-        elif norm == "instance":
-            self.norm = layers().InstanceNormAct2d(out_channels, affine=True, activation="relu")
+        self.norm = None if norm is None else norm_relu(norm, out_channels, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x)
-        if isinstance(self.norm, nn.InstanceNorm2d):
-            return self.norm(y)  # with the ReLU
-        return F.relu_(y if self.norm is None else self.norm(y))
+        return F.relu_(y) if self.norm is None else self.norm(y)
 
 
 class DoubleConv(nn.Sequential):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fastseg.models.layers import layers
 from fastseg.models.upsampling import UpsampleConcatConv, Upsampling
 
 
@@ -14,7 +15,7 @@ class ConvNormPReLU2d(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)  # the norm would undo a bias
-        self.norm = nn.BatchNorm2d(out_channels)
+        self.norm = layers().BatchNormAct2d(out_channels, activation="none")
         self.act = nn.PReLU(out_channels)
 
 

@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fastseg.models.conv_blocks import Norm
-from fastseg.models.norm_act import dimensional, norm_relu
+from fastseg.models.norm_act import Norm, dimensional, norm_relu
 
 
 class ModalityAttention(nn.Module):

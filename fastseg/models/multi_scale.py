@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fastseg.models.conv_blocks import Norm
 from fastseg.models.layers import layers
-from fastseg.models.norm_act import dimensional, norm_relu
+from fastseg.models.norm_act import Norm, dimensional, norm_relu
 
 
 class MultiScaleBlock(nn.Module):

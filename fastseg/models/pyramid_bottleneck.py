@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastseg.models.conv_blocks import Norm
-from fastseg.models.norm_act import dimensional, norm_relu
+from fastseg.models.norm_act import Norm, dimensional, norm_relu
 
 
 class PyramidBottleneck(nn.Module):

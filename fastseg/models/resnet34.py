@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastseg.models.layers import layers
+
 
 class ResNet34(nn.Module):
     """ResNet-34 (He et al. 2016, arXiv:1512.03385) without its head, with the state_dict keys of torchvision's.
@@ -19,7 +21,7 @@ class ResNet34(nn.Module):
         super().__init__()
         stem, first, second, third, fourth = widths
         self.conv1 = nn.Conv2d(in_channels, stem, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(stem)
+        self.bn1 = layers().BatchNormAct2d(stem)
         self.layer1 = _stage(stem, first, 3, stride=1)
         self.layer2 = _stage(first, second, 4)
         self.layer3 = _stage(second, third, 6)
@@ -29,7 +31,7 @@ class ResNet34(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        features = [F.relu_(self.bn1(self.conv1(x)))]
+        features = [self.bn1(self.conv1(x))]
         x = F.max_pool2d(features[0], 3, 2, 1)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
@@ -48,14 +50,14 @@ class _BasicBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
+        self.bn1 = layers().BatchNormAct2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
+        self.bn2 = layers().BatchNormAct2d(outputs)
         self.downsample: nn.Module | None = None
         if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            norm = layers().BatchNormAct2d(outputs, activation="none")
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu_(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return F.relu_(y.add_(x if self.downsample is None else self.downsample(x)))
+        y = self.conv2(self.bn1(self.conv1(x)))
+        return self.bn2(y, x if self.downsample is None else self.downsample(x))

@@ -56,13 +56,14 @@ class ResUNet(SegmentationNetwork):
             output="sigmoid",
         )
         norm: dict[str, Any] = {"eps": eps, "momentum": momentum}
+        batch_norm = layers().BatchNormAct2d
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, widths[0], 3, padding=1),
             nn.ReLU(inplace=True),
-            nn.BatchNorm2d(widths[0], **norm),
+            batch_norm(widths[0], activation="none", **norm),
             nn.Conv2d(widths[0], widths[0], 3, padding=1),
             nn.ReLU(inplace=True),
-            nn.BatchNorm2d(widths[0], **norm),
+            batch_norm(widths[0], activation="none", **norm),
         )
         self.down = nn.ModuleList(_ResidualBlock(*pair, block_bias, norm) for pair in pairwise(widths))
         self.up = nn.ModuleList(
@@ -88,15 +89,14 @@ class _ResidualBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, bias: bool, norm: dict[str, Any]) -> None:
         super().__init__()
-        pointwise = layers().PointwiseConv2d
+        pointwise, batch_norm = layers().PointwiseConv2d, layers().BatchNormAct2d
         self.conv1 = pointwise(inputs, outputs, bias)
-        self.norm1 = nn.BatchNorm2d(outputs, **norm)
+        self.norm1 = batch_norm(outputs, **norm)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=bias)
-        self.norm2 = nn.BatchNorm2d(outputs, **norm)
+        self.norm2 = batch_norm(outputs, **norm)
         self.shortcut = pointwise(inputs, outputs, bias)
-        self.shortcut_norm = nn.BatchNorm2d(outputs, **norm)
+        self.shortcut_norm = batch_norm(outputs, activation="none", **norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu_(self.norm1(self.conv1(x)))
-        y = self.norm2(self.conv2(y))
-        return F.relu_(y.add_(self.shortcut_norm(self.shortcut(x))))
+        y = self.conv2(self.norm1(self.conv1(x)))
+        return self.norm2(y, self.shortcut_norm(self.shortcut(x)))

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastseg.models.conv_blocks import check_widths
@@ -98,13 +97,13 @@ class _DecoderBlock(nn.Module):
         super().__init__()
         inner = max(inputs // 4, 1)
         self.conv1 = layers().PointwiseConv2d(inputs, inner, False)
-        self.norm1 = nn.BatchNorm2d(inner)
+        self.norm1 = layers().BatchNormAct2d(inner)
         self.upsample = nn.ConvTranspose2d(inner, inner, 3, 2, padding=1, output_padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(inner)
+        self.norm2 = layers().BatchNormAct2d(inner)
         self.conv3 = layers().PointwiseConv2d(inner, outputs, False)
-        self.norm3 = nn.BatchNorm2d(outputs)
+        self.norm3 = layers().BatchNormAct2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu_(self.norm1(self.conv1(x)))
-        x = F.relu_(self.norm2(self.upsample(x)))
-        return F.relu_(self.norm3(self.conv3(x)))
+        x = self.norm1(self.conv1(x))
+        x = self.norm2(self.upsample(x))
+        return self.norm3(self.conv3(x))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastseg.models.conv_blocks import Norm
+from fastseg.models.norm_act import Norm
 from fastseg.models.unet_frame import UNetFrame
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastseg.models.conv_blocks import Norm
 from fastseg.models.layers import layers
+from fastseg.models.norm_act import Norm
 from fastseg.models.unet_frame import UNetFrame
 from fastseg.nn.cbam import Variant
 from fastseg.ops.cbam import MapOrder

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastseg.models.conv_blocks import DoubleConv, Norm, check_widths
+from fastseg.models.conv_blocks import DoubleConv, check_widths
 from fastseg.models.layers import layers
 from fastseg.models.network import SegmentationNetwork
+from fastseg.models.norm_act import Norm
 
 
 class UNetFrame(SegmentationNetwork):

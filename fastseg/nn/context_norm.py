@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastseg.ops import instance_norm_act
+from fastseg.ops import batch_norm_act, instance_norm_act
 from fastseg.ops.norm import Activation
 
 _BATCH_NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
@@ -36,13 +36,13 @@ def norm_act(y: Tensor, norms: Sequence[nn.Module | None], activation: Activatio
     """act(norm(y)), where ``norms`` stand for equal parts of y's channels; y may be overwritten."""
     if all(norm is None for norm in norms):
         return activate(y, activation, negative_slope)
-    z = _instance_norm_act(y, norms, activation, negative_slope)
-    if z is not None:
-        return z
-    z = _batch_norm(y, norms)
-    if z is None:  # norms that cannot run as one
-        parts = y.chunk(len(norms), 1)
-        z = torch.cat([part if norm is None else norm(part) for norm, part in zip(norms, parts, strict=True)], 1)
+    for together in (_instance_norm_act, _batch_norm_act):
+        z = together(y, norms, activation, negative_slope)
+        if z is not None:
+            return z
+    # Norms that cannot run as one.
+    parts = y.chunk(len(norms), 1)
+    z = torch.cat([part if norm is None else norm(part) for norm, part in zip(norms, parts, strict=True)], 1)
     return activate(z, activation, negative_slope)
 
 
@@ -62,7 +62,7 @@ def _instance_norm_act(y: Tensor, norms: Sequence[Any], activation: Activation, 
     return instance_norm_act(y, weight, bias, activation=activation, negative_slope=negative_slope, eps=norms[0].eps)
 
 
-def _batch_norm(y: Tensor, norms: Sequence[Any]) -> Tensor | None:
+def _batch_norm_act(y: Tensor, norms: Sequence[Any], activation: Activation, negative_slope: float) -> Tensor | None:
     """One batch norm over all channels with the parameters and buffers of ``norms``, which it updates as they would."""
     if not all(type(norm) in _BATCH_NORMS for norm in norms):
         return None
@@ -78,7 +78,18 @@ def _batch_norm(y: Tensor, norms: Sequence[Any]) -> Tensor | None:
     if mean is not None:
         for norm in norms:
             norm.num_batches_tracked.add_(1)
-    z = F.batch_norm(y, mean, variance, weight, bias, True, first.momentum, first.eps)
+    z = batch_norm_act(
+        y,
+        weight,
+        bias,
+        mean,
+        variance,
+        activation=activation,
+        negative_slope=negative_slope,
+        training=True,
+        momentum=first.momentum,
+        eps=first.eps,
+    )
     if mean is not None:
         count = mean.numel() // len(norms)
         for norm, part_mean, part_variance in zip(norms, mean.split(count), variance.split(count), strict=True):

@@ -176,9 +176,9 @@ CASES["da_unet_3d"] = Case(
 CASES["msfen"] = Case(
     {"widths": (8, 12, 20), "bottleneck_channels": 12, "reduction": 1, "modality_channels": 4, "dropout": 0.0},
     shape=(4, 24, 32),
-    keys=(94, "fusion.stem.weight", "head.bias", 151153533),
+    keys=(133, "fusion.stem.weight", "head.bias", 1078584252),
     parameters=8_511_606,
-    variants=({"norm": "batch", "blocks_per_level": 2, "own_key": True},),
+    variants=({"norm": "instance", "blocks_per_level": 2, "own_key": True},),
 )
 
 
