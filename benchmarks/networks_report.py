@@ -24,7 +24,8 @@ def section(rows: list[Any]) -> list[str]:
         "The network of `fastseg.models.create`, and the same network with the same weights of plain torch layers. A",
         "training step is forward, the loss of the paper, backward and Adam. Memory is the peak beyond what was held",
         "before. Of each peer: its time and its memory over those of fastseg, above 1 where fastseg needs less.",
-        "torch.compile stands beside the training step of one 2D and one 3D network.",
+        "torch.compile is of plain torch, in the layout that fastseg takes; the cascade is not compiled, because what",
+        "its second stage sees depends on what the first one finds.",
     ]
     for case in dict.fromkeys(row.case for row in rows):
         titles = ["network", "input", OURS, "memory", *(f"{peer}: time, memory" for peer in peers)]

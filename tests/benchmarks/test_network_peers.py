@@ -17,8 +17,8 @@ def test_all_networks_are_timed() -> None:
     assert set(CASES) == set(list_models())
     assert {name for name, _ in runs(training=False)} == set(CASES)
     assert {name for name, _ in runs(training=True)} == set(CASES) - {"dm_da_unet"}
-    compiled = {(training, name) for training in (True, False) for name, peer in runs(training) if "compile" in peer}
-    assert compiled == {(True, "unet_cbam"), (True, "da_unet_3d")}
+    for training in (True, False):
+        assert {name for name, peer in runs(training) if "compile" in peer} == set(CASES) - {"dm_da_unet"}
 
 
 def test_peers_are_the_same_network() -> None:

@@ -41,6 +41,10 @@ for d, size in SIZES.items():
     case(f"DepthwiseConv{d}d", lambda m, d=d: getattr(m, f"DepthwiseConv{d}d")(6, 3, 2, 1, channel_multiplier=2), x)
     case(f"PointwiseConv{d}d", lambda m, d=d: getattr(m, f"PointwiseConv{d}d")(6, 4), x)
     case(f"DepthwiseSeparableConv{d}d", lambda m, d=d: getattr(m, f"DepthwiseSeparableConv{d}d")(6, 4, 3, padding=1), x)
+    case(f"MultiScaleConv{d}d", lambda m, d=d: getattr(m, f"MultiScaleConv{d}d")(6, 7), x)
+    for act in ("leaky_relu", "relu", "none"):
+        case(f"BatchNormAct{d}d", lambda m, d=d, a=act: getattr(m, f"BatchNormAct{d}d")(6, activation=a), x)
+    case(f"BatchNormAct{d}d", lambda m, d=d: getattr(m, f"BatchNormAct{d}d")(6, affine=False), x, x)
     for kind in ("ASPP", "SeparableASPP"):
         for norm in ("batch", "instance", "none"):
             case(
