@@ -47,7 +47,7 @@ class NormActDropout3d(nn.Module):
         else:
             y = F.instance_norm(x, None, None, weight, bias, eps=eps)
         y = F.dropout3d(y, self.dropout)
-        return F.leaky_relu(y if residual is None else y + residual, self.negative_slope, inplace=True)
+        return F.leaky_relu(y if residual is None else y.add_(residual), self.negative_slope, inplace=True)
 
     def extra_repr(self) -> str:
         return f"dropout={self.dropout}"

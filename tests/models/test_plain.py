@@ -33,9 +33,7 @@ for d, size in SIZES.items():
             x,
         )
     case(f"InstanceNormAct{d}d", lambda m, d=d: getattr(m, f"InstanceNormAct{d}d")(6, negative_slope=0.2), x, x)
-    case(f"BatchNormAct{d}d", lambda m, d=d: getattr(m, f"BatchNormAct{d}d")(6), x)
     case(f"BatchNormAct{d}d", lambda m, d=d: getattr(m, f"BatchNormAct{d}d")(6, activation="leaky_relu"), x, x)
-    case(f"MultiScaleConv{d}d", lambda m, d=d: getattr(m, f"MultiScaleConv{d}d")(6, 8), x)
     case(f"MultiScaleConv{d}d", lambda m, d=d: getattr(m, f"MultiScaleConv{d}d")(6, 4, (1, 3), bias=False), x)
     case(f"DepthwiseConv{d}d", lambda m, d=d: getattr(m, f"DepthwiseConv{d}d")(6, 3, padding=2, dilation=2), x)
     case(f"DepthwiseConv{d}d", lambda m, d=d: getattr(m, f"DepthwiseConv{d}d")(6, 3, 2, 1, channel_multiplier=2), x)
