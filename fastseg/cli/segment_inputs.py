@@ -40,9 +40,11 @@ def sources(path: Path) -> tuple[list[Source], bool]:
     """The cases of a path, and whether it is a folder of cases rather than one case.
 
     Raises:
-        FileError: there is no such file or folder.
-        CommandError: a folder without cases, with cases of two kinds, or with cases of one name.
+        CommandError: there is no such file or folder; or a folder without cases, with cases of two kinds, or with
+            cases of one name.
     """
+    if not path.exists():
+        raise CommandError(f"{path}: there is no such file or folder")
     if not path.is_dir():
         return [Source(path, "volume")], False
     cases = [Source(folder, "brats") for folder in found_by(find_brats, path)]

@@ -67,6 +67,8 @@ def load(options: argparse.Namespace, recipe: Recipe, fabric: Fabric) -> tuple[R
     else:
         scaled = (size[0], size[1]) if probe.spatial_dims == 2 and len(size) == 2 else None
         layout, sources = find_sources(options.data, image_size=scaled, classes=foreground or 1)
+        if layout == "images" and probe.spatial_dims == 3:
+            raise CommandError(f"{options.data} holds pictures, expected volumes for {probe.name}, a 3D network")
     sources = sources[: options.limit_cases]
     cases = _prepared(options, sources, fabric)
     foreground = foreground or _FOREGROUND.get(layout, 1)

@@ -45,7 +45,9 @@ def save_weights(network: SegmentationNetwork | TumourGate, path: str | os.PathL
     about = {"network": network.name, "config": network.config, "facts": facts}
     with saving(path, WeightsError) as temporary:
         if path.suffix == ".safetensors":
-            _safetensors().torch.save_file(state, temporary, metadata={"format": "pt", "fastseg": json.dumps(about)})
+            metadata = {"format": "pt", "fastseg": json.dumps(about)}
+            # Not save_file: it makes files that nobody but their owner may read, whatever the umask.
+            temporary.write_bytes(_safetensors().torch.save(state, metadata))
         else:
             torch.save({"state_dict": state, "fastseg": json.dumps(about)}, temporary)
 

@@ -138,6 +138,7 @@ def test_slices_of_brats_for_classes_and_regions() -> None:
         (["--image-size", "16x16x16"], "--image-size has 3 sizes, expected one or 2"),
         (["--patch-size", "32"], "--patch-size is not for resunet, a 2D network: give --image-size"),
         (["--copies", "3"], "--copies is for --synthetic"),
+        (["--network", "da_unet_3d"], "holds pictures, expected volumes for da_unet_3d, a 3D network"),
         (["--fold", "1"], "--fold 1 needs --folds, too"),
         (["--folds", "3", "--fold", "3"], "expected 2 folds or more, and a fold below"),
         (["--set", "in_channels=4"], "--set in_channels=4: expected 1, the channels of case0"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +168,18 @@ def test_what_does_not_fit_leaves_the_network_as_it_was(tmp_path):
     save_weights(models.create("unet", widths=(4, 8)), path)
     with refused(path, "holds weights of unet, expected those of unet_cbam"):
         load_weights(network, path)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_others_may_read_the_file_where_the_umask_lets_them(tmp_path, ending):
+    if ending == ".safetensors":
+        pytest.importorskip("safetensors")
+    before = os.umask(0o022)
+    try:
+        save_weights(small(), tmp_path / f"w{ending}")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / f"w{ending}").stat().st_mode) == 0o644
 
 
 def test_nothing_half_written(tmp_path, monkeypatch):
