@@ -125,3 +125,20 @@ def test_probabilities(name: str) -> None:
     logits = torch.randn(2, network.out_channels, 3, 5)
     expected = {"softmax": logits.softmax(1), "sigmoid": logits.sigmoid()}
     torch.testing.assert_close(network.probabilities(logits), expected[network.output])
+
+
+@every_network
+def test_trains_without_batch_norms_of_torch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They and the additions and activations behind them are one op."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("torch's batch norm runs")
+
+    plain = build(name, plain=True, **CASES[name].arguments)
+    network = build(name, **CASES[name].arguments)
+    has_norms = any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    monkeypatch.setattr(torch.nn.functional, "batch_norm", refused)
+    network(image(name))
+    if has_norms:
+        with pytest.raises(AssertionError, match="torch's batch norm runs"):
+            plain(image(name))
