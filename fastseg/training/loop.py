@@ -73,7 +73,8 @@ def fit(
         folder: of one run. All processes see the same one.
         resume: go on with the run in ``folder``; of the recipe only epochs and patience may be others then.
         on_progress: called in every process.
-        fabric: None: one process on the CPU, or on a GPU where there is one.
+        fabric: None: one process on the CPU, or on a GPU where there is one. For several, with
+            ``DDPStrategy(broadcast_buffers=False)``: otherwise the statistics of norms are those of the first process.
         names: of the regions or classes that are scored, without the background; default: all, by number.
         facts: about the data, written into ``best.safetensors``, such as how images are normalised.
         workers: processes of each process that load data; 0: none.
@@ -156,6 +157,7 @@ class _Run:
         self.module.train()
         total, count = 0.0, len(self.batches)
         left = count % recipe.accumulation
+        losses = torch.zeros((), dtype=torch.float64, device=fabric.device)  # of the step's passes
         for index, (images, target) in enumerate(self.batches):
             step = index // recipe.accumulation
             last = (index + 1) % recipe.accumulation == 0 or index + 1 == count
@@ -163,15 +165,22 @@ class _Run:
             passes = left if index >= count - left else recipe.accumulation
             with fabric.no_backward_sync(self.module, enabled=not last):
                 loss = self.loss(self.module(images), target)
-                value = loss.item()
-                if not math.isfinite(value):
-                    self._refuse(f"the loss is {value}", number, step)
+                losses = losses + loss.detach().double()
+                if last:
+                    total += self._finite(losses, passes, number, step)
+                    losses = torch.zeros_like(losses)
                 fabric.backward(loss / passes)
-            total += value
             if last:
                 self._step(number, step)
                 report((index + 1) / count)
-        return float(self._reduced(torch.tensor(total / count, dtype=torch.float64, device=fabric.device), "mean"))
+        return total / count
+
+    def _finite(self, losses: Tensor, passes: int, number: int, step: int) -> float:
+        """The sum of a step's losses, a mean over processes: so all refuse one that is not finite in any of them."""
+        total = float(self._reduced(losses, "mean"))
+        if not math.isfinite(total):
+            self._refuse(f"the loss is {total / passes}", number, step)
+        return total
 
     def _step(self, number: int, step: int) -> None:
         if self.recipe.clip_norm is not None:
