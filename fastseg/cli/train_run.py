@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 
 from fastseg.cli import train_data
 from fastseg.cli.errors import CommandError
@@ -86,7 +87,8 @@ def _fabric(options: argparse.Namespace, recipe: Recipe) -> Fabric:
         accelerator=options.device,
         devices=local,
         num_nodes=max(1, world // local),
-        strategy="ddp" if world > 1 else "auto",
+        # Buffers are the statistics of norms: each process gathers its own, and fit takes their mean.
+        strategy=DDPStrategy(broadcast_buffers=False) if world > 1 else "auto",
         precision=recipe.precision,
     )
     fabric.launch()
