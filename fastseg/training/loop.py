@@ -27,7 +27,7 @@ from fastseg.training.curve import save_curve
 from fastseg.training.errors import TrainingError
 from fastseg.training.history import Epoch, History
 from fastseg.training.recipe import Recipe
-from fastseg.training.validation import Scores, validate
+from fastseg.training.validation import Scores, check_foreground, validate
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,7 @@ class _Run:
         self.history = History(names)
         self.batches, self.sampler = training_batches(fabric, train, recipe, workers)
         self.held_out = validation_batches(fabric, validation, recipe, workers)
+        check_foreground(validation, self.network, len(names))
         self.steps = math.ceil(len(self.batches) / recipe.accumulation)
         optimizer = recipe.create_optimizer(self.network)
         self.module, self.optimizer = fabric.setup(self.network, optimizer)
