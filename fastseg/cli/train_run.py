@@ -21,9 +21,9 @@ from fastseg.cli.progress import Report, share_progress
 from fastseg.cli.train_data import Data
 from fastseg.io import FileError, written_whole
 from fastseg.io.files import first_bytes, listed
-from fastseg.training.checkpoint import FILES, LAST, check_resumable
+from fastseg.training.checkpoint import FILES, LAST, check_folder, check_resumable
 from fastseg.training.history import Epoch, History
-from fastseg.training.loop import Progress, check_folder, fit
+from fastseg.training.loop import Progress, fit
 from fastseg.training.recipe import Recipe
 from fastseg.training.split import Split
 

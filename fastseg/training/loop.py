@@ -22,7 +22,7 @@ except ImportError as error:
 from fastseg.models import SegmentationNetwork, create
 from fastseg.models.weights import save_weights
 from fastseg.training.batches import Samples, training_batches, validation_batches
-from fastseg.training.checkpoint import BEST, CURVE, FILES, LAST, TABLE, load_state, save_state
+from fastseg.training.checkpoint import BEST, CURVE, LAST, TABLE, check_folder, load_state, save_state
 from fastseg.training.curve import save_curve
 from fastseg.training.errors import TrainingError
 from fastseg.training.history import Epoch, History
@@ -253,13 +253,3 @@ class _Run:
             f"{what} in step {step + 1} of {self.steps} of epoch {number}: expected a finite number (a smaller "
             f"learning rate or a limit of the gradients' norm may help); {self.folder / LAST} is of epoch {number - 1}"
         )
-
-
-def check_folder(folder: Path, resume: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise TrainingError(f"{folder}: File exists, expected a folder for the run")
-    if resume and not (folder / LAST).exists():
-        raise TrainingError(f"{folder}: holds no {LAST}, so there is no run to resume")
-    there = [name for name in FILES if (folder / name).exists()]
-    if there and not resume:
-        raise TrainingError(f"{folder}: holds {there[0]} of another run: resume it, or choose another folder")
