@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def matched(results: Path, truth: Path, endings: Sequence[str] = LABELS) -> dict
     """Name of the case -> its file of ``results`` and its file of ``truth``. Two files are one case.
 
     In a folder, files and folders are cases. Where names of files end in one of ``endings``, others are passed over.
+    Cases that ``truth`` does not have are named in a note on stderr.
 
     Raises:
         CommandError: a file and a folder, a folder without cases, or cases of ``truth`` that ``results`` does not have.
@@ -35,6 +37,9 @@ def matched(results: Path, truth: Path, endings: Sequence[str] = LABELS) -> dict
     missing = [name for name in true if name not in found]
     if missing:
         raise CommandError(f"{results}: {len(missing)} of {len(true)} cases of {truth} are missing: {listed(missing)}")
+    if unscored := [name for name in found if name not in true]:
+        note = f"{results}: {len(unscored)} of {len(found)} cases are not in {truth} and not scored: {listed(unscored)}"
+        print(f"fastseg evaluate: note: {note}", file=sys.stderr, flush=True)
     return {name: (found[name], path) for name, path in true.items()}
 
 

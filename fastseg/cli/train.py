@@ -32,7 +32,9 @@ def run(options: argparse.Namespace) -> int:
         try:
             train_run.run(options, changes)
         except KeyboardInterrupt:
-            print(f"fastseg train: --resume goes on from {options.output / 'last.ckpt'}", file=sys.stderr)
+            checkpoint = options.output / "last.ckpt"
+            if checkpoint.exists():  # not yet while patients are prepared
+                print(f"fastseg train: --resume goes on from {checkpoint}", file=sys.stderr)
             raise
     return 0
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 
 from fastseg.cli import train_data
 from fastseg.cli.errors import CommandError
@@ -19,11 +20,12 @@ from fastseg.cli.info import machine, versions
 from fastseg.cli.progress import Report, share_progress
 from fastseg.cli.train_data import Data
 from fastseg.io import FileError, written_whole
-from fastseg.io.files import listed
-from fastseg.training.checkpoint import FILES, LAST, check_resumable
+from fastseg.io.files import first_bytes, listed
+from fastseg.training.checkpoint import FILES, LAST, check_folder, check_resumable
 from fastseg.training.history import Epoch, History
-from fastseg.training.loop import Progress, check_folder, fit
+from fastseg.training.loop import Progress, fit
 from fastseg.training.recipe import Recipe
+from fastseg.training.split import Split
 
 #: As :func:`fastseg.segmentation.scan.prepared` does it before prediction, too.
 NORMALISATION = "z-score of each channel inside the brain, zero outside"
@@ -86,7 +88,8 @@ def _fabric(options: argparse.Namespace, recipe: Recipe) -> Fabric:
         accelerator=options.device,
         devices=local,
         num_nodes=max(1, world // local),
-        strategy="ddp" if world > 1 else "auto",
+        # Buffers are the statistics of norms: each process gathers its own, and fit takes their mean.
+        strategy=DDPStrategy(broadcast_buffers=False) if world > 1 else "auto",
         precision=recipe.precision,
     )
     fabric.launch()
@@ -155,16 +158,30 @@ def _check_same(folder: Path, recipe: Recipe, data: Data) -> None:
     """Before anything of the run that was begun is written over."""
     check_resumable(folder / LAST, recipe)
     path = folder / _FACTS
-    if not path.exists():
-        return
-    begun = json.loads(path.read_text(encoding="utf-8"))
-    if begun.get("size") != list(data.size):
+    begun = _read_facts(path)
+    if begun["size"] != list(data.size):
         raise CommandError(f"{path}: cannot be resumed: the size of the data is another now ({list(data.size)})")
-    before, now = begun.get("split", {}), data.split.as_dict()
-    moved = {name for part in now for name in set(now[part]) ^ set(before.get(part, []))}
+    before, now = begun["split"], data.split.as_dict()
+    moved = {name for part in now for name in set(now[part]) ^ set(before[part])}
     if moved:
         names = listed(sorted(moved))
         raise CommandError(f"{path}: cannot be resumed: the split of the data is another now (of {names})")
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    """What :func:`_write_facts` wrote; it alone knows which patients the run was begun with.
+
+    Raises:
+        FileError: there is no such file, or another one.
+    """
+    first_bytes(path, FileError)  # says why it cannot be read
+    try:
+        facts = json.loads(path.read_bytes())
+        Split(**{part: tuple(map(str, names)) for part, names in facts["split"].items()})
+        list(facts["size"])
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise FileError(f"{path}: cannot be resumed: it does not say the size and split of a run's data") from error
+    return dict(facts)
 
 
 def _write_facts(options: argparse.Namespace, recipe: Recipe, data: Data, fabric: Fabric) -> None:

@@ -133,10 +133,16 @@ def first_line(error: Exception) -> str:
 
 
 def found_by(find: Callable[[Path], list[Path]], folder: Path) -> list[Path]:
-    """What ``find`` finds in ``folder``; nothing where it refuses: the folder may hold cases of another kind."""
+    """What ``find`` finds in ``folder``; nothing where it refuses: the folder may hold cases of another kind.
+
+    Raises:
+        FileError: a folder that cannot be read, of which nobody knows what it holds.
+    """
     try:
         return find(folder)
-    except FileError:
+    except FileError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
         return []
 
 

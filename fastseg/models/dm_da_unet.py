@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fastseg.accelerate.memory_format import channels_last_on, is_channels_last
@@ -15,6 +14,7 @@ from fastseg.models.da_unet_3d import DAUNet3d
 from fastseg.models.dense_unet_2d import DenseUNet2d
 from fastseg.models.network import SegmentationNetwork
 from fastseg.segmentation.boxes import Location, crop_around, locate
+from fastseg.segmentation.padding import padded, padded_size
 
 
 class DMDAUNet(SegmentationNetwork):
@@ -88,15 +88,20 @@ class DMDAUNet(SegmentationNetwork):
         self.check_input(x)
         crops = [crop_around(x.shape[2:], place.centre, self.crop_size) for place in self.locate(x)]
         # One by one: a cut-out of 128 fills a batch, and so no padding or order of the batch changes another's result.
-        segmented = [
-            self.segmenter(_laid_out(crop.cut(volume)[None], self.segmenter))[0]
-            for volume, crop in zip(x, crops, strict=True)
-        ]
+        segmented = []
+        for volume, crop in zip(x, crops, strict=True):
+            whole, inside = padded(crop.cut(volume)[None], self.window)
+            segmented.append(self.segmenter(_laid_out(whole, self.segmenter))[inside][0])
         constants = segmented[0].new_tensor(self.outside).view(-1, 1, 1, 1)
         logits = constants.repeat(len(x), 1, *x.shape[2:])
         for index, (crop, values) in enumerate(zip(crops, segmented, strict=True)):
             crop.paste(logits[index], values)
         return logits
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """The voxels that the second stage sees at once: the cut-out, with zeros around one too small for the norms."""
+        return (padded_size(self.crop_size, self.segmenter.size_divisor),) * 3
 
     def locate(self, x: Tensor) -> list[Location]:
         """Where the first stage sees the glioma, for each volume of (N, in_channels, X, Y, Z); warns where nowhere."""
@@ -120,13 +125,12 @@ class DMDAUNet(SegmentationNetwork):
         One minus the first class, the background, or with ``output="sigmoid"`` the first region.
         """
         slices = volume.permute(3, 0, 1, 2)
-        divisor = self.localiser.size_divisor
-        missing = [-size % divisor for size in slices.shape[2:]]
+        sizes = [padded_size(size, self.localiser.size_divisor) for size in slices.shape[2:]]
         parts = []
         for batch in slices.split(self.slice_batch):
-            padded = F.pad(batch, (0, missing[1], 0, missing[0]))
-            probabilities = self.localiser.probabilities(self.localiser(_laid_out(padded, self.localiser)).float())
-            parts.append(self.whole_of(probabilities[:, 0, : slices.shape[2], : slices.shape[3]]))
+            whole, inside = padded(batch, sizes)
+            probabilities = self.localiser.probabilities(self.localiser(_laid_out(whole, self.localiser)).float())
+            parts.append(self.whole_of(probabilities[inside][:, 0]))
         return torch.cat(parts).permute(1, 2, 0)
 
     def whole_of(self, first: Tensor) -> Tensor:

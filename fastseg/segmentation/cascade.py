@@ -66,8 +66,8 @@ def segment_cascade(
         brain: (X, Y, Z), bool; None: where any sequence is not zero.
         threshold: above which stage 1's probability of the whole tumour counts; None: the network's.
         crop: size of the cut-out in voxels, one or three; None: the network's.
-        roi, overlap: of the windows in which stage 2 sees the cut-out, as in :func:`predict_volume`; None: 128 along
-            each axis, so that a cut-out of 128 is one window.
+        roi, overlap: of the windows in which stage 2 sees the cut-out, as in :func:`predict_volume`; None: the
+            cut-out at once where ``crop`` is None, too, as in the network's ``forward``; else 128 along each axis.
         batch_size: slices of stage 1 at a time; None: the network's.
         augment, dtype, accumulators: of both stages, as in :func:`predict_volume`.
         on_progress: called after each batch with the stage's name and the share of that stage that is done.
@@ -105,7 +105,7 @@ def segment_cascade(
         regions = predict_volume(
             network.segmenter,
             cut_out.cut(image),
-            roi=roi,
+            roi=network.window if roi is None and crop is None else roi,
             overlap=overlap,
             augment=augment,
             dtype=dtype,

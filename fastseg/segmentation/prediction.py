@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fastseg.models import SegmentationNetwork
 from fastseg.models.dm_da_unet import DMDAUNet
 from fastseg.segmentation.augmentation import averaged, turns
+from fastseg.segmentation.padding import padded, padded_size
 from fastseg.segmentation.sliding_window import blended, window_count
 
 #: Of a 3D network's window along each axis, where none is given and the volume is as large.
@@ -81,8 +81,8 @@ def predict_volume(
             return averaged(probabilities, x, ways)
 
         if all(size <= most for size, most in zip(images.shape[2:], window, strict=True)):
-            padded, inside = _padded(images, window)
-            parts = [run(part.to(parameter.device)) for part in padded.split(batch)]
+            whole, inside = padded(images, window)
+            parts = [run(part.to(parameter.device)) for part in whole.split(batch)]
             return torch.cat([part[inside].to(held) for part in parts])
         return blended(
             run, images, window, overlap=overlap, batch_size=batch, device=parameter.device, accumulators=held
@@ -130,21 +130,10 @@ def window_of(network: SegmentationNetwork, shape: Sequence[int], roi: int | Seq
     divisor = network.size_divisor
     if roi is None:
         most = DEFAULT_WINDOW if network.spatial_dims == 3 else math.inf
-        # Twice the divisor at least: instance norm has no variance over one voxel of the lowest resolution.
-        return tuple(max(2, math.ceil(min(size, most) / divisor)) * divisor for size in shape)
+        return tuple(padded_size(min(size, most), divisor) for size in shape)
     sizes = (roi,) * network.spatial_dims if isinstance(roi, int) else tuple(roi)
     if len(sizes) != network.spatial_dims or any(size < 1 or size % divisor for size in sizes):
         raise ValueError(
             f"roi is {roi}, expected {network.spatial_dims} multiples of {divisor}, the size divisor of {network.name}"
         )
     return sizes
-
-
-def _padded(images: Tensor, sizes: Sequence[int]) -> tuple[Tensor, tuple[slice, ...]]:
-    """Zeros on both sides up to ``sizes``, and where the images lie within."""
-    short = [size - have for size, have in zip(sizes, images.shape[2:], strict=True)]
-    before = [missing // 2 for missing in short]
-    inside = tuple(slice(first, first + have) for first, have in zip(before, images.shape[2:], strict=True))
-    pairs = [(first, missing - first) for first, missing in zip(before, short, strict=True)]
-    padding = [side for pair in reversed(pairs) for side in pair]  # torch pads the last axis first
-    return F.pad(images, padding) if any(padding) else images, (slice(None), slice(None), *inside)

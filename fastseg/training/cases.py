@@ -19,6 +19,10 @@ from fastseg.training.errors import TrainingError
 Slices = NDArray[np.floating]
 Labels = NDArray[np.uint8]
 
+# Of what is stored: raise it when normalisation, synthetic lesions or the file's layout change, so that cases which an
+# earlier version prepared are made anew.
+_VERSION = 1
+
 
 @dataclass(frozen=True)
 class Case:
@@ -71,9 +75,9 @@ class Source:
     group: str = ""
 
     def stored_as(self) -> str:
-        """A file name that changes with the files."""
+        """A file name that changes with the files and with how they are prepared."""
         facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.files]
-        digest = hashlib.sha256(json.dumps([facts, self.key]).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(json.dumps([_VERSION, facts, self.key]).encode()).hexdigest()[:16]
         return f"{re.sub(r'[^A-Za-z0-9._-]', '_', self.name)}-{digest}.npy"
 
 
@@ -97,16 +101,18 @@ def store(
     """
     folder.mkdir(parents=True, exist_ok=True)
     rank, world = part
-    mine = sources[rank::world]
-    for done, source in enumerate(mine):
+    checked = False
+    for source in sources[rank::world]:
         path = folder / source.stored_as()
         if not path.exists():
             case = source.read()
             image, labels = case.open()
             both = np.empty(case.shape[0], _record(case.shape))
             both["image"], both["labels"] = image, labels
-            if done == 0:
-                _check_room(folder, both.nbytes * len(sources))
+            if not checked:  # by the first that is made: the others are about as large
+                missing = sum(not (folder / other.stored_as()).exists() for other in sources)
+                _check_room(folder, both.nbytes * missing, missing)
+                checked = True
             with saving(path, TrainingError) as temporary, temporary.open("wb") as file:
                 np.save(file, both)
         if on_case is not None:
@@ -128,9 +134,10 @@ def _record(shape: tuple[int, int, int, int]) -> np.dtype[np.void]:
     return np.dtype([("image", np.float16, shape[1:]), ("labels", np.uint8, shape[2:])])
 
 
-def _check_room(folder: Path, needed: int) -> None:
+def _check_room(folder: Path, needed: int, cases: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise TrainingError(
-            f"{folder}: prepared cases take about {needed / 2**30:.1f} GiB, but only {free / 2**30:.1f} GiB are free"
+            f"{folder}: {cases} cases to prepare take about {needed / 2**30:.1f} GiB, but only {free / 2**30:.1f} GiB "
+            "are free"
         )

@@ -83,3 +83,14 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or set(content) != _KEYS:
         raise TrainingError(f"{path}: no checkpoint of a training run: expected {', '.join(sorted(_KEYS))}")
     return content
+
+
+def check_folder(folder: Path, resume: bool) -> None:
+    """Refuse a folder of another run, or one without a run to resume."""
+    if folder.exists() and not folder.is_dir():
+        raise TrainingError(f"{folder}: File exists, expected a folder for the run")
+    if resume and not (folder / LAST).exists():
+        raise TrainingError(f"{folder}: holds no {LAST}, so there is no run to resume")
+    there = [name for name in FILES if (folder / name).exists()]
+    if there and not resume:
+        raise TrainingError(f"{folder}: holds {there[0]} of another run: resume it, or choose another folder")

@@ -22,12 +22,12 @@ except ImportError as error:
 from fastseg.models import SegmentationNetwork, create
 from fastseg.models.weights import save_weights
 from fastseg.training.batches import Samples, training_batches, validation_batches
-from fastseg.training.checkpoint import BEST, CURVE, FILES, LAST, TABLE, load_state, save_state
+from fastseg.training.checkpoint import BEST, CURVE, LAST, TABLE, check_folder, load_state, save_state
 from fastseg.training.curve import save_curve
 from fastseg.training.errors import TrainingError
 from fastseg.training.history import Epoch, History
 from fastseg.training.recipe import Recipe
-from fastseg.training.validation import Scores, validate
+from fastseg.training.validation import Scores, check_foreground, validate
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def fit(
         folder: of one run. All processes see the same one.
         resume: go on with the run in ``folder``; of the recipe only epochs and patience may be others then.
         on_progress: called in every process.
-        fabric: None: one process on the CPU, or on a GPU where there is one.
+        fabric: None: one process on the CPU, or on a GPU where there is one. For several, with
+            ``DDPStrategy(broadcast_buffers=False)``: otherwise the statistics of norms are those of the first process.
         names: of the regions or classes that are scored, without the background; default: all, by number.
         facts: about the data, written into ``best.safetensors``, such as how images are normalised.
         workers: processes of each process that load data; 0: none.
@@ -117,6 +118,7 @@ class _Run:
         self.history = History(names)
         self.batches, self.sampler = training_batches(fabric, train, recipe, workers)
         self.held_out = validation_batches(fabric, validation, recipe, workers)
+        check_foreground(validation, self.network, len(names))
         self.steps = math.ceil(len(self.batches) / recipe.accumulation)
         optimizer = recipe.create_optimizer(self.network)
         self.module, self.optimizer = fabric.setup(self.network, optimizer)
@@ -156,6 +158,7 @@ class _Run:
         self.module.train()
         total, count = 0.0, len(self.batches)
         left = count % recipe.accumulation
+        losses = torch.zeros((), dtype=torch.float64, device=fabric.device)  # of the step's passes
         for index, (images, target) in enumerate(self.batches):
             step = index // recipe.accumulation
             last = (index + 1) % recipe.accumulation == 0 or index + 1 == count
@@ -163,15 +166,22 @@ class _Run:
             passes = left if index >= count - left else recipe.accumulation
             with fabric.no_backward_sync(self.module, enabled=not last):
                 loss = self.loss(self.module(images), target)
-                value = loss.item()
-                if not math.isfinite(value):
-                    self._refuse(f"the loss is {value}", number, step)
+                losses = losses + loss.detach().double()
+                if last:
+                    total += self._finite(losses, passes, number, step)
+                    losses = torch.zeros_like(losses)
                 fabric.backward(loss / passes)
-            total += value
             if last:
                 self._step(number, step)
                 report((index + 1) / count)
-        return float(self._reduced(torch.tensor(total / count, dtype=torch.float64, device=fabric.device), "mean"))
+        return total / count
+
+    def _finite(self, losses: Tensor, passes: int, number: int, step: int) -> float:
+        """The sum of a step's losses, a mean over processes: so all refuse one that is not finite in any of them."""
+        total = float(self._reduced(losses, "mean"))
+        if not math.isfinite(total):
+            self._refuse(f"the loss is {total / passes}", number, step)
+        return total
 
     def _step(self, number: int, step: int) -> None:
         if self.recipe.clip_norm is not None:
@@ -243,13 +253,3 @@ class _Run:
             f"{what} in step {step + 1} of {self.steps} of epoch {number}: expected a finite number (a smaller "
             f"learning rate or a limit of the gradients' norm may help); {self.folder / LAST} is of epoch {number - 1}"
         )
-
-
-def check_folder(folder: Path, resume: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise TrainingError(f"{folder}: File exists, expected a folder for the run")
-    if resume and not (folder / LAST).exists():
-        raise TrainingError(f"{folder}: holds no {LAST}, so there is no run to resume")
-    there = [name for name in FILES if (folder / name).exists()]
-    if there and not resume:
-        raise TrainingError(f"{folder}: holds {there[0]} of another run: resume it, or choose another folder")

@@ -14,9 +14,9 @@ from fastseg.training.cases import Case, Source, in_memory
 from fastseg.training.errors import TrainingError
 from fastseg.training.lesions import with_lesions
 
-#: Half axes in voxels, and how many there are in a copy of a scan.
+#: Half axes in voxels, and how many there are in a copy of a scan: from, to, with both ends.
 RADIUS = (5.0, 16.0)
-COUNT = (3, 7)
+COUNT = (3, 6)
 
 
 def synthetic_sources(scans: Sequence[Path], *, copies: int = 8, seed: int = 0) -> list[Source]:
@@ -42,7 +42,8 @@ def _case(name: str, scan: Path, seed: int, copy: int) -> Case:
     volume = load_nifti(scan)
     rng = np.random.default_rng([seed, copy, *scan.name.encode()])
     try:
-        data, mask = with_lesions(volume.data, rng, int(rng.integers(*COUNT)), radius=RADIUS)
+        count = int(rng.integers(*COUNT, endpoint=True))
+        data, mask = with_lesions(volume.data, rng, count, radius=RADIUS)
     except ValueError as error:
         raise TrainingError(f"{scan}: {error}") from error
     image = prepared(Volume(data, volume.affine, volume.header)).image.numpy()

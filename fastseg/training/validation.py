@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from fastseg.models import SegmentationNetwork
+from fastseg.training.batches import Samples
 from fastseg.training.errors import TrainingError
+
+_NO_FOREGROUND = "no validation image has a foreground, so there is no Dice: expected at least one"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,24 @@ def dice_of_counts(counts: Tensor) -> Tensor:
     return 2 * hits / (2 * hits + false_alarms + misses)
 
 
+def check_foreground(samples: Samples, network: SegmentationNetwork, scored: int) -> None:
+    """Refuse images without any foreground; reads them up to the first that has one.
+
+    Args:
+        samples: as :func:`fastseg.training.fit` takes them.
+        network, scored: as in :func:`validate`.
+
+    Raises:
+        TrainingError: no image has a foreground.
+    """
+    for index in range(len(samples)):
+        target = samples[index][1]
+        found = (target > 0) & (target <= scored) if network.output == "softmax" else target[:scored] > 0.5
+        if found.any():
+            return
+    raise TrainingError(_NO_FOREGROUND)
+
+
 @torch.no_grad()
 def validate(
     network: SegmentationNetwork,
@@ -78,6 +99,6 @@ def validate(
     counts, total = summed(counts), summed(total)
     network.train()
     if not (counts[0] + counts[2]).any():
-        raise TrainingError("no validation image has a foreground, so there is no Dice: expected at least one")
+        raise TrainingError(_NO_FOREGROUND)
     dice_of = dice_of_counts(counts)
     return Scores(float(total[0] / total[1]), float(dice_of.nanmean()), tuple(dice_of.tolist()))

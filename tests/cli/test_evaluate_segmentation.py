@@ -188,6 +188,15 @@ def test_probabilities_of_folders(cases: dict[str, list[np.ndarray]], folder: Pa
     assert [case["WT"]["auc"] for case in read["cases"].values()] == [1, 1, 1]
 
 
+def test_predictions_without_a_truth_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("pred/a.nii", "pred/b.nii", "pred/c.nii", "truth/b.nii"):
+        write(folder / name, labels(0))
+    assert run("pred", "truth", "--json") == 0
+    said = capsys.readouterr()
+    assert list(json.loads(said.out)["cases"]) == ["b"]
+    assert said.err == "fastseg evaluate: note: pred: 2 of 3 cases are not in truth and not scored: a, c\n"
+
+
 def test_long_curves_are_thinned(folder: Path) -> None:
     write(folder / "pred.nii", np.ones((20, 20, 20), np.uint8))
     write(folder / "truth.nii", (np.indices((20, 20, 20)).sum(0) > 30).astype(np.uint8))

@@ -78,6 +78,13 @@ def test_pictures_to_weights_and_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert train(*others, "--resume") == 2
     assert "out/train.json: cannot be resumed: the split of the data is another now" in capsys.readouterr().err
     assert Path("out/train.json").read_bytes() == facts
+    for broken in (b"{", b"[]", b'{"size": [16, 16], "split": {"train": []}}'):
+        Path("out/train.json").write_bytes(broken)
+        assert train(*others, "--resume") == 2
+        assert "out/train.json: cannot be resumed: it does not say the size and split" in capsys.readouterr().err
+    Path("out/train.json").unlink()
+    assert train(*others, "--resume") == 2
+    assert "out/train.json: there is no such file" in capsys.readouterr().err
 
 
 def test_synthetic_lesions_and_slices(capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,6 +183,9 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert train("--epochs", "1", "--batch-size", "4") == 130
     assert "--resume goes on from out/last.ckpt" in capsys.readouterr().err
     assert torch.load("out/last.ckpt", weights_only=True)["history"]["epochs"] == []
+    monkeypatch.setattr("fastseg.cli.train_data.load", interrupt)
+    assert train("-o", "other") == 130
+    assert "--resume" not in capsys.readouterr().err
 
 
 def test_a_missing_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from fastseg.io.files import (
     check_ending,
     first_bytes,
     folders_with,
+    found_by,
     listed,
     saving,
     written_together,
@@ -124,6 +126,26 @@ def test_files_to_read(tmp_path: Path) -> None:
         assert str(caught.value) == f"{path}: {reason}"
     (tmp_path / "full").write_bytes(b"abc")
     assert first_bytes(tmp_path / "full", FileError) == b"abc"
+
+
+def test_other_cases_are_no_error_but_an_unreadable_folder_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(folder: Path) -> list[Path]:
+        return folders_with(folder, lambda name: name == "wanted", "a case", FileError)
+
+    (tmp_path / "inner").mkdir()
+    assert found_by(find, tmp_path) == []
+    (tmp_path / "inner" / "wanted").touch()
+    assert found_by(find, tmp_path) == [tmp_path / "inner"]
+    scandir = os.scandir
+
+    def refusing(path: str | Path) -> object:
+        if Path(path).name == "inner":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(FileError, match=r"inner: cannot be read \(Permission denied\)"):
+        found_by(find, tmp_path)
 
 
 def test_endings() -> None:

@@ -105,6 +105,12 @@ def test_a_volume_smaller_than_the_cut_out_is_padded() -> None:
     assert (found.probabilities[..., 16:] < 1e-8).all()
 
 
+def test_the_networks_own_cut_out_is_one_window() -> None:
+    network = transparent(crop_size=130)
+    segment_cascade(network, volume(MIDDLE))
+    assert network.segmenter.shapes == [(1, 4, 132, 132, 132)]  # as forward pads it for the divisor
+
+
 def test_where_stage_1_finds_nothing_it_is_the_middle_of_the_brain_and_said() -> None:
     image = volume()
     image[:, :10] = 0
@@ -145,6 +151,26 @@ def test_the_same_as_the_network_itself(output: dict) -> None:
         expected = network.probabilities(network(image[None]))[0]
     found = segment_cascade(network, image, batch_size=5).probabilities
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "crop_size"),
+    [((13, 11, 9), 8), ((14, 5, 3), 8), ((13, 11, 9), 4), ((13, 11, 9), 12)],
+)
+def test_the_same_where_the_divisors_do_not_divide(shape: tuple[int, int, int], crop_size: int) -> None:
+    stages = {"localiser": {"widths": (4, 6, 8)}, "segmenter": {"widths": (4, 6, 8)}}
+    network = create("dm_da_unet", crop_size=crop_size, **stages).eval()
+    assert isinstance(network, DMDAUNet)
+    image = torch.randn(4, *shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        whole_tumour = network.whole_tumour(image)
+        # A few voxels are above it, with whatever weights.
+        network.threshold = float(whole_tumour.flatten().sort().values[-5:-3].mean())
+        expected = network.probabilities(network(image[None]))[0]
+    found = segment_cascade(network, image, batch_size=2)
+    assert found.location.box is not None
+    torch.testing.assert_close(found.whole_tumour, whole_tumour, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.probabilities, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

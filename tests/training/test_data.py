@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import nibabel as nib
 
 from fastseg.io import save_image
 from fastseg.models import create
+from fastseg.training import cases
 from fastseg.training.cases import Case, Source, in_memory, store, stored
 from fastseg.training.datasets import Limited, Target
 from fastseg.training.errors import TrainingError
@@ -200,6 +202,36 @@ def test_stored_cases_are_read_from_the_disk_and_made_once(tmp_path: Path) -> No
     assert made == ["a", "a"]
     store(folder, [Source(name, (file,), read, key="x") for name in "bcd"], part=(1, 3))
     assert len(made) == 3  # every third, from the second on
+
+
+def test_cases_that_another_version_prepared_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "source"
+    file.write_text("1")
+    source = Source("a", (file,), volume_case)
+    before = source.stored_as()
+    assert source.stored_as() == before
+    monkeypatch.setattr(cases, "_VERSION", cases._VERSION + 1)
+    assert source.stored_as() != before
+
+
+def test_a_disk_too_small_for_the_cases_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "source"
+    file.write_text("1")
+    sources = [Source(name, (file,), volume_case) for name in "abcd"]
+    store(tmp_path, sources[:2])
+    size = (tmp_path / sources[0].stored_as()).stat().st_size  # with the file's header
+
+    def free(count: float) -> None:
+        usage = shutil.disk_usage(tmp_path)._replace(free=int(count * size))
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+
+    free(1.5)
+    with pytest.raises(TrainingError, match=r"2 cases to prepare take about .* are free"):
+        store(tmp_path, sources)
+    assert not (tmp_path / sources[2].stored_as()).exists()
+    free(2)
+    store(tmp_path, sources)
+    assert len(stored(tmp_path, sources)) == 4
 
 
 def test_slices_in_their_places() -> None:

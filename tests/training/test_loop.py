@@ -226,6 +226,7 @@ def test_too_little_data(tmp_path: Path) -> None:
     empty = [(image, torch.zeros_like(mask)) for image, mask in (HELD_OUT[index] for index in range(2))]
     with pytest.raises(TrainingError, match="no validation image has a foreground"):
         fit(small_recipe(), TRAIN, empty, folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []  # refused before the first epoch
 
 
 def test_names_of_more_channels_than_there_are(tmp_path: Path) -> None:

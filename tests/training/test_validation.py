@@ -11,7 +11,7 @@ from torch import Tensor
 from fastseg.models import SegmentationNetwork
 from fastseg.training.batches import WholeBatches
 from fastseg.training.errors import TrainingError
-from fastseg.training.validation import dice_of_counts, overlaps, validate
+from fastseg.training.validation import check_foreground, dice_of_counts, overlaps, validate
 
 
 class Given(SegmentationNetwork):
@@ -75,3 +75,14 @@ def test_no_image_twice_and_the_same_batches(count: int, world: int) -> None:
     assert batches == list(WholeBatches(count, 3, 0, 1))
     assert [index for batch in batches for index in batch] == list(range(count))
     assert [len(WholeBatches(count, 3, rank, world)) for rank in range(world)] == [len(share) for share in shares]
+
+
+def test_foreground_is_looked_for_in_the_channels_that_are_scored() -> None:
+    image, empty = torch.zeros(2, 4, 4), torch.zeros(4, 4, dtype=torch.int64)
+    check_foreground([(image, empty), (image, empty + 2)], Given(3, "softmax"), 2)
+    with pytest.raises(TrainingError, match="no validation image has a foreground"):
+        check_foreground([(image, empty), (image, empty + 2)], Given(3, "softmax"), 1)
+    regions = torch.stack([empty == 1, empty == 0])
+    check_foreground([(image, regions)], Given(2, "sigmoid"), 2)
+    with pytest.raises(TrainingError, match="no validation image has a foreground"):
+        check_foreground([(image, regions)], Given(2, "sigmoid"), 1)  # the background alone
