@@ -16,10 +16,11 @@ import fastseg.nn as fused
 from fastseg.nn.context import global_mean
 
 
+# What follows a norm is done in place, as in torchvision: no norm needs its output for backward.
 class _PlainNormAct:
     def forward(self: Any, input: Tensor, residual: Tensor | None = None) -> Tensor:
         z = F.instance_norm(input, None, None, self.weight, self.bias, eps=self.eps)
-        return _activated(self, z if residual is None else z + residual)
+        return _activated(self, z if residual is None else z.add_(residual))
 
 
 def _activated(layer: Any, z: Tensor) -> Tensor:
@@ -53,7 +54,7 @@ class UpsampleConcat2d(fused.UpsampleConcat2d):
 class _PlainBatchNormAct:
     def forward(self: Any, input: Tensor, residual: Tensor | None = None) -> Tensor:
         z = nn.modules.batchnorm._BatchNorm.forward(self, input)
-        return _activated(self, z if residual is None else z + residual)
+        return _activated(self, z if residual is None else z.add_(residual))
 
 
 class BatchNormAct2d(_PlainBatchNormAct, fused.BatchNormAct2d):
