@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ import torch
 import fastseg
 from fastseg import ops
 from fastseg.backends import select
+from tests.gpu import cuda_kernels
 from tests.gpu.cases import CASES, Case, assert_as_exact, outputs, registered_calls, runs, with_gradients
+from tests.gpu.cuda_kernels import calls
 from tests.support import LAYOUTS
 
 #: Public functions that run the kernel of another one, or none.
@@ -77,3 +80,15 @@ def test_large_calls_have_their_item_last() -> None:
     item = small.item(torch.float32, "cpu")
     many = small.many(item)
     assert torch.equal(many[0][-1:], item[0]) and not many[0][:-1].any() and torch.equal(many[1], item[1])
+
+
+def test_what_the_sanitizer_runs() -> None:
+    """With the kernels of the CPU; every op that has a CUDA C++ kernel but those that are made of it is called."""
+    torch.manual_seed(0)
+    results = [call() for call in calls("cpu", ((7, 9, 11),))]
+    assert all(t.isfinite().all() for each in results for t in each)
+    with_cuda = {op for op, each in select.CANDIDATES.items() if any(c.backend == "cuda" for c in each)}
+    source = inspect.getsource(cuda_kernels)
+    made_of_it = {"depthwise_separable_conv2d", "depthwise_separable_conv3d", "guided_filter_argmin"}
+    named = {op for op in with_cuda if op in source or re.sub(r"\dd$", "{rank}d", op) in source}
+    assert with_cuda - made_of_it == named - made_of_it
