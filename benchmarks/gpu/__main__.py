@@ -1,4 +1,4 @@
-"""Benchmarks on a GPU: ``python -m benchmarks.gpu --part layers --output FOLDER``, then ``--report FOLDER/*.json``.
+"""Benchmarks on a GPU: ``python -m benchmarks.gpu --part norm --output FOLDER``, then ``--report FOLDER/*.json``.
 
 Each part measures what the card reaches and fits a call of ten minutes; the report puts the parts side by side, on any
 machine. ``--device cpu --smoke`` goes the same way in seconds and says nothing of speed.
@@ -12,6 +12,7 @@ import json
 import platform
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,9 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = "benchmarks/gpu"
 #: name -> files, and what of them
 PARTS: dict[str, tuple[list[str], str]] = {
-    "layers": (
-        [
-            f"benchmarks/test_{family}.py"
-            for family in ("norm", "batch_norm", "attention_gate", "soft_mask_attention", "cbam", "context")
-        ],
-        "not test_attention_unet and not test_simple_aspp_inference",
-    ),
+    "norm": (["benchmarks/test_norm.py", "benchmarks/test_batch_norm.py"], ""),
+    "gates": (["benchmarks/test_attention_gate.py", "benchmarks/test_soft_mask_attention.py"], "not unet"),
+    "cbam": (["benchmarks/test_cbam.py", "benchmarks/test_context.py"], "not simple_aspp"),
     "depthwise": (["benchmarks/test_depthwise.py"], ""),
     "stereo": ([f"{HERE}/test_stereo_on_device.py"], ""),
     "networks": (["benchmarks/test_models.py", "benchmarks/test_networks.py"], ""),
@@ -49,7 +46,8 @@ HEAD = [
     "round memory larger than the L2 cache is written. Medians of many rounds, with the 20th and 80th percentile. The",
     "floor is `y.copy_(x)` of the tensor, timed in the same way. *fastseg* is what runs by itself; in brackets, a",
     "backend that was forced. *Times fastseg* is the peer's median over that of the fastest fastseg row, forced ones",
-    "too.",
+    "too. Training steps under bfloat16 autocast are forward, a cross entropy or for stock networks the mean of",
+    "squares, backward and SGD with momentum; for the others see below.",
 ]
 PICTURES = ["![time over the floor](images/benchmarks_gpu.png)", "", "![roofline](images/roofline_gpu.png)"]
 
@@ -57,6 +55,7 @@ PICTURES = ["![time over the floor](images/benchmarks_gpu.png)", "", "![roofline
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--part", choices=(*PARTS, "all"), default="all")
+    parser.add_argument("--minutes", type=float, default=9.0, help="for each part; what would begin later is skipped")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--smoke", action="store_true", help="two rounds of a few small benchmarks")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the parts")
@@ -74,20 +73,20 @@ def main(arguments: list[str]) -> int:
     codes, files = [], []
     for name in names:
         files.append(options.output / f"last-gpu-{name}.json")
-        codes.append(run_part(name, options.device, options.smoke, files[-1]))
+        codes.append(run_part(name, options.device, options.smoke, options.minutes, files[-1]))
     return max(codes) or (write_report(files, options.root) if options.part == "all" else 0)
 
 
-def run_part(name: str, device: str, smoke: bool, file: Path) -> int:
+def run_part(name: str, device: str, smoke: bool, minutes: float, file: Path) -> int:
     """In this process. What was measured is kept where some benchmarks fail."""
-    record.RUN = record.Run(device, smoke)
+    record.RUN = record.Run(device, smoke, time.monotonic() + 60 * minutes)
     torch.backends.cudnn.benchmark = True  # the vendor's best route, for every peer
     machine = {
         **machine_now(device),
         **{key: float(f"{value:.3g}") for key, value in peaks(device, smoke=smoke).items()},
     }
     paths, select = SMOKE if smoke else PARTS[name]
-    command = [*(str(ROOT / path) for path in paths), "-q", "-p", "no:cacheprovider", "-p", "no:benchmark"]
+    command = [*(str(ROOT / path) for path in paths), "-q", "-rs", "-p", "no:cacheprovider", "-p", "no:benchmark"]
     command += ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
     try:
         code = int(pytest.main([*command, *(["-k", select] if select else [])], [record.Plugin()]))

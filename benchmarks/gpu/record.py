@@ -6,7 +6,9 @@ pytest-benchmark's.
 
 from __future__ import annotations
 
+import math
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,11 +29,13 @@ class Run:
 
     Attributes:
         device, smoke: where, and whether two rounds of each are enough.
+        until: of time.monotonic(): benchmarks that would begin later are skipped, so that what was measured is kept.
         benchmarks: what was measured, as pytest-benchmark writes it.
     """
 
     device: str
     smoke: bool = False
+    until: float = math.inf
     benchmarks: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -87,6 +91,8 @@ class Plugin:
     @pytest.fixture
     def benchmark(self) -> Iterator[Timed]:
         assert RUN is not None
+        if time.monotonic() > RUN.until:
+            pytest.skip("no time is left")
         timed = Timed(RUN)
         yield timed
         timed.close()

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import torch
 
-SECONDS = 0.4  # of rounds for each peer, where that gives from LEAST to MOST of them
+SECONDS = 0.2  # of rounds for each peer, where that gives from LEAST to MOST of them
 LEAST, MOST = 10, 200
 
 

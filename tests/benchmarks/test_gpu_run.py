@@ -65,6 +65,15 @@ def test_forced_backends_have_rows_of_their_own(monkeypatch: pytest.MonkeyPatch)
     assert all(info["floor"] > 0 for info in infos) and ["memory" in info for info in infos] == [True, False, True]
 
 
+def test_what_would_begin_too_late_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    fixture = record.Plugin.benchmark.__wrapped__
+    monkeypatch.setattr(record, "RUN", record.Run("cpu", smoke=True, until=0.0))
+    with pytest.raises(pytest.skip.Exception, match="no time is left"):
+        next(fixture(record.Plugin()))
+    monkeypatch.setattr(record, "RUN", record.Run("cpu", smoke=True))
+    assert isinstance(next(fixture(record.Plugin())), record.Timed)
+
+
 def row(peer: str, floor: float | None, gflop: float | None) -> Row:
     return Row("f", "c", "s", peer, False, 1.0, 2.0, 3.0, 4, floor, gflop)
 
