@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -65,7 +66,7 @@ def test_registered_ops_are_recorded() -> None:
 
 
 def test_large_calls_have_their_item_last() -> None:
-    """More than 2^31 elements are for a card; here only their shapes, without memory."""
+    """More than 2^31 elements are for a card; here their shapes without memory, and the same with short sides."""
     for op, case in CASES.items():
         if isinstance(case.large, str):
             continue
@@ -77,6 +78,11 @@ def test_large_calls_have_their_item_last() -> None:
         ]
         disparities = 9 if op == "matching_cost" else 1
         assert disparities * max(t.numel() for t in many) > 2**31, op
+        shapes = tuple(tuple(n // 125 if n > 1000 else n for n in shape) for shape in case.large)
+        short = replace(case, large=shapes)
+        item = short.item(torch.float32, "cpu")
+        for found, expected in zip(outputs(case, short.many(item)), outputs(case, item), strict=True):
+            torch.testing.assert_close(found[-expected.shape[0] :], expected, rtol=1e-4, atol=1e-5)
     small = Case(outputs, ((1,),), large=((1, 3), (2,)), items=3)
     item = small.item(torch.float32, "cpu")
     many = small.many(item)
