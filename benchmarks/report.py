@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -98,9 +99,6 @@ def rows_of(run: dict[str, Any]) -> list[Row]:
 
 def machine_of(run: dict[str, Any]) -> dict[str, Any]:
     info = run["machine_info"]
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
     return {
         "device": info["device"],
         "processor": info["cpu"].get("brand_raw", info["machine"]),
@@ -110,9 +108,18 @@ def machine_of(run: dict[str, Any]) -> dict[str, Any]:
         "python": info["python_version"],
         "torch": info["torch"],
         "fastseg": info["fastseg"],
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": commit(),
         "date": run["datetime"][:10],
     }
+
+
+def commit() -> str:
+    """Of the checkout; "unknown" in a copy of it without git."""
+    command = ["git", "describe", "--always", "--dirty"]
+    if shutil.which(command[0]) is None:
+        return "unknown"
+    described = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return described.stdout.strip() or "unknown"
 
 
 def slug(machine: dict[str, Any]) -> str:

@@ -10,7 +10,6 @@ import argparse
 import datetime
 import json
 import platform
-import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -56,6 +55,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--part", choices=(*PARTS, "all"), default="all")
     parser.add_argument("--minutes", type=float, default=9.0, help="for each part; what would begin later is skipped")
+    parser.add_argument("--commit", help="what is measured, in a copy of the checkout without git")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--smoke", action="store_true", help="two rounds of a few small benchmarks")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the parts")
@@ -73,16 +73,17 @@ def main(arguments: list[str]) -> int:
     codes, files = [], []
     for name in names:
         files.append(options.output / f"last-gpu-{name}.json")
-        codes.append(run_part(name, options.device, options.smoke, options.minutes, files[-1]))
+        codes.append(run_part(name, options, files[-1]))
     return max(codes) or (write_report(files, options.root) if options.part == "all" else 0)
 
 
-def run_part(name: str, device: str, smoke: bool, minutes: float, file: Path) -> int:
+def run_part(name: str, options: argparse.Namespace, file: Path) -> int:
     """In this process. What was measured is kept where some benchmarks fail."""
-    record.RUN = record.Run(device, smoke, time.monotonic() + 60 * minutes)
+    device, smoke = options.device, options.smoke
+    record.RUN = record.Run(device, smoke, time.monotonic() + 60 * options.minutes)
     torch.backends.cudnn.benchmark = True  # the vendor's best route, for every peer
     machine = {
-        **machine_now(device),
+        **machine_now(device, options.commit or report.commit()),
         **{key: float(f"{value:.3g}") for key, value in peaks(device, smoke=smoke).items()},
     }
     paths, select = SMOKE if smoke else PARTS[name]
@@ -97,11 +98,8 @@ def run_part(name: str, device: str, smoke: bool, minutes: float, file: Path) ->
     return code
 
 
-def machine_now(device: str) -> dict[str, Any]:
+def machine_now(device: str, commit: str) -> dict[str, Any]:
     """In the order of the report's head."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "processor": platform.processor() or platform.machine(),
@@ -112,7 +110,7 @@ def machine_now(device: str) -> dict[str, Any]:
         "cuDNN": str(torch.backends.cudnn.version()),
         "fastseg": fastseg.__version__,
         "CUDA C++ kernels for": availability.CUDA_ARCHITECTURES or "none",
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": commit,
         "date": datetime.date.today().isoformat(),
     }
 

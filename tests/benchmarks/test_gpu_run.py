@@ -20,11 +20,14 @@ pytest.importorskip("matplotlib")
 
 def test_a_smoke_run_writes_its_report(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--smoke", "--output", str(tmp_path)]
-    done = subprocess.run([*command, "--root", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "--root", str(tmp_path), "--commit", "c0ffee"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     (results,) = (tmp_path / "benchmarks" / "results").iterdir()
     written = json.loads(results.read_text())
     assert written["machine"]["copy GB/s"] > 0 and written["machine"]["device"] == "cpu"
+    assert written["machine"]["commit"] == "c0ffee"
     assert {row["peer"] for row in written["rows"]} == {"fastseg", "eager"}
     assert {row["family"] for row in written["rows"]} == {"norm", "stereo on the device"}
     assert all(row["median"] > 0 and row["rounds"] == 2 for row in written["rows"])
