@@ -1,10 +1,10 @@
 # Every target sets up .venv by itself when it is missing or older than what it is made from.
-PYTHON ?= python3
+export PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench test-gpu bench-gpu lint clean
 
 demo: $(READY)
 	$(BIN)/fastseg demo
@@ -14,6 +14,16 @@ test: $(READY)
 
 bench: $(READY)
 	$(BIN)/fastseg bench --huge-pages
+
+# On a machine with an NVIDIA GPU, with the Python that PYTHON names: docs/gpu.md. No .venv, and no package index.
+test-gpu:
+	scripts/gpu_build.sh
+	scripts/gpu_tests.sh all
+	scripts/gpu_sanitizer.sh
+
+bench-gpu:
+	scripts/gpu_build.sh
+	$(PYTHON) -m benchmarks.gpu
 
 lint: $(READY)
 	$(BIN)/ruff check .

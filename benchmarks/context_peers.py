@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.peers import channels_last, same
+from benchmarks.peers import channels_last, compiled, same
 from fastseg.ops import aspp_conv2d, separable_aspp_conv2d
 
 Function = Callable[..., Tensor]
@@ -35,11 +35,6 @@ def fused_separable(
     x: Tensor, depthwise: Sequence[Tensor], pointwise: Sequence[Tensor], dilations: Sequence[int]
 ) -> Tensor:
     return separable_aspp_conv2d(x, depthwise, pointwise, dilations=dilations)
-
-
-def compiled(function: Function) -> Function:
-    torch._dynamo.reset()
-    return torch.compile(function, fullgraph=True)
 
 
 def _peers(fused: Function, eager: Function) -> dict[str, tuple[Callable[[], Function], Callable[[Tensor], Tensor]]]:

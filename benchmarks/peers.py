@@ -36,9 +36,16 @@ def inplace_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.leaky_relu_(F.instance_norm(x, weight=weight, bias=bias), 0.01)
 
 
-def compiled_norm() -> Function:
+def compiled(function: Function, mode: str | None = None) -> Function:
     torch._dynamo.reset()
-    return torch.compile(eager_norm, fullgraph=True)
+    return torch.compile(function, fullgraph=True, mode=mode)
+
+
+def with_autotune(function: Function, layout: Callable[[Tensor], Tensor]) -> dict[str, tuple[Callable, Callable]]:
+    """A peer for GPUs: what torch.compile finds where it may try many kernels, in CUDA graphs."""
+    if not torch.cuda.is_available():
+        return {}
+    return {"torch.compile max-autotune": (lambda: compiled(function, "max-autotune"), layout)}
 
 
 def channels_last(t: Tensor) -> Tensor:
@@ -57,7 +64,8 @@ NORM_PEERS: dict[str, tuple[Callable[[], Function], Callable[[Tensor], Tensor]]]
     "eager": (lambda: eager_norm, same),
     "eager in-place act": (lambda: inplace_norm, same),
     "eager channels-last": (lambda: eager_norm, channels_last),
-    "torch.compile": (compiled_norm, same),
+    "torch.compile": (lambda: compiled(eager_norm), same),
+    **with_autotune(eager_norm, same),
 }
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -97,9 +99,6 @@ def rows_of(run: dict[str, Any]) -> list[Row]:
 
 def machine_of(run: dict[str, Any]) -> dict[str, Any]:
     info = run["machine_info"]
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
     return {
         "device": info["device"],
         "processor": info["cpu"].get("brand_raw", info["machine"]),
@@ -109,9 +108,18 @@ def machine_of(run: dict[str, Any]) -> dict[str, Any]:
         "python": info["python_version"],
         "torch": info["torch"],
         "fastseg": info["fastseg"],
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": commit(),
         "date": run["datetime"][:10],
     }
+
+
+def commit() -> str:
+    """Of the checkout; "unknown" in a copy of it without git."""
+    command = ["git", "describe", "--always", "--dirty"]
+    if shutil.which(command[0]) is None:
+        return "unknown"
+    described = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return described.stdout.strip() or "unknown"
 
 
 def slug(machine: dict[str, Any]) -> str:
@@ -133,21 +141,23 @@ def ours_in(peers: dict[str, Row]) -> Row | None:
     return min(named, key=lambda row: row.median, default=None)
 
 
-def markdown(rows: list[Row], machine: dict[str, Any]) -> str:
-    lines = [
-        "# Benchmarks",
-        "",
-        "Written by `make bench`. Every peer ran in the same run on the same machine; medians, with the 20th and 80th",
-        "percentile. Absolute times of a shared CPU mean little: read the ratios. The floor is `y.copy_(x)` of the",
-        "tensor into memory that is there, timed between the rounds of each peer. *Times fastseg* is the peer's median",
-        "over that of the fastest fastseg row. Every call is timed for about a second, three times at least; SciPy's",
-        "solvers of the WLS system once. The weighted median in PyTorch takes minutes at 1080x1920: it runs at 375x450",
-        "only.",
-        "",
-        *(f"- {name}: {value}" for name, value in machine.items()),
-        "",
-        "![time over the floor](images/benchmarks.png)",
-    ]
+HEAD = [
+    "# Benchmarks",
+    "",
+    "Written by `make bench`. Every peer ran in the same run on the same machine; medians, with the 20th and 80th",
+    "percentile. Absolute times of a shared CPU mean little: read the ratios. The floor is `y.copy_(x)` of the",
+    "tensor into memory that is there, timed between the rounds of each peer. *Times fastseg* is the peer's median",
+    "over that of the fastest fastseg row. Every call is timed for about a second, three times at least; SciPy's",
+    "solvers of the WLS system once. The weighted median in PyTorch takes minutes at 1080x1920: it runs at 375x450",
+    "only.",
+]
+PICTURES = ["![time over the floor](images/benchmarks.png)"]
+
+
+def markdown(
+    rows: list[Row], machine: dict[str, Any], head: Sequence[str] = HEAD, pictures: Sequence[str] = PICTURES
+) -> str:
+    lines = [*head, "", *(f"- {name}: {value}" for name, value in machine.items()), "", *pictures]
     for (family, case, shape, huge), peers in cases(
         [row for row in rows if row.stereo is None and not row.network]
     ).items():

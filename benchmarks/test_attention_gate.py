@@ -11,7 +11,7 @@ from torch import Tensor
 
 import fastseg
 from benchmarks.conftest import BesideCopy, rounds_for
-from benchmarks.peers import channels_last, same
+from benchmarks.peers import channels_last, compiled, same, with_autotune
 from fastseg.ops import attention_gate
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -33,19 +33,15 @@ def eager(x: Tensor, gating: Tensor, x_weight, gating_weight, bias, psi_weight, 
     return x * torch.sigmoid(conv(F.relu(conv(x, x_weight, bias) + features), psi_weight, psi_bias))
 
 
-def compiled():
-    torch._dynamo.reset()
-    return torch.compile(eager, fullgraph=True)
-
-
 #: name -> (how the function is made, how x and gating are laid out)
 PEERS = {
     "fastseg": (lambda: attention_gate, same),
     "fastseg channels-last": (lambda: attention_gate, channels_last),
     "eager": (lambda: eager, same),
     "eager channels-last": (lambda: eager, channels_last),
-    "torch.compile": (compiled, same),
-    "torch.compile channels-last": (compiled, channels_last),
+    "torch.compile": (lambda: compiled(eager), same),
+    "torch.compile channels-last": (lambda: compiled(eager), channels_last),
+    **with_autotune(eager, same),
 }
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.conftest import BesideCopy
-from benchmarks.peers import channels_last, same
+from benchmarks.peers import channels_last, compiled, same, with_autotune
 from fastseg.ops import batch_norm_act
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -26,19 +24,15 @@ def eager(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor) ->
     return F.relu_(F.batch_norm(x, mean, var, weight, bias, training=True))
 
 
-def compiled() -> Callable[..., Tensor]:
-    torch._dynamo.reset()
-    return torch.compile(eager, fullgraph=True)
-
-
 #: name -> (how the function is made, how its inputs are laid out)
 PEERS = {
     "fastseg": (lambda: fused, same),
     "fastseg channels-last": (lambda: fused, channels_last),
     "eager": (lambda: eager, same),
     "eager channels-last": (lambda: eager, channels_last),
-    "torch.compile": (compiled, same),
-    "torch.compile channels-last": (compiled, channels_last),
+    "torch.compile": (lambda: compiled(eager), same),
+    "torch.compile channels-last": (lambda: compiled(eager), channels_last),
+    **with_autotune(eager, same),
 }
 
 

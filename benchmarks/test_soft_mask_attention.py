@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.conftest import BesideCopy
-from benchmarks.peers import channels_last, same
+from benchmarks.peers import channels_last, compiled, same, with_autotune
 from fastseg.ops import soft_mask_attention, soft_mask_attention_conv
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -23,11 +23,6 @@ def eager_conv(trunk: Tensor, features: Tensor, weight: Tensor, bias: Tensor) ->
     return eager(trunk, (F.conv2d if trunk.ndim == 4 else F.conv3d)(features, weight, bias))
 
 
-def compiled(function):
-    torch._dynamo.reset()
-    return torch.compile(function, fullgraph=True)
-
-
 #: name -> (how the function is made, how its inputs are laid out)
 PEERS = {
     "fastseg": (lambda: soft_mask_attention, same),
@@ -36,6 +31,7 @@ PEERS = {
     "eager channels-last": (lambda: eager, channels_last),
     "torch.compile": (lambda: compiled(eager), same),
     "torch.compile channels-last": (lambda: compiled(eager), channels_last),
+    **with_autotune(eager, same),
 }
 CONV_PEERS = {
     "fastseg": (soft_mask_attention_conv, same),

@@ -33,3 +33,17 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
             return t.fill_(float("nan")) if t.is_floating_point() and t.is_cuda else t
 
         monkeypatch.setattr(owner, name, with_nan)
+
+
+@pytest.fixture
+def full_precision() -> Iterator[None]:
+    """The budgets are those of float32; TF32 is the user's choice. By hand: these modules cannot be monkeypatched."""
+    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [switch.allow_tf32 for switch in switches]
+    try:
+        for switch in switches:
+            switch.allow_tf32 = False
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value

@@ -11,16 +11,11 @@ from tests.support import DTYPES, assert_within_budget, in_layout
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.usefixtures("full_precision"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
 ]
 
 SHAPES = ((2, 5, 9, 11), (1, 70, 3, 500), (2, 64, 128, 128), (1, 32, 33, 40, 37), (4, 512, 16, 16))
-
-
-@pytest.fixture(autouse=True)
-def full_precision(monkeypatch):
-    """The budget is that of float32; TF32 is the user's choice, for the small convolution too."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 def inputs_of(case: str, shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> list[torch.Tensor]:

@@ -15,6 +15,7 @@ from fastseg.segmentation import Segmenter
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.usefixtures("full_precision"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
 ]
 
@@ -27,8 +28,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("memory_limit", [None, 1])
-def test_the_same_as_on_the_cpu(name: str, memory_limit: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+def test_the_same_as_on_the_cpu(name: str, memory_limit: int | None) -> None:
     torch.manual_seed(0)
     network = create(name, **NETWORKS[name]).eval()
     image = np.random.default_rng(0).normal(50, 10, (4, 20, 18, 12)).astype(np.float32)

@@ -67,10 +67,10 @@ def image(name: str, batch: int = 2, dtype: torch.dtype = torch.float32) -> Tens
 def outcome(network: nn.Module, x: Tensor, autocast: bool = False) -> dict[str, Tensor]:
     """Logits, and the gradients of a sum of them with random weights by all parameters."""
     network.zero_grad(set_to_none=True)
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
         logits = network(x)
     weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    (logits * weights.to(logits.dtype)).sum().backward()
+    (logits * weights.to(logits)).sum().backward()
     gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
     without = [name for name, gradient in gradients.items() if gradient is None]
     assert not without, f"no gradient: {without}"
