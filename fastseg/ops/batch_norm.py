@@ -12,7 +12,7 @@ from fastseg import reference
 from fastseg.backends import select
 from fastseg.backends.views import layout_of, new_output
 from fastseg.ops import checks
-from fastseg.ops.norm import ACTIVATIONS, Activation
+from fastseg.ops.norm import ACTIVATIONS, Activation, norm_gradients, save_norm
 from fastseg.ops.registry import register
 
 _NAME = "batch_norm_act"
@@ -145,14 +145,14 @@ class _BatchNormAct(torch.autograd.Function):
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         y, mean, rstd, variance = _forward_op(x, weight, bias, residual, activation, negative_slope, eps)
-        _save(ctx, x, weight, bias, residual, y, mean, rstd, activation, negative_slope)
+        save_norm(ctx, x, weight, bias, residual, y, mean, rstd, activation, negative_slope)
         ctx.mark_non_differentiable(mean, variance)
         return y, mean, variance
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        return (*_gradients(ctx, grad, False), None, None, None)
+        return (*norm_gradients(ctx, grad, _backward_op, False), None, None, None)
 
 
 class _BatchNormActGiven(torch.autograd.Function):
@@ -171,48 +171,13 @@ class _BatchNormActGiven(torch.autograd.Function):
         negative_slope: float,
     ) -> Tensor:
         y = _apply_op(x, mean, rstd, weight, bias, residual, activation, negative_slope)
-        _save(ctx, x, weight, bias, residual, y, mean, rstd, activation, negative_slope)
+        save_norm(ctx, x, weight, bias, residual, y, mean, rstd, activation, negative_slope)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return (*_gradients(ctx, grad, True), None, None, None, None)
-
-
-def _save(
-    ctx: Any,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    y: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    activation: str,
-    negative_slope: float,
-) -> None:
-    # As in instance_norm_act: with a residual only the sum decides the activation's branch, and y has its sign.
-    decider = y if residual is not None and activation != "none" else None
-    ctx.save_for_backward(x, weight, bias, decider, mean, rstd)
-    ctx.activation, ctx.negative_slope = activation, negative_slope
-
-
-def _gradients(ctx: Any, grad: Tensor, statistics_fixed: bool) -> tuple[Tensor | None, ...]:
-    """Those of x, weight, bias and residual."""
-    x, weight, bias, decider, mean, rstd = ctx.saved_tensors
-    _, wants_weight, wants_bias, wants_residual, *_ = ctx.needs_input_grad
-    dx, dweight, dbias, dresidual = _backward_op(
-        grad, x, weight, bias, decider, mean, rstd, ctx.activation, ctx.negative_slope, statistics_fixed
-    )
-    if wants_residual and decider is None:
-        dresidual = grad
-    return (
-        dx,
-        dweight.to(weight.dtype) if wants_weight else None,
-        dbias.to(bias.dtype) if wants_bias else None,
-        dresidual if wants_residual else None,
-    )
+        return (*norm_gradients(ctx, grad, _backward_op, True), None, None, None, None)
 
 
 def _output_like(x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -100,32 +101,52 @@ class _InstanceNormAct(torch.autograd.Function):
         eps: float,
     ) -> Tensor:
         y, mean, rstd = _forward_op(x, weight, bias, residual, activation, negative_slope, eps)
-        # Without a residual the activation's branch follows from x; with one, only from the sum, whose sign y has.
-        # y is alive anyway: the next convolution keeps its input.
-        decider = y if residual is not None and activation != "none" else None
-        ctx.save_for_backward(x, weight, bias, decider, mean, rstd)
-        ctx.activation, ctx.negative_slope = activation, negative_slope
+        save_norm(ctx, x, weight, bias, residual, y, mean, rstd, activation, negative_slope)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, decider, mean, rstd = ctx.saved_tensors
-        _, wants_weight, wants_bias, wants_residual, *_ = ctx.needs_input_grad
-        dx, dweight, dbias, dresidual = norm_backward_op(
-            grad, x, weight, bias, decider, mean, rstd, ctx.activation, ctx.negative_slope
-        )
-        if wants_residual and decider is None:
-            dresidual = grad
-        return (
-            dx,
-            dweight.to(weight.dtype) if wants_weight else None,
-            dbias.to(bias.dtype) if wants_bias else None,
-            dresidual if wants_residual else None,
-            None,
-            None,
-            None,
-        )
+        return (*norm_gradients(ctx, grad, norm_backward_op), None, None, None)
+
+
+def save_norm(
+    ctx: Any,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    y: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    activation: str,
+    negative_slope: float,
+) -> None:
+    """Keep what the backward of a norm needs; :func:`norm_gradients` reads it."""
+    # Without a residual the activation's branch follows from x; with one, only from the sum, whose sign y has.
+    # y is alive anyway: the next convolution keeps its input.
+    decider = y if residual is not None and activation != "none" else None
+    ctx.save_for_backward(x, weight, bias, decider, mean, rstd)
+    ctx.activation, ctx.negative_slope = activation, negative_slope
+
+
+def norm_gradients(
+    ctx: Any, grad: Tensor, backward_op: Callable[..., tuple[Tensor, ...]], *options: bool
+) -> tuple[Tensor | None, ...]:
+    """Those of x, weight, bias and residual, of a forward that began with these four."""
+    x, weight, bias, decider, mean, rstd = ctx.saved_tensors
+    _, wants_weight, wants_bias, wants_residual, *_ = ctx.needs_input_grad
+    dx, dweight, dbias, dresidual = backward_op(
+        grad, x, weight, bias, decider, mean, rstd, ctx.activation, ctx.negative_slope, *options
+    )
+    if wants_residual and decider is None:
+        dresidual = grad
+    return (
+        dx,
+        dweight.to(weight.dtype) if wants_weight else None,
+        dbias.to(bias.dtype) if wants_bias else None,
+        dresidual if wants_residual else None,
+    )
 
 
 def _forward(
