@@ -8,7 +8,7 @@ from pathlib import Path
 from fastseg.cli.errors import CommandError
 
 
-def check_folder(folder: Path) -> None:
+def check_results_folder(folder: Path) -> None:
     """A folder for results that is there, or can be made.
 
     Raises:
@@ -33,4 +33,4 @@ def check_file(path: Path, option: str, *endings: str) -> None:
         raise CommandError(f"{option} {path}: this is a folder, expected the name of a file")
     if not path.absolute().parent.is_dir():
         raise CommandError(f"{option} {path}: there is no folder {path.parent}")
-    check_folder(path.absolute().parent)
+    check_results_folder(path.absolute().parent)

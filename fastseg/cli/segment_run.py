@@ -14,7 +14,7 @@ import torch
 
 from fastseg.cli import segment_results as results
 from fastseg.cli.errors import CommandError
-from fastseg.cli.outputs import check_file, check_folder
+from fastseg.cli.outputs import check_file, check_results_folder
 from fastseg.cli.progress import Report, share_progress
 from fastseg.cli.segment_inputs import Source, sources
 from fastseg.cli.segment_network import network_of
@@ -186,9 +186,9 @@ def _check_outputs(options: argparse.Namespace, found: list[Source], many: bool)
                 raise CommandError(f"--{option}: expected one case, but {options.input} holds {len(found)}")
         if options.output.name.endswith(_NIFTI):
             raise CommandError(f"-o {options.output}: expected a folder, {options.input} holds {len(found)} cases")
-        check_folder(options.output)
+        check_results_folder(options.output)
     elif found[0].kind == "slices" and not options.output.name.endswith(_NIFTI):
-        check_folder(options.output)
+        check_results_folder(options.output)
     else:
         check_file(options.output, "-o", *_NIFTI)
         files["-o"] = options.output

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fastseg.cli import stereo_results as results
 from fastseg.cli.errors import CommandError
-from fastseg.cli.outputs import check_folder
+from fastseg.cli.outputs import check_results_folder
 from fastseg.cli.progress import share_progress
 from fastseg.clock import StageClock
 from fastseg.io import (
@@ -113,7 +113,7 @@ def run(job: Job) -> Outcome:
         CommandError, FileError, OSError: input that cannot be worked with, or a folder that cannot be written to.
     """
     clock = StageClock(torch.device("cpu"), 1, None)
-    check_folder(job.output)
+    check_results_folder(job.output)
     with clock.stage("reading"):
         left, right = load_image(job.left), load_image(job.right)
     job = _checked(job, left, right)

@@ -21,7 +21,7 @@ from fastseg.cli.progress import Report, share_progress
 from fastseg.cli.train_data import Data
 from fastseg.io import FileError, written_whole
 from fastseg.io.files import first_bytes, listed
-from fastseg.training.checkpoint import FILES, LAST, check_folder, check_resumable
+from fastseg.training.checkpoint import FILES, LAST, check_resumable, check_run_folder
 from fastseg.training.history import Epoch, History
 from fastseg.training.loop import Progress, fit
 from fastseg.training.recipe import Recipe
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace, changes: Mapping[str, Any]) -> History:
     """
     try:
         recipe = Recipe.of_paper(options.network, arguments=dict(options.arguments), **changes)
-        check_folder(options.output, options.resume)
+        check_run_folder(options.output, options.resume)
         fabric = _fabric(options, recipe)
         recipe, data = train_data.load(options, recipe, fabric)
         if options.resume:

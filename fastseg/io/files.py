@@ -21,8 +21,19 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as refused:
+        _rename(refused, temporary, path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _rename(refused: OSError, temporary: Path, path: Path) -> None:
+    """Let an error about ``temporary``, or about a file in it, name what the user knows."""
+    if isinstance(refused.filename, str | os.PathLike):
+        with suppress(ValueError):  # it is about another file
+            refused.filename = str(path / Path(refused.filename).relative_to(temporary))
+            refused.filename2 = None
 
 
 @contextmanager
@@ -49,6 +60,9 @@ def written_together(folder: Path, replaces: Iterable[str] = ()) -> Iterator[Pat
             os.replace(file, folder / file.name)
         for name in set(replaces) - {file.name for file in files}:
             (folder / name).unlink(missing_ok=True)
+    except OSError as refused:
+        _rename(refused, staged, folder)
+        raise
     finally:
         shutil.rmtree(staged, ignore_errors=True)
         if not existed:

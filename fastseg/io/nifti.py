@@ -19,6 +19,7 @@ try:
 except ImportError as error:
     raise ImportError('NIfTI files need nibabel: pip install "fastseg-kernels[segmentation]"') from error
 
+from fastseg.io.affine import is_affine
 from fastseg.io.files import FileError, saving
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -125,7 +126,7 @@ def _opened(path: Path) -> nib.Nifti1Image:
         )
     if image.get_data_dtype().kind not in "biuf":
         raise VolumeError(f"{path}: holds {image.get_data_dtype()}, expected real numbers")
-    if not np.isfinite(image.affine).all() or np.linalg.det(image.affine[:3, :3]) == 0:
+    if not is_affine(image.affine):
         raise VolumeError(f"{path}: the affine has no inverse, so the orientation is not known")
     return image
 

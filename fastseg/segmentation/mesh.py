@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastseg.io.affine import checked_affine
 from fastseg.io.files import listed
 
 try:
@@ -80,8 +81,8 @@ def label_mesh(
         ValueError: labels of another shape or dtype; no voxel with one of the labels, or none that is left by ``step``;
             an affine without an inverse; a negative or fractional ``smoothing``, a ``step`` below 1.
     """
-    to_space = np.asarray(affine, np.float64)
-    _check(labels, to_space, smoothing, step)
+    to_space = checked_affine("label_mesh", affine)
+    _check(labels, smoothing, step)
     mask = _mask(labels, label)
     box = tuple(slice(int(used.min()), int(used.max()) + 1) for used in np.nonzero(mask))
     blocks = block_reduce(mask[box].astype(np.float32), step, np.mean)  # fills the last blocks up with zeros
@@ -119,13 +120,11 @@ def _mask(labels: NDArray[np.integer] | NDArray[np.bool_], label: int | Iterable
     return mask
 
 
-def _check(labels: NDArray[np.generic], affine: NDArray[np.float64], smoothing: int, step: int) -> None:
+def _check(labels: NDArray[np.generic], smoothing: int, step: int) -> None:
     if labels.ndim != 3 or labels.dtype.kind not in "biu":
         raise ValueError(
             f"label_mesh: labels is {labels.dtype} of shape {labels.shape}, expected integers or bool of (X, Y, Z)"
         )
-    if affine.shape != (4, 4) or not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
-        raise ValueError(f"label_mesh: affine is {affine.tolist()}, expected (4, 4) with an inverse")
     if smoothing != int(smoothing) or smoothing < 0:
         raise ValueError(f"label_mesh: smoothing is {smoothing}, expected a whole number >= 0")
     if step != int(step) or step < 1:

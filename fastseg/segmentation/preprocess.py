@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from fastseg.io.affine import checked_affine
 from fastseg.ops.arrays import Array, ArrayT, as_kind_of, as_tensor, check_numbers
 
 # Of the mean: deviations below are rounding errors of float32, and the channel holds one value.
@@ -98,9 +99,7 @@ def resample(
         ValueError: fewer than three axes, no inverse, a spacing that is not finite and above zero.
     """
     tensor = as_tensor("resample", "image", image)
-    from_old = np.asarray(affine, np.float64)
-    if from_old.shape != (4, 4) or not np.isfinite(from_old).all() or np.linalg.det(from_old[:3, :3]) == 0:
-        raise ValueError(f"resample: affine is {from_old.tolist()}, expected (4, 4) with an inverse")
+    from_old = checked_affine("resample", affine)
     wanted = np.asarray(spacing, np.float64)
     if wanted.shape not in ((), (3,)) or not (np.isfinite(wanted).all() and (wanted > 0).all()):
         raise ValueError(f"resample: spacing is {spacing}, expected millimetres above zero: one number or three")

@@ -85,7 +85,7 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_folder(folder: Path, resume: bool) -> None:
+def check_run_folder(folder: Path, resume: bool) -> None:
     """Refuse a folder of another run, or one without a run to resume."""
     if folder.exists() and not folder.is_dir():
         raise TrainingError(f"{folder}: File exists, expected a folder for the run")

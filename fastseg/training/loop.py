@@ -22,7 +22,7 @@ except ImportError as error:
 from fastseg.models import SegmentationNetwork, create
 from fastseg.models.weights import save_weights
 from fastseg.training.batches import Samples, training_batches, validation_batches
-from fastseg.training.checkpoint import BEST, CURVE, LAST, TABLE, check_folder, load_state, save_state
+from fastseg.training.checkpoint import BEST, CURVE, LAST, TABLE, check_run_folder, load_state, save_state
 from fastseg.training.curve import save_curve
 from fastseg.training.errors import TrainingError
 from fastseg.training.history import Epoch, History
@@ -87,7 +87,7 @@ def fit(
     fabric = fabric or Fabric(devices=1, precision=recipe.precision)
     fabric.launch()
     folder = Path(folder)
-    check_folder(folder, resume)
+    check_run_folder(folder, resume)
     fabric.barrier()
     return _Run(fabric, recipe, train, validation, folder, resume, names, facts or {}, workers).go(on_progress)
 

@@ -103,6 +103,20 @@ def test_files_of_one_run_appear_together_or_not_at_all(tmp_path: Path) -> None:
     assert (folder / "a.txt").read_text() == "first"
 
 
+def test_an_error_about_the_temporary_file_names_the_one_that_was_asked_for(tmp_path: Path) -> None:
+    path, folder, other = tmp_path / "a.txt", tmp_path / "folder", tmp_path / "other.txt"
+    with pytest.raises(FileNotFoundError) as caught, written_whole(path):
+        pass  # nothing written: the rename fails
+    assert caught.value.filename == str(path) and caught.value.filename2 is None
+    with pytest.raises(FileNotFoundError) as caught, written_together(folder) as staged:
+        (staged / "none" / "a.txt").write_text("")
+    assert caught.value.filename == str(folder / "none" / "a.txt")
+    for writer in (written_whole(path), written_together(folder)):
+        with pytest.raises(FileNotFoundError) as caught, writer:
+            other.read_text()
+        assert caught.value.filename == str(other)
+
+
 def test_what_the_system_refuses_names_the_file(tmp_path: Path) -> None:
     folder = tmp_path / "folder.txt"
     folder.mkdir()
