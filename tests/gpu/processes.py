@@ -153,7 +153,7 @@ class Runner:
             last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
             how = f"signal {-process.returncode}" if process.returncode < 0 else f"code {process.returncode}"
             why = f"the process ended with {how}: {''.join(last)[:200]}"
-        return _read(steps), why
+        return lines_of(steps), why
 
     def _watch(self, process: subprocess.Popen[bytes], steps: Path) -> str:
         """Until it ends by itself ("") or must be ended, and why."""
@@ -179,8 +179,8 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         print(f"process {process.pid} does not end", file=sys.stderr)
 
 
-def _read(steps: Path) -> list[dict[str, Any]]:
-    """Whole lines: the last one may be cut."""
+def lines_of(steps: Path) -> list[dict[str, Any]]:
+    """Of JSON, whole ones: the last may be cut."""
     *lines, _ = steps.read_text().split("\n")
     return [json.loads(line) for line in lines]
 
