@@ -96,7 +96,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run_part(name: str, options: argparse.Namespace, file: Path) -> int:
-    """Each file in a process of its own, and in one more where one ended early: what was measured is kept."""
+    """In a process of its own, and in one more where one ended early: what was measured is kept."""
     device, smoke = options.device, options.smoke
     machine = {
         **machine_now(device, options.commit or report.commit()),
@@ -111,8 +111,7 @@ def run_part(name: str, options: argparse.Namespace, file: Path) -> int:
         more = ["-p", "no:benchmark", "-p", "benchmarks.gpu.plugin", *(["-k", select] if select else [])]
         # Half as long again for the one that has begun.
         runner = Runner(Path(folder), SECONDS, time.monotonic() + 1.5 * seconds, environment=run.as_environment())
-        files = [paths] if smoke else [[path] for path in paths]
-        outcomes = runner.run([Unit(Path(each[0]).stem, [*each, *more]) for each in files])
+        outcomes = runner.run([Unit(name, [*paths, *more])])
         measured = lines_of(rows)
     failures = {each.test: each.why for each in outcomes if each.outcome in ("failed", "not run")}
     found = {"machine": machine, "benchmarks": measured, "failures": failures}
