@@ -109,6 +109,28 @@ def test_more_options_join_those_of_a_part() -> None:
     assert with_more(Unit("u", ["f.py"]), ["-k", "b"]) == Unit("u", ["f.py", "-k", "b"])
 
 
+def test_what_a_sanitizer_found_is_a_failure(tmp_path: Path) -> None:
+    said = {
+        "1": "========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n",
+        "2": "========= COMPUTE-SANITIZER\n========= Invalid __global__ read\n========= ERROR SUMMARY: 10 errors\n",
+        "3": "========= COMPUTE-SANITIZER\n",
+    }
+    for process, text in said.items():
+        (tmp_path / f"memcheck-{process}.txt").write_text(text)
+    clean, wrong, cut = gpu_tests.reports("memcheck", tmp_path)
+    assert (clean.outcome, wrong.outcome, cut.outcome) == ("passed", "failed", "failed")
+    assert wrong.why == "ERROR SUMMARY: 10 errors Invalid __global__ read" and "no summary" in cut.why
+    (tmp_path / "racecheck-1.txt").write_text(
+        "========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)\n"
+    )
+    (tmp_path / "racecheck-2.txt").write_text(
+        "========= RACECHECK SUMMARY: 2 hazards displayed (0 errors, 2 warnings)\n"
+    )
+    assert [each.outcome for each in gpu_tests.reports("racecheck", tmp_path)] == ["passed", "failed"]
+    (nothing,) = gpu_tests.reports("memcheck", tmp_path / "empty")
+    assert nothing.outcome == "failed"
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a card is there")
 def test_without_a_card_all_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
