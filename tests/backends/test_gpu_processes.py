@@ -34,12 +34,13 @@ def test_after_it(): assert not lost
 def test_crashes(): os.kill(os.getpid(), signal.SIGSEGV)
 def test_skipped(): pytest.skip("not here")
 def test_hangs(): time.sleep(1000)
-@pytest.mark.parametrize("forced", ("triton", "cuda"))
+@pytest.mark.parametrize("forced", ("cuda", "triton"))
 def test_last(forced): pass
+def test_after_all(): pass
 """
 
 
-def ran(folder: Path, text: str, *arguments: str, until: float = 120.0, seconds: float = 5.0) -> dict[str, Outcome]:
+def ran(folder: Path, text: str, *arguments: str, until: float = 120.0, seconds: float = 15.0) -> dict[str, Outcome]:
     (folder / "test_trouble_gpu.py").write_text(text)
     (folder / "pytest.ini").write_text("[pytest]\n")
     runner = Runner(folder / "files", seconds, time.monotonic() + until, 2, folder)
@@ -51,27 +52,28 @@ def ran(folder: Path, text: str, *arguments: str, until: float = 120.0, seconds:
 def test_one_trouble_hides_no_other_test(tmp_path: Path) -> None:
     found = ran(tmp_path, TROUBLE)
     outcomes = {name: each.outcome for name, each in found.items()}
-    passed = ("test_first", "test_after_it", "test_last[triton]", "test_last[cuda]")
+    assert list(found)[-1] == "test_last[cuda]"  # of both backends, CUDA C++ comes last
+    passed = ("test_first", "test_after_it", "test_last[triton]", "test_after_all", "test_last[cuda]")
     failed = ("test_wrong", "test_loses_the_card", "test_crashes", "test_hangs")
     assert outcomes == {**dict.fromkeys(passed, "passed"), **dict.fromkeys(failed, "failed"), "test_skipped": "skipped"}
     assert found["test_loses_the_card"].why == "the card is lost: CUDA error: an illegal memory access"
     assert found["test_wrong"].why == "assert 1 == 2" and "def test_wrong" in found["test_wrong"].text
     assert found["test_crashes"].why.startswith("the process ended with signal 11")
-    assert found["test_hangs"].why == "ended after 5 s"
+    assert found["test_hangs"].why == "ended after 15 s"
     assert found["test_last[cuda]"].unit == "trouble [cuda]" and found["test_first"].unit == "trouble"
     lines = summary.lines(list(found.values()))
     assert lines == [
         "passed: trouble [triton] 1, trouble [cuda] 1",
         "1 skipped: not here",
-        "trouble: 2 passed, 4 failed, 1 skipped | test_wrong: assert 1 == 2",
-        "4 passed, 4 failed, 1 skipped",
+        "trouble: 3 passed, 4 failed, 1 skipped | test_wrong: assert 1 == 2",
+        "5 passed, 4 failed, 1 skipped",
     ]
     assert "CUDA error: an illegal memory access" in summary.failures(list(found.values()))
 
 
 def test_what_the_time_leaves_out_is_not_run(tmp_path: Path) -> None:
     hang = "import time\ndef test_quick(): pass\ndef test_hangs(): time.sleep(1000)\ndef test_later(): pass\n"
-    found = ran(tmp_path, hang, until=4.0, seconds=100.0)
+    found = ran(tmp_path, hang, until=15.0, seconds=100.0)
     assert {name: each.outcome for name, each in found.items()} == {
         "test_quick": "passed",
         "test_hangs": "not run",
