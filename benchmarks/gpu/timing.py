@@ -20,7 +20,7 @@ MOST_AHEAD = 10.0
 
 
 @lru_cache(1)
-def _others(device: str) -> torch.Tensor:
+def others(device: str) -> torch.Tensor:
     """Larger than the caches: read before each round, so that nobody finds its inputs there. Not written, for the
     caches would write it back while the call runs."""
     size = 4 * torch.cuda.get_device_properties(device).L2_cache_size if device == "cuda" else 1 << 20
@@ -58,7 +58,7 @@ def median(function: Callable[[], object], device: str, *, smoke: bool = False) 
 
 
 def _wall(function: Callable[[], object], device: str) -> float:
-    _others(device).sum()
+    others(device).sum()
     if device == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -79,7 +79,7 @@ def _called(function: Callable[[], object]) -> float:
 
 
 def _round(function: Callable[[], object], device: str, cycles: int) -> float:
-    _others(device).sum()
+    others(device).sum()
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     if cycles:
         torch.cuda._sleep(cycles)

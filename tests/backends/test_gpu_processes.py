@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.gpu import __main__ as gpu_tests
-from tests.gpu import summary
+from tests.gpu import processes, summary
 from tests.gpu.__main__ import PARTS, units, with_more
 from tests.gpu.processes import ROOT, Outcome, Runner, Unit
 
@@ -80,6 +80,14 @@ def test_what_the_time_leaves_out_is_not_run(tmp_path: Path) -> None:
         "test_later": "not run",
     }
     assert {each.why for each in found.values()} == {"", "no time is left"}
+
+
+def test_a_process_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tests have ended: nothing is lost, and nothing is waited for."""
+    monkeypatch.setattr(processes, "DYING", 0.5)
+    stays = "import atexit, time\natexit.register(time.sleep, 1000)\ndef test_it(): pass\n"
+    (found,) = ran(tmp_path, stays, seconds=100.0).values()
+    assert found.outcome == "passed"
 
 
 def test_a_file_that_cannot_be_imported_is_a_failure(tmp_path: Path) -> None:

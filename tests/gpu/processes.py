@@ -23,7 +23,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 #: Processes of a unit: each that follows costs its start, and tells less.
 MOST_STARTS = 8
-DYING = 30.0  # seconds for a killed process, which the driver may hold
+#: Seconds for a killed process, which the driver may hold, and for one that has run its tests: pools of compilers may
+#: hold it.
+DYING = 30.0
 
 
 @dataclass(frozen=True)
@@ -157,10 +159,13 @@ class Runner:
 
     def _watch(self, process: subprocess.Popen[bytes], steps: Path) -> str:
         """Until it ends by itself ("") or must be ended, and why."""
-        size, since = 0, time.monotonic()
+        size, since, finished = 0, time.monotonic(), False
         while process.poll() is None:
             if steps.stat().st_size != size:
                 size, since = steps.stat().st_size, time.monotonic()
+                finished = any(step["event"] == "finished" for step in lines_of(steps)[-1:])
+            if finished and time.monotonic() - since > DYING:
+                return ""
             if self._late():
                 return "no time is left"
             if time.monotonic() - since > self.seconds:

@@ -82,6 +82,9 @@ class _Steps:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._write("collected", tests=[[item.nodeid, unit_of(item)] for item in session.items])
 
+    def pytest_unconfigure(self) -> None:
+        self._write("finished")
+
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._begun = time.monotonic()
         self._found = {"outcome": "passed", "why": "", "text": ""}
