@@ -18,8 +18,7 @@ bench: $(READY)
 # On a machine with an NVIDIA GPU, with the Python that PYTHON names: docs/gpu.md. No .venv, and no package index.
 test-gpu:
 	scripts/gpu_build.sh
-	scripts/gpu_tests.sh all
-	scripts/gpu_sanitizer.sh
+	$(PYTHON) -m tests.gpu all
 
 bench-gpu:
 	scripts/gpu_build.sh

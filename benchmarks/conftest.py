@@ -74,7 +74,7 @@ def beside_copy(benchmark) -> BesideCopy:
 def measured_peak() -> None:
     """The clock of a shared machine changes by the minute: the best of what is measured before each benchmark."""
     global _peak
-    if availability.COMPILED:
+    if availability.COMPILED and record.RUN is None:
         _peak = max(_peak, availability.COMPILED.measure_peak(torch.get_num_threads()))
 
 

@@ -42,10 +42,10 @@ def compiled(function: Function, mode: str | None = None) -> Function:
 
 
 def with_autotune(function: Function, layout: Callable[[Tensor], Tensor]) -> dict[str, tuple[Callable, Callable]]:
-    """A peer for GPUs: what torch.compile finds where it may try many kernels, in CUDA graphs."""
+    """A peer for GPUs: what torch.compile finds where it may try many kernels."""
     if not torch.cuda.is_available():
         return {}
-    return {"torch.compile max-autotune": (lambda: compiled(function, "max-autotune"), layout)}
+    return {"torch.compile max-autotune": (lambda: compiled(function, "max-autotune-no-cudagraphs"), layout)}
 
 
 def channels_last(t: Tensor) -> Tensor:

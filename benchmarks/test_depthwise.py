@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -54,46 +56,42 @@ FORWARD = (
 BACKWARD = (*(Problem(VOLUME, k) for k in (3, 5, 7)), Problem(IMAGE, 3))
 
 
-@pytest.fixture
-def record(benchmark):
+def measured(benchmark: Any, case: str, x: Tensor, peer: str, gflop: float, function: Callable[[], object]) -> None:
     """Runs one peer of one case; the floor is timed before each round, as in test_norm.py."""
+    y, source = torch.empty_like(x), x.detach()
+    floor: list[float] = []
 
-    def run(case: str, x: Tensor, peer: str, gflop: float, function) -> None:
-        y, source = torch.empty_like(x), x.detach()
-        floor: list[float] = []
+    def copy() -> None:
+        start = time.perf_counter()
+        y.copy_(source)
+        synchronize()
+        floor.append(time.perf_counter() - start)
 
-        def copy() -> None:
-            start = time.perf_counter()
-            y.copy_(source)
-            synchronize()
-            floor.append(time.perf_counter() - start)
+    def synchronized() -> None:
+        function()
+        synchronize()
 
-        def synchronized() -> None:
-            function()
-            synchronize()
-
-        shape = name_of(x.shape)
-        benchmark.group = f"{case} {shape}"
-        benchmark.pedantic(synchronized, setup=copy, rounds=rounds_for(synchronized), warmup_rounds=1)
-        benchmark.extra_info.update(
-            case=case,
-            shape=shape,
-            peer=peer,
-            family="depthwise",
-            floor=1e3 * statistics.median(floor[1:]),
-            gflop=gflop,
-        )
-
-    return run
+    shape = name_of(x.shape)
+    benchmark.group = f"{case} {shape}"
+    benchmark.pedantic(synchronized, setup=copy, rounds=rounds_for(synchronized), warmup_rounds=1)
+    benchmark.extra_info.update(
+        case=case,
+        shape=shape,
+        peer=peer,
+        family="depthwise",
+        floor=1e3 * statistics.median(floor[1:]),
+        gflop=gflop,
+    )
 
 
 @pytest.mark.parametrize("peer", DEPTHWISE_PEERS)
 @pytest.mark.parametrize("problem", FORWARD, ids=str)
-def test_forward(record, problem, peer):
+def test_forward(benchmark, problem, peer):
     function, layout = DEPTHWISE_PEERS[peer]
     x, weight = layout(problem.tensor()), problem.weight()
     with torch.no_grad():
-        record(
+        measured(
+            benchmark,
             f"{problem} forward",
             x,
             peer,
@@ -104,11 +102,12 @@ def test_forward(record, problem, peer):
 
 @pytest.mark.parametrize("peer", DEPTHWISE_PEERS)
 @pytest.mark.parametrize("problem", BACKWARD, ids=str)
-def test_forward_and_backward(record, problem, peer):
+def test_forward_and_backward(benchmark, problem, peer):
     function, layout = DEPTHWISE_PEERS[peer]
     x, grad = layout(problem.tensor()).requires_grad_(), layout(problem.tensor())
     weight = problem.weight().requires_grad_()
-    record(
+    measured(
+        benchmark,
         f"{problem} forward + backward",
         x,
         peer,
@@ -118,11 +117,11 @@ def test_forward_and_backward(record, problem, peer):
 
 
 @pytest.mark.parametrize("peer", SEPARABLE_PEERS)
-def test_separable(record, peer):
+def test_separable(benchmark, peer):
     function, layout = SEPARABLE_PEERS[peer]
     problem = Problem(VOLUME, 3)
     x, weight = layout(problem.tensor()), problem.weight()
     pointwise = torch.randn((64, 32, 1, 1, 1), device=DEVICE)
     gflop = problem.gflop + 2e-9 * 64 * x.numel()
     with torch.no_grad():
-        record("separable 3D k3 to 64 forward", x, peer, gflop, lambda: function(x, weight, pointwise))
+        measured(benchmark, "separable 3D k3 to 64 forward", x, peer, gflop, lambda: function(x, weight, pointwise))

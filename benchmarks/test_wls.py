@@ -7,7 +7,7 @@ import pytest
 from benchmarks.conftest import rounds_for
 from benchmarks.images import grey_photograph
 
-peers = pytest.importorskip("benchmarks.wls_peers", reason="needs pyamg and scipy")
+peers = pytest.importorskip("benchmarks.wls_peers", reason="needs scipy")
 
 TOL = 1e-6
 MEGAPIXEL = (1024, 1024)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import pyamg
+import pytest
 import scipy.sparse as sparse
 import scipy.sparse.linalg
 
@@ -51,6 +51,7 @@ def spsolve(src: np.ndarray, lambda_: float, alpha: float, tol: float) -> Callab
 
 
 def ruge_stueben(src: np.ndarray, lambda_: float, alpha: float, tol: float) -> Callable[[], np.ndarray]:
+    pyamg = pytest.importorskip("pyamg")
     system, source = matrix(src, lambda_, alpha), src.astype(np.float64).ravel()
     return lambda: pyamg.ruge_stuben_solver(system).solve(source, tol=tol, accel="cg", maxiter=500)
 

@@ -4,11 +4,12 @@
 #   scripts/gpu.sh [OUTPUT FOLDER]        (default: benchmarks/results)
 #
 # These scripts have not run on a card yet.
-set -euo pipefail
+set -uo pipefail
 cd "$(dirname "$0")/.."
 output=${1:-benchmarks/results}
 
-scripts/gpu_build.sh
-scripts/gpu_tests.sh all
-scripts/gpu_sanitizer.sh "$output"
-"${PYTHON:-python3}" -m benchmarks.gpu --output "$output"
+scripts/gpu_build.sh || exit
+code=0
+"${PYTHON:-python3}" -m tests.gpu all --output "$output" || code=$?
+"${PYTHON:-python3}" -m benchmarks.gpu --output "$output" || code=$?
+exit "$code"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 import re
 from dataclasses import replace
 
@@ -92,8 +91,10 @@ def test_large_calls_have_their_item_last() -> None:
 def test_what_the_sanitizer_runs() -> None:
     """Some of it with the kernels of the CPU; no op is left out that has a CUDA C++ kernel of its own."""
     torch.manual_seed(0)
-    results = [call() for call in itertools.islice(calls("cpu", ((7, 9, 11),)), 0, None, 7)]
-    assert all(t.isfinite().all() for each in results for t in each)
+    names = [(family, name) for family, name, _ in calls()]
+    assert len(set(names)) == len(names)
+    quick = [call for family, name, call in calls() if family != "norm" or name.startswith("7x9x11")]
+    assert all(t.isfinite().all() for call in quick[::7] for t in call("cpu"))
     with_cuda = {op for op, each in select.CANDIDATES.items() if any(c.backend == "cuda" for c in each)}
     source = inspect.getsource(cuda_kernels)
     made_of_it = {"depthwise_separable_conv2d", "depthwise_separable_conv3d", "guided_filter_argmin"}

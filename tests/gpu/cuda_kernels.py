@@ -1,16 +1,17 @@
-"""Every variant of every CUDA C++ kernel, once, small: what scripts/gpu_sanitizer.sh runs compute-sanitizer over.
+"""Every variant of every CUDA C++ kernel, once, small: what compute-sanitizer runs over.
 
-``python -m tests.gpu.cuda_kernels`` on a card. The same calls run on the CPU in tests/backends/test_gpu_cases.py.
+On a card by tests/gpu/test_cuda_kernels_gpu.py; some of the calls run on the CPU in tests/backends/test_gpu_cases.py.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-import fastseg
 from fastseg import ops
 from fastseg.ops.guided_filter import BORDERS
 
@@ -20,7 +21,12 @@ NORM_SIZES = ((8, 8, 8), (16, 16, 16), (64, 64, 64), (96, 96, 96), (7, 9, 11), (
 #: Strips of the guided filter: one, several, cut on both sides; sides shorter than a window.
 GUIDED_SIZES = ((37, 53), (200, 301), (5, 700))
 
-Call = Callable[[], Sequence[Tensor]]
+HALVES_AND_WIDER = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+#: On a device: y and the gradients.
+Call = Callable[[str], Sequence[Tensor]]
+#: What says the sizes of a call, and the call.
+Calls = Iterator[tuple[str, Call]]
 
 
 def differentiated(function: Callable[..., Tensor], *tensors: Tensor) -> list[Tensor]:
@@ -29,70 +35,71 @@ def differentiated(function: Callable[..., Tensor], *tensors: Tensor) -> list[Te
     return [y, *torch.autograd.grad(y, leaves, torch.randn_like(y))]
 
 
-def norm(device: str, sizes: Sequence[tuple[int, ...]]) -> Iterator[Call]:
-    for size in sizes:
-        for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
-            for residual in (False, True):
-                x = torch.randn(1, 2, *size, device=device, dtype=dtype)
-                weight, bias = (torch.randn(2, device=device) for _ in range(2))
-                other = torch.randn_like(x) if residual else None
-                yield lambda x=x, w=weight, b=bias, r=other: differentiated(
-                    lambda x, w, b: ops.instance_norm_act(x, w, b, residual=r), x, w, b
-                )
+def norm(sizes: Sequence[tuple[int, ...]] = NORM_SIZES) -> Calls:
+    for size, dtype, residual in itertools.product(sizes, HALVES_AND_WIDER, (False, True)):
+
+        def call(device: str, size=size, dtype=dtype, residual=residual) -> Sequence[Tensor]:
+            x = torch.randn(1, 2, *size, device=device, dtype=dtype)
+            weight, bias = (torch.randn(2, device=device) for _ in range(2))
+            other = torch.randn_like(x) if residual else None
+            return differentiated(lambda x, w, b: ops.instance_norm_act(x, w, b, residual=other), x, weight, bias)
+
+        yield f"{named(size)} {named(dtype)}{' residual' if residual else ''}", call
 
 
-def depthwise(device: str) -> Iterator[Call]:
+def depthwise() -> Calls:
     """Every compiled kernel, the general ones (float64, stride 3), rows and channels-last, transposed, statistics."""
     formats = {2: (torch.contiguous_format, torch.channels_last), 3: (torch.contiguous_format, torch.channels_last_3d)}
-    for rank, size in ((2, (41, 37)), (3, (18, 19, 35))):
+    dtypes = (torch.float32, torch.bfloat16, torch.float64)
+    for rank, last, dtype in itertools.product((2, 3), (False, True), dtypes):
         conv, transposed = (
             getattr(ops, f"depthwise_conv{rank}d"),
             getattr(ops, f"depthwise_conv_transpose{rank}d"),
         )
-        for layout in formats[rank]:
-            for dtype in (torch.float32, torch.bfloat16, torch.float64):
-                x = torch.randn(2, 16, *size, device=device, dtype=dtype).contiguous(memory_format=layout)
-                for kernel in (1, 3, 5, 7):
-                    weight = torch.randn(16, 1, *[kernel] * rank, device=device, dtype=dtype)
-                    for stride, dilation in ((1, 1), (2, 1), (3, 1), (1, 2)):
-                        options = {"stride": stride, "dilation": dilation, "padding": kernel // 2 * dilation}
-                        yield lambda x=x, w=weight, o=options, conv=conv: differentiated(
-                            lambda x, w: conv(x, w, **o), x, w
-                        )
-                weight = torch.randn(16, 1, *[3] * rank, device=device, dtype=dtype)
-                yield lambda x=x, w=weight, t=transposed: differentiated(
-                    lambda x, w: t(x, w, stride=2, padding=1), x, w
-                )
-                yield lambda x=x, w=weight: [ops.depthwise_instance_norm_act(x.detach(), w.detach())]
+
+        def drawn(device: str, kernel: int, rank=rank, last=last, dtype=dtype) -> list[Tensor]:
+            size = {2: (41, 37), 3: (18, 19, 35)}[rank]
+            x = torch.randn(2, 16, *size, device=device, dtype=dtype).contiguous(memory_format=formats[rank][last])
+            return [x, torch.randn(16, 1, *[kernel] * rank, device=device, dtype=dtype)]
+
+        def convolve(device: str, kernel: int, drawn=drawn, conv=conv, **options: int) -> Sequence[Tensor]:
+            return differentiated(lambda x, w: conv(x, w, **options), *drawn(device, kernel))
+
+        def transpose(device: str, drawn=drawn, transposed=transposed) -> Sequence[Tensor]:
+            return differentiated(lambda x, w: transposed(x, w, stride=2, padding=1), *drawn(device, 3))
+
+        def normalise(device: str, drawn=drawn) -> Sequence[Tensor]:
+            return [ops.depthwise_instance_norm_act(*drawn(device, 3))]
+
+        name = f"{rank}D{' channels-last' if last else ''} {named(dtype)}"
+        for kernel, (stride, dilation) in itertools.product((1, 3, 5, 7), ((1, 1), (2, 1), (3, 1), (1, 2))):
+            options = {"stride": stride, "dilation": dilation, "padding": kernel // 2 * dilation}
+            call = functools.partial(convolve, kernel=kernel, **options)
+            yield f"{name} k{kernel} stride {stride} dilation {dilation}", call
+        yield f"{name} transposed", transpose
+        yield f"{name} with norm", normalise
 
 
-def guided_filter(device: str) -> Iterator[Call]:
-    for size in GUIDED_SIZES:
-        for guides in (1, 3):
-            guide = torch.rand(guides, *size, device=device)
-            for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+def guided_filter() -> Calls:
+    for size, guides, dtype in itertools.product(GUIDED_SIZES, (1, 3), HALVES_AND_WIDER):
+        for radius, border in itertools.product((1, 9, 60), BORDERS):
+
+            def call(device: str, size=size, guides=guides, dtype=dtype, **options) -> Sequence[Tensor]:
+                guide = torch.rand(guides, *size, device=device)
                 src = torch.rand(3, *size, device=device).to(dtype)
-                for radius in (1, 9, 60):
-                    for border in BORDERS:
-                        yield lambda g=guide, s=src, r=radius, b=border: [
-                            ops.guided_filter(g, s, radius=r, eps=1e-2, border=b)
-                        ]
+                return [ops.guided_filter(guide, src, eps=1e-2, **options)]
+
+            name = f"{named(size)} {named(dtype)} {guides} colours radius {radius} {border}"
+            yield name, functools.partial(call, radius=radius, border=border)
 
 
-def calls(device: str, sizes: Sequence[tuple[int, ...]] = NORM_SIZES) -> Iterator[Call]:
-    yield from norm(device, sizes)
-    yield from depthwise(device)
-    yield from guided_filter(device)
+def named(what: Sequence[int] | torch.dtype) -> str:
+    return str(what).removeprefix("torch.") if isinstance(what, torch.dtype) else "x".join(map(str, what))
 
 
-def main() -> None:
-    torch.manual_seed(0)
-    with fastseg.backend("cuda"):
-        for number, call in enumerate(calls("cuda")):
-            results = call()
-            torch.cuda.synchronize()
-            assert all(t.isfinite().all() for t in results), f"call {number}: not finite"
+FAMILIES: dict[str, Callable[[], Calls]] = {"norm": norm, "depthwise": depthwise, "guided_filter": guided_filter}
 
 
-if __name__ == "__main__":
-    main()
+def calls() -> list[tuple[str, str, Call]]:
+    """Family, name and call of each."""
+    return [(family, name, call) for family, each in FAMILIES.items() for name, call in each()]
