@@ -22,7 +22,7 @@ class Block {
   int64_t bytes() const { return bytes_; }
 
  private:
-  void* data_;
+  char* data_;
   int64_t bytes_;
   int64_t capacity_;
 };
