@@ -23,14 +23,17 @@ class Cache {
  public:
   char* take(int64_t capacity) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    char* place = find(capacity);
-    if (!place) {
+    Place place = find(capacity);
+    if (!place.data) {
       const Range range = reserve(capacity);
       add_closed(range.data, range.bytes);
       place = find(capacity);
     }
-    cut_out(place, capacity);
-    return place;
+    char* const fresh = place.data + capacity - place.fresh;
+    if (place.fresh > 0) open_pages(fresh, place.fresh);
+    cut_out(place.data, capacity);
+    move_here(fresh, place.fresh);
+    return place.data;
   }
 
   void give(char* data, int64_t capacity) {
@@ -82,19 +85,23 @@ class Cache {
   };
   using Pieces = std::map<char*, Piece>;
 
-  // Where `capacity` free bytes lie that need the least new memory, and among those in the smallest gap; nullptr where
-  // there are none. Always the start of a piece.
-  char* find(int64_t capacity) {
+  struct Place {
+    char* data;     // the start of a piece
+    int64_t fresh;  // bytes at its end that have no memory yet
+  };
+
+  // Free addresses that need the least new memory, and among those in the smallest gap; nullptr where there are none.
+  Place find(int64_t capacity) {
     constexpr int64_t most = std::numeric_limits<int64_t>::max();
+    Place best{nullptr, 0};
     std::pair<int64_t, int64_t> least{most, most};  // new memory, what stays free of the gap
-    char *best = nullptr, *start = nullptr, *end = nullptr;
+    char *start = nullptr, *end = nullptr;          // of pieces with memory, one after the other
     const auto consider = [&](int64_t fresh, int64_t rest) {
       if (rest < 0 || std::pair(fresh, rest) >= least) return;
       least = {fresh, rest};
-      best = start;
+      best = {start, fresh};
     };
-    // start to end: pieces with memory, one after the other.
-    for (auto piece = pieces_.begin(); piece != pieces_.end();) {
+    for (auto piece = pieces_.begin(); piece != pieces_.end(); ++piece) {
       const auto& [data, facts] = *piece;
       if (data != end) start = data;
       end = data + facts.bytes;
@@ -106,7 +113,6 @@ class Cache {
       } else if (next == pieces_.end() || next->first != end || next->second.state == State::closed) {
         consider(0, end - start - capacity);
       }
-      piece = next;
     }
     return best;
   }
@@ -117,10 +123,25 @@ class Cache {
       const auto found = pieces_.find(data);
       const Piece piece = found->second;
       const int64_t bytes = std::min(piece.bytes, int64_t(end - data));
-      if (piece.state == State::closed) open_pages(data, bytes);
       forget(found);
       if (bytes < piece.bytes) remember(data + bytes, {piece.bytes - bytes, piece.given, piece.state});
       data += bytes;
+    }
+  }
+
+  // Memory of pieces that are too small or lie apart serves open addresses before the system is asked for more.
+  void move_here(char* data, int64_t bytes) {
+    while (bytes > 0 && kept_ > 0) {
+      const auto found = oldest([](State state) { return state != State::closed; });
+      char* const from = found->first;
+      const Piece piece = found->second;
+      const int64_t count = std::min(piece.bytes, bytes);
+      if (!move_pages(from, data, count)) return;
+      forget(found);
+      if (count < piece.bytes) remember(from + count, {piece.bytes - count, piece.given, piece.state});
+      add_closed(from, count);
+      data += count;
+      bytes -= count;
     }
   }
 
@@ -189,7 +210,9 @@ Cache& cache() {
 
 }  // namespace
 
-Block::Block(int64_t bytes) : bytes_(bytes), capacity_(whole_pages(std::max(bytes, int64_t(1)))) { data_ = cache().take(capacity_); }
+Block::Block(int64_t bytes) : bytes_(bytes), capacity_(whole_pages(std::max(bytes, int64_t(1)))) {
+  data_ = cache().take(capacity_);
+}
 Block::~Block() { cache().give(data_, capacity_); }
 
 void set_cache_limit(int64_t bytes) { cache().set_limit(bytes); }

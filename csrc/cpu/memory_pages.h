@@ -56,6 +56,27 @@ inline void close_pages(char* data, int64_t bytes) {
   mmap(data, size_t(bytes), PROT_NONE, MAP_PRIVATE | MAP_ANON | MAP_NORESERVE | MAP_FIXED, -1, 0);
 }
 
+// Moves memory that is no longer needed where it lies to open addresses, without copying it: the page tables change, a
+// huge page by one entry. Then `from` is closed. False where the system cannot (Linux before 5.7, other systems) or
+// where it has no more mappings; then nothing moved.
+inline bool move_pages(char* from, char* to, int64_t bytes) {
+#ifdef __linux__
+  constexpr int keep_addresses = 4;  // MREMAP_DONTUNMAP, which older headers lack
+  const auto move = [&](int64_t first, int64_t count) {
+    constexpr int flags = MREMAP_MAYMOVE | MREMAP_FIXED | keep_addresses;
+    return mremap(from + first, size_t(count), size_t(count), flags, to + first) != MAP_FAILED;
+  };
+  // What was moved before is several mappings, which must be moved one by one.
+  bool moved = move(0, bytes);
+  for (int64_t page = 0; !moved && page < bytes; page += huge_page)
+    if (!move(page, huge_page)) return false;
+  close_pages(from, bytes);
+  return true;
+#else
+  return from == to && bytes == 0;
+#endif
+}
+
 // The system may take the memory whenever it is short of it, until something is written there.
 inline void offer_pages(char* data, int64_t bytes) {
 #ifdef MADV_FREE
