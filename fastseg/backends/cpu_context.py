@@ -15,6 +15,9 @@ from fastseg.backends.separable_branches import Gradients, separable_backward
 from fastseg.backends.views import as_layout, depthwise_shape, layout_of, optional_view, three_axes, vector, view
 from fastseg.reference.context import padding_of
 
+#: From this size of x on the gradients of a dense convolution are computed one after the other, to save memory.
+APART_BYTES = 8 << 20
+
 
 def aspp_conv_forward(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], dilations: Sequence[Sequence[int]]
@@ -39,8 +42,7 @@ def aspp_conv_backward(
     layout = layout_of(x) or "rows"
     x, grad, weights = as_layout(x, layout), as_layout(grad, layout), [_readable(weight) for weight in weights]
     compute = torch.promote_types(x.dtype, torch.float32)
-    dx = new_output(x, x.shape[1], x.shape[2:], layout) if wanted[0] else None
-    dweights = [torch.empty(weight.shape, dtype=compute) for weight in weights if wanted[1]]
+    dweights = [memory.new_empty(weight.shape, compute) for weight in weights if wanted[1]]
     dbiases = [torch.empty(weight.shape[:1], dtype=compute) for weight in weights if wanted[2]]
     branches = tuple(
         _branch(
@@ -52,7 +54,14 @@ def aspp_conv_backward(
         )
         for i, (weight, dilation) in enumerate(zip(weights, dilations, strict=True))
     )
-    _launch(_C.aspp_conv_backward, x, x if wanted[1] else None, branches, grad, dx, backward=True)
+    kept: Tensor | None = x if wanted[1] else None
+    # The weights' gradient needs a copy of x while it runs. Where that is large, dx comes after it, in the same memory.
+    as_it_lies = layout == "channels_last" and x.dtype == compute
+    if wanted[0] and wanted[1] and as_it_lies and x.numel() * x.element_size() >= APART_BYTES:
+        _launch(_C.aspp_conv_backward, x, kept, branches, grad, None, backward=True)
+        branches, kept = tuple(map(_branch, weights, [None] * len(weights), dilations)), None
+    dx = new_output(x, x.shape[1], x.shape[2:], layout) if wanted[0] else None
+    _launch(_C.aspp_conv_backward, x, kept, branches, grad, dx, backward=True)
     return dx, dweights, dbiases
 
 

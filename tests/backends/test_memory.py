@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import platform
+import random
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 import torch
@@ -19,6 +22,8 @@ from fastseg.ops import instance_norm_act
 from tests.support import LAYOUTS, in_layout
 
 MEBI = 1 << 20
+#: Whether the system moves memory to other addresses (mremap with MREMAP_DONTUNMAP).
+MOVES = sys.platform == "linux" and tuple(map(int, platform.release().split(".")[:2])) >= (5, 7)
 
 
 @pytest.fixture(autouse=True)
@@ -42,11 +47,48 @@ def test_the_memory_of_a_dead_output_is_used_again():
     assert empty_like(large()).data_ptr() == at
 
 
-def test_a_much_smaller_output_leaves_a_block_alone():
-    del_me = empty_like(large(16))
-    at = del_me.data_ptr()
-    del del_me
-    assert empty_like(large(4)).data_ptr() != at
+def test_a_block_serves_smaller_outputs_and_then_a_large_one_again():
+    y = empty_like(large(12))
+    at = y.data_ptr()
+    del y
+    parts = [empty_like(large()) for _ in range(3)]
+    assert [part.data_ptr() for part in parts] == [at, at + 4 * MEBI, at + 8 * MEBI]
+    assert _C.cached_bytes() == 0
+    parts.clear()
+    assert empty_like(large(12)).data_ptr() == at
+
+
+@pytest.mark.skipif(not MOVES, reason="needs Linux 5.7 or later")
+def test_blocks_that_lie_apart_serve_a_larger_output():
+    outputs = sorted((empty_like(large()).fill_(i) for i in range(6)), key=lambda y: y.data_ptr())
+    between = outputs[1::2]
+    expected = [y.clone() for y in between]
+    del outputs
+    assert _C.cached_bytes() == 12 * MEBI
+    y = empty_like(large(12)).fill_(7)
+    assert _C.cached_bytes() == 0
+    assert all(map(torch.equal, between, expected)) and bool((y == 7).all())
+
+
+@pytest.mark.skipif(not MOVES, reason="needs Linux 5.7 or later")
+def test_memory_does_not_grow_while_some_of_it_is_free():
+    choose = random.Random(0)
+    outputs: dict[int, torch.Tensor] = {}
+    live = most = 0
+    for step in range(600):
+        if outputs and choose.random() < 0.5:
+            number = choose.choice(list(outputs))
+            y = outputs.pop(number)
+            assert bool((y == number).all())
+            live -= y.nbytes
+            del y
+        else:
+            outputs[step] = empty_like(torch.empty(1, 4, choose.randint(1, 6) * MEBI // 8)).fill_(step)
+            live += outputs[step].nbytes
+        most = max(most, live)
+        assert live + _C.cached_bytes() == most
+    at = sorted((y.data_ptr(), y.nbytes) for y in outputs.values())
+    assert all(start + size <= following for (start, size), (following, _) in pairwise(at))
 
 
 def test_limits():

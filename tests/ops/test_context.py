@@ -155,6 +155,18 @@ def test_only_some_gradients(kind, frozen):
         assert torch.equal(one, two)
 
 
+def test_gradients_one_after_the_other_are_the_same(monkeypatch):
+    inputs = CASES[0].inputs(torch.float32, False, 0)
+    together = run(CASES[0].dense, inputs, "channels_last")
+    monkeypatch.setattr(cpu_context, "APART_BYTES", 0)
+    launches = []
+    launch = cpu_context._launch
+    monkeypatch.setattr(cpu_context, "_launch", lambda *a, **k: (launches.append(a[5] is None), launch(*a, **k)))
+    apart = run(CASES[0].dense, inputs, "channels_last")
+    assert launches == [True, True, False]  # forward, then backward without and with dx
+    assert all(map(torch.equal, apart, together))
+
+
 @pytest.mark.parametrize("grad", ("expanded", "sliced"))
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_that_are_not_dense(kind, grad):
