@@ -9,17 +9,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastseg.backends import select
 from fastseg.nn import BatchNormAct2d, BatchNormAct3d
+from fastseg.ops.norm import Activation
 
-# Elements from where the CPU kernel was faster than torch's ops, in training and eval: with a residual or an activation
-# to fuse, and for the norm alone, where torch's kernel is as good until fresh memory costs page faults.
-FUSED_FROM = 1 << 20
-ALONE_FROM = 1 << 23
+# Elements from where the CPU kernel was faster than torch's ops. In training it saves passes where there is a residual or
+# an activation to fuse. In eval, and for a norm alone, torch's ops are as good until fresh memory costs page faults.
+TRAINING_FROM = 1 << 20
+OTHERWISE_FROM = 1 << 23
 
 
 class _SwappedBatchNorm(_BatchNorm):
     """Stands before the fused layer in the order of base classes; activation and slope are set by the swap."""
 
-    activation: str
+    activation: Activation
     negative_slope: float
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -39,8 +40,8 @@ class _SwappedBatchNorm(_BatchNorm):
             return True
         if torch.compiler.is_compiling() or select.runs_reference("batch_norm_act", x):
             return False
-        alone = residual is None and self.activation == "none"
-        return x.numel() >= (ALONE_FROM if alone else FUSED_FROM)
+        saves = self.training and (residual is not None or self.activation != "none")
+        return x.numel() >= (TRAINING_FROM if saves else OTHERWISE_FROM)
 
 
 class SwappedBatchNorm2d(_SwappedBatchNorm, BatchNormAct2d):

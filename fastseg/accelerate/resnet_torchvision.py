@@ -1,4 +1,4 @@
-"""torchvision's residual blocks with fused norms. Imported when a model of torchvision is met; no state of their own."""
+"""torchvision's residual blocks with fused norms. Imported when a model of it is met; no state of their own."""
 
 from __future__ import annotations
 

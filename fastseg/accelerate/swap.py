@@ -29,7 +29,7 @@ class Record:
 class PassThrough(nn.Identity):
     """Stands where an activation was that the norm before it now applies, as long as the norm is there.
 
-    Somebody may put another norm in its place, as torch.nn.SyncBatchNorm.convert_sync_batchnorm does: then the activation
+    Where somebody puts another norm in its place, as torch.nn.SyncBatchNorm.convert_sync_batchnorm does, the activation
     runs here again.
     """
 
