@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -11,8 +10,8 @@ from fastseg.backends import select
 from fastseg.nn import BatchNormAct2d, BatchNormAct3d
 from fastseg.ops.norm import Activation
 
-# Elements from where the CPU kernel was faster than torch's ops. In training it saves passes where there is a residual or
-# an activation to fuse. In eval, and for a norm alone, torch's ops are as good until fresh memory costs page faults.
+# Elements from where the CPU kernel was faster than torch's ops. In training it saves passes where there is a residual
+# or an activation to fuse. In eval, and for a norm alone, torch's ops are as good until fresh memory costs page faults.
 TRAINING_FROM = 1 << 20
 OTHERWISE_FROM = 1 << 23
 
@@ -38,7 +37,7 @@ class _SwappedBatchNorm(_BatchNorm):
     def _fuses(self, x: Tensor, residual: Tensor | None) -> bool:
         if select.forced() is not None:
             return True
-        if torch.compiler.is_compiling() or select.runs_reference("batch_norm_act", x):
+        if select.runs_reference("batch_norm_act", x):
             return False
         saves = self.training and (residual is not None or self.activation != "none")
         return x.numel() >= (TRAINING_FROM if saves else OTHERWISE_FROM)
