@@ -12,7 +12,7 @@ from fastseg.ops.norm import Activation
 
 # Elements from where the CPU kernel was faster than torch's ops. In training it saves passes where there is a residual
 # or an activation to fuse. In eval, and for a norm alone, torch's ops are as good until fresh memory costs page faults.
-TRAINING_FROM = 1 << 20
+TRAINING_FROM = 1 << 21
 OTHERWISE_FROM = 1 << 23
 
 

@@ -32,6 +32,14 @@ def small_norms_fuse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_norm, "OTHERWISE_FROM", 0)
 
 
+@pytest.fixture(params=["kernel", "torch's ops"])
+def path(request: pytest.FixtureRequest) -> str:
+    """What a small batch norm runs."""
+    if request.param == "kernel":
+        request.getfixturevalue("small_norms_fuse")
+    return str(request.param)
+
+
 def trained(model: nn.Module) -> nn.Module:
     """With running statistics as after some training."""
     for module in model.modules():

@@ -48,13 +48,6 @@ def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ..
     yield calls
 
 
-@pytest.fixture(params=["kernel", "torch's ops"])
-def path(request: pytest.FixtureRequest) -> str:
-    if request.param == "kernel":
-        request.getfixturevalue("small_norms_fuse")
-    return str(request.param)
-
-
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.LeakyReLU(0.2, inplace=True), nn.LeakyReLU(0)])
 def test_conv_norm_activation(check_network: CheckNetwork, path: str, dims: int, activation: nn.Module) -> None:

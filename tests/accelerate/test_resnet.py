@@ -15,8 +15,6 @@ from fastseg.accelerate import Report, accelerate, report
 from fastseg.accelerate.swap import PassThrough
 from tests.accelerate.conftest import CheckNetwork, trained
 
-pytestmark = pytest.mark.usefixtures("small_norms_fuse")
-
 KINDS = ("torchvision.BasicBlock", "torchvision.Bottleneck", "monai.ResNetBlock", "monai.ResNetBottleneck")
 MODULES = {"torchvision": "torchvision.models.resnet", "monai": "monai.networks.nets.resnet"}
 
@@ -55,7 +53,7 @@ def block(kind: str, stride: int = 1, **arguments: Any) -> nn.Module:
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
-def test_blocks(check_network: CheckNetwork, kind: str, stride: int) -> None:
+def test_blocks(check_network: CheckNetwork, path: str, kind: str, stride: int) -> None:
     summary = check_network(block(kind, stride), torch.randn(3, 3, 9, 8))
     assert counted(summary) == {kind.partition(".")[2]: 1, "BatchNorm2d": 3 + ("Bottle" in kind)}
     assert summary.left == []
@@ -128,12 +126,14 @@ def smp_network() -> nn.Module:
     return Network()
 
 
+@pytest.mark.usefixtures("small_norms_fuse")
 def test_smp(check_network: CheckNetwork) -> None:
     summary = check_network(smp_network(), torch.randn(2, 3, 32, 32))
     assert counted(summary) == {"BatchNorm2d": 4, "ReLU": 2, "BasicBlock": 1} and summary.left == []
     assert "encoder.relu" in {entry.path for entry in summary.swapped}
 
 
+@pytest.mark.usefixtures("small_norms_fuse")
 @pytest.mark.parametrize("dims", [2, 3])
 def test_monai(check_network: CheckNetwork, dims: int) -> None:
     cls = library("monai").ResNet
