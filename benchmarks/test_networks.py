@@ -13,7 +13,7 @@ from benchmarks.conftest import rounds_for
 from benchmarks.peers import channels_last
 
 networks = pytest.importorskip("dynamic_network_architectures.architectures.unet")
-mednext = pytest.importorskip("monai.networks.nets.mednext")
+monai = pytest.importorskip("monai.networks.nets")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PATCH = (1, 1, 64, 128, 128)
@@ -42,7 +42,7 @@ def plain_conv_unet() -> nn.Module:
 
 def stock_channels_last(network: nn.Module) -> nn.Module:
     for parameter in network.parameters():
-        if parameter.ndim == 5:
+        if parameter.ndim in (4, 5):
             parameter.data = channels_last(parameter.data)
     return network
 
@@ -81,15 +81,32 @@ def test_inference(benchmark, network, peer):
 @pytest.mark.parametrize("peer", ("stock", "accelerate", "accelerate channels-last"))
 def test_mednext_training_step(benchmark, peer):
     torch.manual_seed(0)
-    network = mednext.MedNeXtSmall(spatial_dims=3, in_channels=1, out_channels=2, kernel_size=3).to(DEVICE)
+    network = monai.MedNeXtSmall(spatial_dims=3, in_channels=1, out_channels=2, kernel_size=3).to(DEVICE)
     model = VARIANTS[peer](network)
     x = torch.randn((1, 1, 64, 64, 64), device=DEVICE)
     benchmark.group = "MedNeXt-S k3 training step"
     benchmark.extra_info.update(case="training step, small, k3", shape="1x1x64x64x64", peer=peer, family="MedNeXt")
+    training_step(benchmark, model, x)
 
+
+@pytest.mark.parametrize("peer", VARIANTS)
+def test_batch_norm_training_step(benchmark, peer):
+    torch.manual_seed(0)
+    network = monai.BasicUNet(spatial_dims=2, in_channels=3, out_channels=2, norm="batch").to(DEVICE)
+    model = VARIANTS[peer](network)
+    x = torch.randn((4, 3, 256, 256), device=DEVICE)
+    if peer == "stock channels-last":
+        x = channels_last(x)
+    benchmark.group = "BasicUNet, batch norm, training step"
+    benchmark.extra_info.update(case="training step, batch norm", shape="4x3x256x256", peer=peer, family="BasicUNet")
+    training_step(benchmark, model, x)
+
+
+def training_step(benchmark, model, x):
     def run() -> None:
         model.zero_grad(set_to_none=True)
-        model(x)[0].square().mean().backward()
+        y = model(x)
+        (y if torch.is_tensor(y) else y[0]).square().mean().backward()
         if DEVICE == "cuda":
             torch.cuda.synchronize()
 

@@ -1,7 +1,7 @@
 """Fused layers inside other people's models: :func:`accelerate`, :func:`report`, :func:`restore`.
 
-How it works: ``planning.py`` asks the rules of ``registry.py`` (``torch_layers.py``, ``nnunet.py``, ``monai.py``) what
-they would change, ``swap.py`` changes it and records on each module how to undo it.
+How it works: ``planning.py`` asks the rules of ``registry.py`` (``torch_layers.py``, ``nnunet.py``, ``monai.py``,
+``resnet.py``) what they would change, ``swap.py`` changes it and records on each module how to undo it.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastseg.accelerate.convolutions import depthwise_refusal, is_pointwise, swap_pointwise
 from fastseg.accelerate.fusion import has_hooks
@@ -27,10 +28,17 @@ class AsppRule(Rule):
     fused: str  # "module:Class", a subclass of stock
     done: str
     refusal: Callable[[Any], str | None]
+    normed: Callable[[Any], list[nn.Sequential]]  # those whose layers the fused forward reads or calls one by one
     pointwise: tuple[str, ...] = ()  # 1x1 convolutions that run as layers
 
     def matches(self, module: nn.Module) -> bool:
         return full_name(stock_class(module)) == self.stock
+
+    def reads(self, module: nn.Module) -> Iterator[nn.Module]:
+        for layers in self.normed(module):
+            norms = [layer for layer in layers if isinstance(layer, _BatchNorm)]
+            if norms:
+                yield from (layers, *norms)
 
     def plan(self, path: str, module: nn.Module, uses: Uses) -> Iterator[Step]:
         why = "its forward was replaced on the instance" if "forward" in vars(module) else self.refusal(module)
@@ -119,6 +127,7 @@ RULES: tuple[Rule, ...] = (
         fused="fastseg.accelerate.context_monai:FusedSimpleASPP",
         done="FusedSimpleASPP, its convolutions run as one",
         refusal=monai_refusal,
+        normed=lambda aspp: [aspp.conv_k1.adn] if hasattr(aspp.conv_k1, "adn") else [],
         pointwise=("conv_k1.conv",),
     ),
     AsppRule(
@@ -126,5 +135,6 @@ RULES: tuple[Rule, ...] = (
         fused="fastseg.accelerate.context_smp:FusedASPP",
         done="FusedASPP, its branches run as one",
         refusal=smp_refusal,
+        normed=lambda aspp: [*aspp.convs, aspp.project],
     ),
 )

@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _LazyNormBase, _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
 
+from fastseg.accelerate.batch_norm import SwappedBatchNorm2d, SwappedBatchNorm3d
 from fastseg.accelerate.planning import Swap, Uses
 from fastseg.accelerate.swap import record_of, stock_class
 from fastseg.nn import GroupNormAct, InstanceNormAct1d, InstanceNormAct2d, InstanceNormAct3d
@@ -18,6 +20,8 @@ FUSED_NORM: dict[type[nn.Module], type[nn.Module]] = {
     nn.InstanceNorm2d: InstanceNormAct2d,
     nn.InstanceNorm3d: InstanceNormAct3d,
     nn.GroupNorm: GroupNormAct,
+    nn.BatchNorm2d: SwappedBatchNorm2d,
+    nn.BatchNorm3d: SwappedBatchNorm3d,
 }
 
 
@@ -37,11 +41,13 @@ def norm_refusal(module: nn.Module) -> str | None:
         for known in FUSED_NORM:
             if issubclass(cls, known):
                 return f"a subclass of {known.__name__} may compute something else"
+        if cls is nn.SyncBatchNorm:
+            return "SyncBatchNorm takes its statistics over all processes"
         return f"{cls.__name__} has no fused kernel"
     if "forward" in vars(module):
         return "its forward was replaced on the instance"
     # running_mean too: setting track_running_stats = False afterwards does not stop the updates in training.
-    if getattr(module, "track_running_stats", False) or getattr(module, "running_mean", None) is not None:
+    if isinstance(module, _InstanceNorm) and (module.track_running_stats or module.running_mean is not None):
         return "track_running_stats=True: in eval it is an affine map, which has nothing to fuse"
     if isinstance(module, nn.GroupNorm) and module.num_groups != module.num_channels:
         groups = f"{module.num_groups} groups of {module.num_channels} channels"
@@ -69,6 +75,20 @@ def takes_no_activation(norm: nn.Module, between: Iterable[nn.Module], uses: Use
     if uses.of(norm) > 1:
         return f"the norm runs in {uses.of(norm)} places"
     return None
+
+
+def carries_activation(norm: nn.Module) -> bool:
+    """Whether a swap has given ``norm`` the activation after it."""
+    record = record_of(norm)
+    return record is not None and "activation" in record.attributes
+
+
+def take_activation(*norms: nn.Module) -> bool:
+    """Whether the norms of a swapped block still apply its activation, or somebody put others in their place since.
+
+    torch.nn.SyncBatchNorm.convert_sync_batchnorm does.
+    """
+    return all(isinstance(norm, FusedActivation) for norm in norms)
 
 
 def has_hooks(module: nn.Module) -> bool:

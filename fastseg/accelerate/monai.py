@@ -69,4 +69,10 @@ RULES: tuple[Rule, ...] = (
         norms=("norm1", "norm2"),
         activation="lrelu",
     ),
+    BlockRule(
+        stock="monai.networks.blocks.segresnet_block.ResBlock",
+        fused="fastseg.accelerate.monai_blocks:FusedResBlock",
+        norms=("norm1", "norm2"),
+        activation="act",
+    ),
 )

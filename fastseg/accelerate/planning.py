@@ -28,11 +28,12 @@ class Swap:
 
 @dataclass(frozen=True)
 class Bypass:
-    """Put a :class:`PassThrough` in the place of ``container``'s child ``name``."""
+    """Put a :class:`PassThrough` in the place of ``container``'s child ``name``, which runs in its child ``norm``."""
 
     path: str
     container: nn.Module
     name: str
+    norm: str
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,10 @@ class Rule:
     def matches(self, module: nn.Module) -> bool:
         raise NotImplementedError
 
+    def reads(self, module: nn.Module) -> Iterable[nn.Module]:
+        """Layers that ``module`` reads instead of calling, now or once it is swapped: they stay as they are."""
+        return ()
+
     def plan(self, path: str, module: nn.Module, uses: Uses) -> Iterator[Step]:
         """The steps for one module that matches; ``path`` is its name in the model."""
         raise NotImplementedError
@@ -83,10 +88,13 @@ def plan(model: nn.Module, rules: Sequence[Rule]) -> list[Step]:
     settled = {id(module) for module in model.modules() if record_of(module)}
     for rule in rules:
         for path, module in model.named_modules():
-            if id(module) not in settled and rule.matches(module):
+            if not rule.matches(module):
+                continue
+            if id(module) not in settled:
                 proposed = list(rule.plan(path, module, uses))
                 settled.update(id(step.module) for step in proposed if isinstance(step, Swap))
                 steps += proposed
+            settled.update(map(id, rule.reads(module)))
     return steps
 
 
@@ -95,7 +103,7 @@ def apply(steps: Iterable[Step]) -> None:
         if isinstance(step, Swap):
             change_class(step.module, step.replacement, step.attributes, step.done)
         elif isinstance(step, Bypass):
-            step.container._modules[step.name] = PassThrough(step.container.get_submodule(step.name))
+            step.container._modules[step.name] = PassThrough(step.container, step.name, step.norm)
 
 
 def join(path: str, name: str) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from fastseg.accelerate import attention, context, mednext, monai, nnunet
+from fastseg.accelerate import attention, context, mednext, monai, nnunet, resnet
 from fastseg.accelerate.convolutions import DepthwiseRule, SMPSeparableRule
+from fastseg.accelerate.own_layers import OwnLayerRule
 from fastseg.accelerate.planning import Rule
 from fastseg.accelerate.torch_layers import NormRule, SequentialRule
 
 # From the largest module to the smallest: a block knows best what follows its norms, then a container; NormRule and
 # DepthwiseRule take what is left.
 RULES: tuple[Rule, ...] = (
+    OwnLayerRule(),
     *nnunet.RULES,
     *monai.RULES,
     *mednext.RULES,
     *context.RULES,
     *attention.RULES,
+    *resnet.RULES,
     SMPSeparableRule(),
     SequentialRule(),
     NormRule(),

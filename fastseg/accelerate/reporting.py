@@ -44,7 +44,11 @@ def describe(model: nn.Module, steps: Iterable[Step]) -> Report:
         if is_channels_last(module):
             report.swapped.append(Entry(path, type(module).__name__, "channels-last parameters and inputs"))
         if isinstance(module, PassThrough):
-            report.swapped.append(Entry(path, type(module.original).__name__, "runs in the norm before it"))
+            name = type(module.original).__name__
+            if module.runs_in_norm():
+                report.swapped.append(Entry(path, name, "runs in the norm before it"))
+            else:
+                report.left.append(Entry(path, name, "another layer took the place of the norm that applied it"))
         elif (record := record_of(module)) is not None:
             report.swapped.append(Entry(path, record.original.__name__, record.done))
     for step in steps:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 _RECORD = "_fastseg_swap"
 
@@ -27,18 +27,34 @@ class Record:
 
 
 class PassThrough(nn.Identity):
-    """Stands where an activation was that the norm before it now applies."""
+    """Stands where an activation was that the norm before it now applies, as long as the norm is there.
+
+    Where somebody puts another norm in its place, as torch.nn.SyncBatchNorm.convert_sync_batchnorm does, the activation
+    runs here again.
+    """
 
     original: nn.Module
+    container: nn.Module
+    norm: nn.Module
 
-    def __init__(self, original: nn.Module) -> None:
+    def __init__(self, container: nn.Module, name: str, norm: str) -> None:
         super().__init__()
-        # Past nn.Module.__setattr__: a submodule would be found by modules(), but it does not run.
-        vars(self)["original"] = original
+        original = container.get_submodule(name)
+        # Past nn.Module.__setattr__: submodules would be found by modules(), but they do not run here.
+        vars(self).update(original=original, container=container, norm=container.get_submodule(norm))
         self.training = original.training
 
+    def runs_in_norm(self) -> bool:
+        return any(layer is self.norm for layer in self.container._modules.values())
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.runs_in_norm():
+            return input
+        y: Tensor = self.original(input)
+        return y
+
     def extra_repr(self) -> str:
-        return f"{self.original} runs in the norm before it"
+        return f"{self.original} runs in the norm before it" if self.runs_in_norm() else f"{self.original}"
 
 
 def record_of(module: nn.Module) -> Record | None:

@@ -9,13 +9,13 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from fastseg.accelerate.fusion import (
     activation_refusal,
+    carries_activation,
     is_norm,
     norm_refusal,
     swap_norm,
     takes_no_activation,
 )
 from fastseg.accelerate.planning import Bypass, Left, Rule, Step, Uses, join
-from fastseg.accelerate.swap import record_of
 
 # What may stand between norm and activation. Dropout multiplies by 0 or by 1 / (1 - p), neither of them negative, and
 # act(s * x) = s * act(x) holds for relu and leaky_relu and every s >= 0. AlphaDropout adds a constant and so does not
@@ -32,7 +32,7 @@ class SequentialRule(Rule):
     def plan(self, path: str, module: nn.Module, uses: Uses) -> Iterator[Step]:
         layers = [(name, layer) for name, layer in module._modules.items() if layer is not None]
         for index, (name, norm) in enumerate(layers):
-            if norm_refusal(norm) is not None or _has_activation(norm):
+            if norm_refusal(norm) is not None or carries_activation(norm):
                 continue
             found = _activation_after(layers[index + 1 :])
             if found is None:
@@ -48,7 +48,7 @@ class SequentialRule(Rule):
                 yield Left(join(path, activation_name), activation, why)
             else:
                 yield swap_norm(join(path, name), norm, activation)
-                yield Bypass(join(path, activation_name), module, activation_name)
+                yield Bypass(join(path, activation_name), module, activation_name, name)
 
 
 class NormRule(Rule):
@@ -60,11 +60,6 @@ class NormRule(Rule):
     def plan(self, path: str, module: nn.Module, uses: Uses) -> Iterator[Step]:
         why = norm_refusal(module)
         yield swap_norm(path, module) if why is None else Left(path, module, why)
-
-
-def _has_activation(norm: nn.Module) -> bool:
-    record = record_of(norm)
-    return record is not None and "activation" in record.attributes
 
 
 def _activation_after(layers: list[tuple[str, nn.Module]]) -> tuple[list[nn.Module], str, nn.Module] | None:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from fastseg.accelerate import Report, accelerate, report, restore
+from fastseg.accelerate import Report, accelerate, batch_norm, report, restore
 
 Outputs = list[Tensor]
 CheckNetwork = Callable[[nn.Module, Tensor], Report]
@@ -24,9 +25,38 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def small_norms_fuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batch norms of all sizes run the kernel, as large ones do."""
+    monkeypatch.setattr(batch_norm, "TRAINING_FROM", 0)
+    monkeypatch.setattr(batch_norm, "OTHERWISE_FROM", 0)
+
+
+@pytest.fixture(params=["kernel", "torch's ops"])
+def path(request: pytest.FixtureRequest) -> str:
+    """What a small batch norm runs."""
+    if request.param == "kernel":
+        request.getfixturevalue("small_norms_fuse")
+    return str(request.param)
+
+
+def trained(model: nn.Module) -> nn.Module:
+    """With running statistics as after some training."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.running_mean is not None:
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    return model
+
+
 def run(model: nn.Module, x: Tensor) -> Outputs:
-    """Outputs, then the gradients of the input and of every parameter; the same random numbers each time."""
+    """Outputs, the gradients of the input and of every parameter, and the buffers, which are put back afterwards.
+
+    The same random numbers each time.
+    """
     model.zero_grad()
+    buffers = list(model.buffers())
+    before = [buffer.clone() for buffer in buffers]
     x = x.clone().to(next(model.parameters(), x).dtype).requires_grad_()
     torch.manual_seed(1)
     result = model(x)
@@ -38,7 +68,10 @@ def run(model: nn.Module, x: Tensor) -> Outputs:
     )
     assert x.grad is not None
     gradients = [x.grad] + [p.grad for p in model.parameters() if p.grad is not None]
-    return [t.detach().double() for t in outputs + gradients]
+    found = [t.detach().double().clone() for t in outputs + gradients + buffers]
+    for buffer, value in zip(buffers, before, strict=True):
+        buffer.copy_(value)
+    return found
 
 
 def neighbours(x: Tensor) -> list[Tensor]:
@@ -79,6 +112,7 @@ def described(model: nn.Module) -> dict[str, tuple[type, set[str]]]:
 @pytest.fixture
 def check_network() -> CheckNetwork:
     def check(model: nn.Module, x: Tensor) -> Report:
+        model = trained(copy.deepcopy(model))
         exact, stock, fused = copy.deepcopy(model).double(), copy.deepcopy(model), copy.deepcopy(model)
         parameters = dict(fused.named_parameters(remove_duplicate=False))
         assert accelerate(fused) is fused

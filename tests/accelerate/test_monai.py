@@ -90,6 +90,25 @@ def test_dynunet(check_network: CheckNetwork, res_block: bool, dropout: float | 
     assert counted(summary)["UnetResBlock" if res_block else "UnetBasicBlock"] >= 3 and summary.left == []
 
 
+@pytest.mark.usefixtures("small_norms_fuse")
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(lambda: unet(spatial_dims=2, act="RELU", norm="batch", num_res_units=1), id="unet"),
+        pytest.param(
+            lambda: BasicUNet(2, 1, 2, features=(4, 4, 6, 6, 8, 4), norm=("batch", {"momentum": None})), id="basic_unet"
+        ),
+        pytest.param(lambda: dynunet(spatial_dims=2, norm_name="batch", deep_supervision=True), id="dynunet"),
+        pytest.param(lambda: dynunet(spatial_dims=2, norm_name="batch", res_block=True, dropout=0.3), id="dynunet_res"),
+    ],
+)
+def test_networks_with_batch_norm(check_network: CheckNetwork, model: Callable[[], nn.Module]) -> None:
+    summary = check_network(model(), torch.randn(2, 1, 32, 32))
+    norms = [entry.note for entry in summary.swapped if entry.cls == "BatchNorm2d"]
+    assert norms and all("with" in note for note in norms) == ("UnetResBlock" not in counted(summary))
+    assert summary.left == []
+
+
 @pytest.mark.parametrize("block", [UnetBasicBlock, UnetResBlock])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_blocks(check_network: CheckNetwork, block: type[nn.Module], stride: int) -> None:
@@ -102,12 +121,12 @@ def test_blocks(check_network: CheckNetwork, block: type[nn.Module], stride: int
     ("changes", "reason"),
     [
         ({"act_name": "prelu"}, "lrelu: PReLU has no fused kernel"),
-        ({"norm_name": "batch"}, "norm1: BatchNorm3d has no fused kernel"),
+        ({"norm_name": ("group", {"num_groups": 2})}, "norm1: 2 groups of 4 channels: only one channel a group is an "),
     ],
 )
 def test_blocks_that_stay(check_network: CheckNetwork, changes: dict[str, Any], reason: str) -> None:
     summary = check_network(dynunet(res_block=True, **changes), torch.randn(2, 1, 8, 8, 8))
-    assert reason in {entry.note for entry in summary.left}
+    assert any(entry.note.startswith(reason) for entry in summary.left)
 
 
 def test_block_with_a_hook_stays() -> None:
@@ -121,10 +140,18 @@ def test_segresnet(check_network: CheckNetwork) -> None:
     model = SegResNet(3, 16, in_channels=1, out_channels=2, blocks_down=(1, 1), blocks_up=(1,))
     summary = check_network(model, torch.randn(1, 1, 8, 8, 8))
     assert summary.swapped == []
-    assert {entry.note.partition(":")[0] for entry in summary.left} == {
+    assert {entry.note.removeprefix("norm1: ").partition(":")[0] for entry in summary.left} == {
         "8 groups of 16 channels",
         "8 groups of 32 channels",
     }
+
+
+@pytest.mark.usefixtures("small_norms_fuse")
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_segresnet_with_norms_that_have_a_kernel(check_network: CheckNetwork, norm: str) -> None:
+    model = SegResNet(2, 4, in_channels=1, out_channels=2, blocks_down=(1, 2), blocks_up=(1,), norm=norm)
+    summary = check_network(model, torch.randn(2, 1, 8, 12))
+    assert counted(summary)["ResBlock"] == 4 and counted(summary)["ReLU"] == 1 and summary.left == []
 
 
 def test_segresnet_with_one_channel_a_group_and_a_large_image() -> None:

@@ -94,6 +94,13 @@ def test_bottleneck_blocks(check_network: CheckNetwork) -> None:
     assert counted(summary)["BottleneckD"] == 6 and summary.left == []
 
 
+@pytest.mark.usefixtures("small_norms_fuse")
+@pytest.mark.parametrize("cls", [PlainConvUNet, ResidualEncoderUNet])
+def test_batch_norm(check_network: CheckNetwork, cls: type[nn.Module]) -> None:
+    summary = check_network(unet(cls, 2, norm_op=nn.BatchNorm2d), torch.randn(2, 2, 32, 32))
+    assert counted(summary)["BatchNorm2d"] > 0 and summary.left == []
+
+
 @pytest.mark.parametrize("cls", [PlainConvUNet, ResidualEncoderUNet])
 def test_dropout(check_network: CheckNetwork, cls: type[nn.Module]) -> None:
     model = unet(cls, 3, dropout_op=DROPOUT[3], dropout_op_kwargs={"p": 0.3, "inplace": True})
@@ -133,7 +140,7 @@ def _without_op(arguments: dict[str, Any]) -> dict[str, Any]:
     [
         ({"nonlin": nn.PReLU, "nonlin_kwargs": {}}, "nonlin2: PReLU has no fused kernel"),
         ({"nonlin": None, "nonlin_kwargs": None}, "nonlin2: function has no fused kernel"),
-        ({"norm_op": nn.BatchNorm3d}, "conv2.norm: BatchNorm3d has no fused kernel"),
+        ({"norm_op": nn.SyncBatchNorm}, "conv2.norm: SyncBatchNorm takes its statistics over all processes"),
         ({"norm_op": None}, "it has no conv2.norm"),
     ],
 )
