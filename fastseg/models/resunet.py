@@ -115,16 +115,9 @@ class _UpBlock(_ResidualBlock):
     def forward(self, features: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
         if not self.rearranged:
             return super().forward(torch.cat((upsample(features, 2, "nearest"), skip), 1))
-        parts = features.shape[1], skip.shape[1]
-        import os
-        if os.environ.get("STACK"):
-            weight = torch.cat((self.conv1.weight, self.shortcut.weight))
-            bias = None if self.conv1.bias is None else torch.cat((self.conv1.bias, self.shortcut.bias))
-            of_features, of_skip = weight.split(parts, 1)
-            y = upsample_concat_conv(skip, features, of_skip, of_features, bias)
-            return self._from_convs(*y.chunk(2, 1))
-        outputs = []
-        for conv in (self.conv1, self.shortcut):
-            of_features, of_skip = conv.weight.split(parts, 1)
-            outputs.append(upsample_concat_conv(skip, features, of_skip, of_features, conv.bias))
-        return self._from_convs(*outputs)
+        # Both convolutions as one: features and skip are read once, and tiles of few outputs are filled.
+        weight = torch.cat((self.conv1.weight, self.shortcut.weight))
+        bias = None if self.conv1.bias is None else torch.cat((self.conv1.bias, self.shortcut.bias))
+        of_features, of_skip = weight.split((features.shape[1], skip.shape[1]), 1)
+        outputs = upsample_concat_conv(skip, features, of_skip, of_features, bias)
+        return self._from_convs(*outputs.chunk(2, 1))

@@ -97,7 +97,7 @@ def test_against_wider_arithmetic(dtype, layout, residual_layout, scale, shape):
     check(inputs_of(*shape, scale, dtype), layout, residual_layout)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     batch=st.integers(1, 3),
     inputs=st.integers(1, 40),
@@ -111,12 +111,12 @@ def test_any_shape(batch, inputs, outputs, half, scale, dtype, layout):
     check(inputs_of(batch, inputs, outputs, half, scale, dtype), layout)
 
 
-@pytest.mark.parametrize("scale", (1, 2))
-@pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
-@pytest.mark.parametrize("half", ((3, 4), (2, 2, 3)))
+@pytest.mark.parametrize(
+    "half,layout,scale", (((2, 3), "contiguous", 2), ((1, 2, 2), "channels_last", 2), ((2, 3), "channels_last", 1))
+)
 def test_many_channels(half, layout, scale):
     """Those take another kernel."""
-    check(inputs_of(2, 1024, 256, half, scale, torch.float32), layout)
+    check(inputs_of(1, 1024, 256, half, scale, torch.float32), layout)
 
 
 @pytest.mark.parametrize("layout,scale", (("contiguous", 2), ("channels_last", 1), ("channels_last", 2)))
