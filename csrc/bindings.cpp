@@ -304,8 +304,7 @@ PointwiseConv pointwise_residual_args(int64_t batch, int64_t inputs, int64_t out
                                       uint64_t weight, int64_t output_stride, int64_t input_stride, Vector bias, View y,
                                       View residual, int64_t height, int64_t width, int64_t depth_scale,
                                       int64_t scale) {
-  PointwiseConv args =
-      pointwise_args(batch, inputs, outputs, pixels, x, weight, output_stride, input_stride, bias, y);
+  PointwiseConv args = pointwise_args(batch, inputs, outputs, pixels, x, weight, output_stride, input_stride, bias, y);
   args.residual = {residual, height, width, depth_scale, scale};
   return args;
 }

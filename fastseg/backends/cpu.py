@@ -224,9 +224,7 @@ def depthwise_conv_transpose_forward(
     return y.contiguous(memory_format=memory_format(wanted_layout, len(size)))
 
 
-def pointwise_conv_forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None = None
-) -> Tensor:
+def pointwise_conv_forward(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None = None) -> Tensor:
     """A 1x1 convolution: weight (outputs, inputs, 1, ...); residual of y's spatial sizes, or of half of them."""
     layout = layout_of(x) or "rows"
     x = as_layout(x, layout)

@@ -11,9 +11,7 @@ from fastseg.backends import cpu, cpu_context
 from fastseg.reference.depthwise import nearest_to
 
 
-def pointwise_conv_forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None = None
-) -> Tensor:
+def pointwise_conv_forward(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None = None) -> Tensor:
     """As :func:`fastseg.backends.cpu.pointwise_conv_forward`."""
     if not _is_wide(weight):
         return cpu.pointwise_conv_forward(x, weight, bias, residual)

@@ -86,8 +86,8 @@ class UpsampleConcatConv(nn.Module):
     def forward(self, skip: Tensor, features: Tensor) -> Tensor:
         if not self.rearranged:
             return self.conv(torch.cat([skip, upsample(features, 2, self.upsampling)], 1))
-        weights = self.conv.weight.split((self.skip_channels, features.shape[1]), 1)
-        return upsample_concat_conv(skip, features, *weights, self.conv.bias, self.upsampling)
+        of_skip, of_features = self.conv.weight.split((self.skip_channels, features.shape[1]), 1)
+        return upsample_concat_conv(skip, features, of_skip, of_features, self.conv.bias, self.upsampling)
 
     def extra_repr(self) -> str:
         return f"skip_channels={self.skip_channels}, upsampling={self.upsampling}"

@@ -19,9 +19,7 @@ from fastseg.reference.depthwise import nearest_to
 _NAME = "pointwise_conv"
 
 
-def pointwise_conv(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, residual: Tensor | None = None
-) -> Tensor:
+def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, residual: Tensor | None = None) -> Tensor:
     """A 1x1 convolution, as ``torch.nn.functional.conv2d`` and ``conv3d`` with a kernel of one pixel, plus a residual.
 
     On the CPU a kernel of ours reads contiguous and channels-last images as they lie, and adds the residual before it
