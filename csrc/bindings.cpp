@@ -300,6 +300,15 @@ PointwiseConv pointwise_args(int64_t batch, int64_t inputs, int64_t outputs, int
   return {batch, inputs, outputs, pixels, x, pointer(weight), output_stride, input_stride, bias, y};
 }
 
+PointwiseConv pointwise_residual_args(int64_t batch, int64_t inputs, int64_t outputs, int64_t pixels, View x,
+                                      uint64_t weight, int64_t output_stride, int64_t input_stride, Vector bias, View y,
+                                      View residual, int64_t height, int64_t width, int64_t depth_scale,
+                                      int64_t scale) {
+  PointwiseConv args = pointwise_args(batch, inputs, outputs, pixels, x, weight, output_stride, input_stride, bias, y);
+  args.residual = {residual, height, width, depth_scale, scale};
+  return args;
+}
+
 PointwiseConvGradient pointwise_gradient_args(int64_t batch, int64_t inputs, int64_t outputs, int64_t pixels, View grad,
                                               View x, uint64_t dweight, uint64_t dbias) {
   return {batch, inputs, outputs, pixels, grad, x, pointer(dweight), pointer(dbias)};
@@ -537,7 +546,7 @@ PYBIND11_MODULE(_C, m) {
   define(m, "batch_norm_act_backward", batch_norm_backward_args, fastseg::cpu::instance_norm_act_backward);
   define(m, "depthwise_conv_forward", depthwise_forward_args, fastseg::cpu::depthwise_conv_forward);
   define(m, "depthwise_conv_backward", depthwise_backward_args, fastseg::cpu::depthwise_conv_backward);
-  define(m, "pointwise_conv", pointwise_args, fastseg::cpu::pointwise_conv);
+  define(m, "pointwise_conv", pointwise_residual_args, fastseg::cpu::pointwise_conv);
   define(m, "pointwise_conv_gradient", pointwise_gradient_args, fastseg::cpu::pointwise_conv_gradient);
   m.def("separable_conv_pays", [](DepthwiseShape shape, View x, int64_t outputs, View y) {
     return fastseg::cpu::separable_conv_pays({shape, x, nullptr, {}, outputs, nullptr, {}, y});

@@ -141,6 +141,11 @@ def pointwise_conv(
     input_stride: int,
     bias: Vector | None,
     y: View,
+    residual: View | None,
+    height: int,
+    width: int,
+    depth_scale: int,
+    scale: int,
     threads: int,
     /,
 ) -> None: ...

@@ -3,8 +3,10 @@
 //
 // Floor: x and y once each (inputs and outputs passes over an image), inputs * outputs multiply-adds a pixel. Vendors'
 // routines reorder contiguous images to blocks of channels and back, which costs more than the product itself, and
-// write channels-last outputs to fresh memory, whose page faults do.
+// write channels-last outputs to fresh memory, whose page faults do. A residual is added in registers
+// (pointwise_residual.h).
 #include "pointwise_channels_last.h"
+#include "pointwise_residual.h"
 #include "pointwise_rows.h"
 
 namespace fastseg::FASTSEG_ISA {
@@ -13,6 +15,21 @@ namespace {
 // An image of a single pixel can be seen as either layout.
 bool channels_last(const View& a, const View& b) { return a.spatial_stride != 1 || b.spatial_stride != 1; }
 
+template <class T, bool Stream>
+void convolve(const PointwiseConv& args, int threads, bool pixels) {
+  using ToOutputs = EachAdds<AddToOutputs<T, pixels_in_chunk>>;
+  using ToPixels = EachAdds<AddToPixels<T, most_panel_pixels<compute_t<T>>>>;
+  const bool adds = bool(args.residual.data);
+  if (pixels && adds)
+    pointwise_channels_last<T, Stream, ToOutputs>(args, threads, {args});
+  else if (pixels)
+    pointwise_channels_last<T, Stream>(args, threads);
+  else if (adds)
+    pointwise_rows<T, Stream, ToPixels>(args, threads, {args});
+  else
+    pointwise_rows<T, Stream>(args, threads);
+}
+
 }  // namespace
 
 void pointwise_conv(const PointwiseConv& args, int threads, bool stream) {
@@ -20,11 +37,7 @@ void pointwise_conv(const PointwiseConv& args, int threads, bool stream) {
     using T = decltype(element);
     const bool pixels = channels_last(args.x, args.y);
     const bool aligned = lines_aligned<T>(args.y, pixels ? args.y.spatial_stride : args.y.channel_stride);
-    if (pixels)
-      stream&& aligned ? pointwise_channels_last<T, true>(args, threads)
-                       : pointwise_channels_last<T, false>(args, threads);
-    else
-      stream&& aligned ? pointwise_rows<T, true>(args, threads) : pointwise_rows<T, false>(args, threads);
+    stream&& aligned ? convolve<T, true>(args, threads, pixels) : convolve<T, false>(args, threads, pixels);
   });
 }
 

@@ -19,10 +19,13 @@ inline void copy_pixels(const T* from, int64_t pitch, int64_t channels, int64_t 
   }
 }
 
+// Pixels that a thread takes at a time.
+constexpr int64_t pixels_in_chunk = 16 * tile_pixels_together;
+
 template <class T, bool Stream, class Finish = EachAsItIs>
 inline void pointwise_channels_last(const PointwiseConv& args, int threads, const Finish& finish_of = {}) {
   using A = compute_t<T>;
-  constexpr int64_t chunk = 16 * tile_pixels_together;
+  constexpr int64_t chunk = pixels_in_chunk;
   const PixelWeights<T> weights(args.weight, args.inputs, args.outputs, args.output_stride, args.input_stride,
                                 args.bias);
   const int64_t chunks = (args.pixels + chunk - 1) / chunk;

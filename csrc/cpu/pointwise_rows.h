@@ -15,12 +15,15 @@ inline void copy_panel(const T* from, int64_t channel_stride, int64_t channels, 
   }
 }
 
-template <class T, bool Stream>
-inline void pointwise_rows(const PointwiseConv& args, int threads) {
+template <class A>
+constexpr int64_t most_panel_pixels = 8 * tile_pixels<A>;
+
+template <class T, bool Stream, class Finish = EachAsItIs>
+inline void pointwise_rows(const PointwiseConv& args, int threads, const Finish& finish_of = {}) {
   using A = compute_t<T>;
-  constexpr int64_t panel_bytes = 96 * 1024;
+  constexpr int64_t panel_bytes = 96 * 1024, most_tiles = most_panel_pixels<A> / tile_pixels<A>;
   const int64_t tiles = panel_bytes / int64_t(sizeof(A)) / (args.inputs * tile_pixels<A>);
-  const int64_t panel_pixels = tile_pixels<A> * (tiles < 1 ? 1 : tiles > 8 ? 8 : tiles);
+  const int64_t panel_pixels = tile_pixels<A> * (tiles < 1 ? 1 : tiles > most_tiles ? most_tiles : tiles);
   const int64_t panels = (args.pixels + panel_pixels - 1) / panel_pixels;
   const PackedWeights<T> weights(args.weight, args.inputs, args.outputs, args.output_stride, args.input_stride);
   Scratch<A> bias(args.outputs + tile_outputs);
@@ -35,7 +38,7 @@ inline void pointwise_rows(const PointwiseConv& args, int threads) {
       T* y = static_cast<T*>(args.y.data) + n * args.y.batch_stride + first;
       copy_panel(x, args.x.channel_stride, args.inputs, count, panel.get(), panel_pixels);
       multiply_panel<Stream>(weights, bias.get(), args.inputs, args.outputs, panel.get(), panel_pixels, count, y,
-                             args.y.channel_stride);
+                             args.y.channel_stride, finish_of(n, first, count));
     }
     if constexpr (Stream) stream_fence();
   });

@@ -224,12 +224,14 @@ def depthwise_conv_transpose_forward(
     return y.contiguous(memory_format=memory_format(wanted_layout, len(size)))
 
 
-def pointwise_conv_forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A 1x1 convolution: weight (outputs, inputs, 1, ...)."""
+def pointwise_conv_forward(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None = None) -> Tensor:
+    """A 1x1 convolution: weight (outputs, inputs, 1, ...); residual of y's spatial sizes, or of half of them."""
     layout = layout_of(x) or "rows"
     x = as_layout(x, layout)
     y = new_output(x, weight.shape[0], x.shape[2:], layout)
-    pointwise_into(x, weight, weight.stride(0), weight.stride(1), bias, y)
+    if residual is not None:
+        residual = as_layout(residual, layout)
+    pointwise_into(x, weight, weight.stride(0), weight.stride(1), bias, y, residual)
     return y
 
 
@@ -299,9 +301,17 @@ def separable_conv_forward(
 
 
 def pointwise_into(
-    x: Tensor, weight: Tensor, output_stride: int, input_stride: int, bias: Tensor | None, y: Tensor
+    x: Tensor,
+    weight: Tensor,
+    output_stride: int,
+    input_stride: int,
+    bias: Tensor | None,
+    y: Tensor,
+    residual: Tensor | None = None,
 ) -> None:
     """A 1x1 convolution to where ``y`` lies; the strides are those of ``weight`` along outputs and inputs."""
+    height, width = y.shape[-2:]
+    scale = 1 if residual is None else width // residual.shape[-1]
     _C.pointwise_conv(
         x.shape[0],
         x.shape[1],
@@ -313,5 +323,10 @@ def pointwise_into(
         input_stride,
         vector(bias),
         view(y),
+        optional_view(residual),
+        height,
+        width,
+        scale if y.ndim == 5 else 1,
+        scale,
         torch.get_num_threads(),
     )

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from fastseg.backends import cpu, cpu_context
+from fastseg.reference.depthwise import nearest_to
 
 
-def pointwise_conv_forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def pointwise_conv_forward(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None = None) -> Tensor:
     """As :func:`fastseg.backends.cpu.pointwise_conv_forward`."""
-    if _is_wide(weight):
-        return cpu_context.aspp_conv_forward(x, [weight], [bias], [_one(x)])
-    return cpu.pointwise_conv_forward(x, weight, bias)
+    if not _is_wide(weight):
+        return cpu.pointwise_conv_forward(x, weight, bias, residual)
+    y = cpu_context.aspp_conv_forward(x, [weight], [bias], [_one(x)])
+    return y if residual is None else y.add_(nearest_to(residual, y.shape[2:]))
 
 
 def pointwise_conv_backward(

@@ -53,11 +53,11 @@ class MultiScaleFusion3d(nn.Module):
         y: Tensor | None = None
         for i, (stage, x) in reversed(list(enumerate(zip(self.stages, features, strict=True)))):
             weight = (head @ stage.weight.flatten(1)).view(-1, x.shape[1], 1, 1, 1)
-            z = ops.pointwise_conv(x, weight, None if i else constant)
+            bias = None if i else constant
             if self.upsampling == "nearest":  # stage by stage: two times two is four
-                y = z if y is None else z.add_(upsample(y, 2, "nearest"))
+                y = ops.pointwise_conv(x, weight, bias, residual=y)
             else:
-                z = upsample(z, 2**i, "linear")
+                z = upsample(ops.pointwise_conv(x, weight, bias), 2**i, "linear")
                 y = z if y is None else z.add_(y)
         assert y is not None, "there is at least one stage"
         return y

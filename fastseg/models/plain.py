@@ -44,6 +44,12 @@ class SameConv2d(fused.SameConv2d):
     forward = nn.Conv2d.forward
 
 
+class Upsample2d(fused.Upsample2d):
+    """torch.nn.ConvTranspose2d."""
+
+    forward = nn.ConvTranspose2d.forward  # type: ignore[assignment]
+
+
 class UpsampleConcat2d(fused.UpsampleConcat2d):
     """torch.nn.ConvTranspose2d and torch.cat."""
 

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastseg.models.conv_blocks import check_widths
-from fastseg.models.layers import layers
+from fastseg.models.layers import layers, wants_plain
 from fastseg.models.network import SegmentationNetwork
+from fastseg.models.upsampling import upsample, upsample_concat_conv
 
 
 class ResUNet(SegmentationNetwork):
@@ -67,7 +68,7 @@ class ResUNet(SegmentationNetwork):
         )
         self.down = nn.ModuleList(_ResidualBlock(*pair, block_bias, norm) for pair in pairwise(widths))
         self.up = nn.ModuleList(
-            _ResidualBlock(inputs + outputs, outputs, block_bias, norm) for inputs, outputs in pairwise(widths[::-1])
+            _UpBlock(inputs, outputs, block_bias, norm) for inputs, outputs in pairwise(widths[::-1])
         )
         self.head = layers().PointwiseConv2d(widths[0], out_channels)
 
@@ -80,7 +81,7 @@ class ResUNet(SegmentationNetwork):
             skips.append(x)
             x = block(F.max_pool2d(x, 2))
         for block in self.up:
-            x = block(torch.cat((F.interpolate(x, scale_factor=2, mode="nearest"), skips.pop()), 1))
+            x = block(x, skips.pop())
         return self.head(x)
 
 
@@ -98,5 +99,25 @@ class _ResidualBlock(nn.Module):
         self.shortcut_norm = batch_norm(outputs, activation="none", **norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv2(self.norm1(self.conv1(x)))
-        return self.norm2(y, self.shortcut_norm(self.shortcut(x)))
+        return self._from_convs(self.conv1(x), self.shortcut(x))
+
+    def _from_convs(self, y: Tensor, shortcut: Tensor) -> Tensor:
+        return self.norm2(self.conv2(self.norm1(y)), self.shortcut_norm(shortcut))
+
+
+class _UpBlock(_ResidualBlock):
+    """The residual block of features up-sampled by two beside a skip connection of as many channels as the output."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool, norm: dict[str, Any]) -> None:
+        super().__init__(inputs + outputs, outputs, bias, norm)
+        self.rearranged = not wants_plain()
+
+    def forward(self, features: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
+        if not self.rearranged:
+            return super().forward(torch.cat((upsample(features, 2, "nearest"), skip), 1))
+        # Both convolutions as one: features and skip are read once, and tiles of few outputs are filled.
+        weight = torch.cat((self.conv1.weight, self.shortcut.weight))
+        bias = None if self.conv1.bias is None else torch.cat((self.conv1.bias, self.shortcut.bias))
+        of_features, of_skip = weight.split((features.shape[1], skip.shape[1]), 1)
+        outputs = upsample_concat_conv(skip, features, of_skip, of_features, bias)
+        return self._from_convs(*outputs.chunk(2, 1))

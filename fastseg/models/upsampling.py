@@ -26,12 +26,34 @@ def upsample(x: Tensor, factor: int, mode: Upsampling) -> Tensor:
     return F.interpolate(x, scale_factor=factor, mode=_LINEAR[x.ndim], align_corners=False)
 
 
-class UpsampleConcatConv(nn.Module):
-    """A 1x1 convolution, ``conv``, of a skip connection beside features up-sampled by two.
+def upsample_concat_conv(
+    skip: Tensor,
+    features: Tensor,
+    skip_weight: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    mode: Upsampling = "nearest",
+) -> Tensor:
+    """A 1x1 convolution of ``skip`` (N, S, *size) beside ``features`` (N, F, *size / 2), which are up-sampled by two.
 
     Up-sampling repeats or averages voxels with weights that sum to one, so that a 1x1 convolution may come before it:
     there it sees an eighth of the voxels (a quarter in 2D), and neither the up-sampled features nor the concatenation
-    are made. Built from plain torch, the layer does what its name says.
+    are made.
+
+    Args:
+        skip_weight, weight: (O, S, 1, ...) and (O, F, 1, ...), the filters' parts for the two.
+        bias: (O,) or None.
+    """
+    coarse = ops.pointwise_conv(features, weight)
+    if mode == "linear":
+        coarse = upsample(coarse, 2, mode)
+    return ops.pointwise_conv(skip, skip_weight, bias, residual=coarse)
+
+
+class UpsampleConcatConv(nn.Module):
+    """A 1x1 convolution, ``conv``, of a skip connection beside features up-sampled by two.
+
+    It is :func:`upsample_concat_conv`; built from plain torch, the layer does what its name says.
 
     Args:
         spatial_dims: 2 or 3.
@@ -64,10 +86,8 @@ class UpsampleConcatConv(nn.Module):
     def forward(self, skip: Tensor, features: Tensor) -> Tensor:
         if not self.rearranged:
             return self.conv(torch.cat([skip, upsample(features, 2, self.upsampling)], 1))
-        weight = self.conv.weight
-        y = ops.pointwise_conv(skip, weight[:, : self.skip_channels], self.conv.bias)
-        z = ops.pointwise_conv(features, weight[:, self.skip_channels :])
-        return y.add_(upsample(z, 2, self.upsampling))  # in place: a convolution does not keep its output
+        of_skip, of_features = self.conv.weight.split((self.skip_channels, features.shape[1]), 1)
+        return upsample_concat_conv(skip, features, of_skip, of_features, self.conv.bias, self.upsampling)
 
     def extra_repr(self) -> str:
         return f"skip_channels={self.skip_channels}, upsampling={self.upsampling}"

@@ -18,7 +18,7 @@ from fastseg.nn.multi_scale import MultiScaleConv2d, MultiScaleConv3d
 from fastseg.nn.norm import GroupNormAct, InstanceNormAct1d, InstanceNormAct2d, InstanceNormAct3d
 from fastseg.nn.same_conv import SameConv2d
 from fastseg.nn.soft_mask_attention import SoftMaskAttention
-from fastseg.nn.upsample import UpsampleConcat2d
+from fastseg.nn.upsample import Upsample2d, UpsampleConcat2d
 
 __all__ = [
     "CBAM",
@@ -50,5 +50,6 @@ __all__ = [
     "SoftMaskAttention",
     "SpatialAttention",
     "SqueezeExcitation",
+    "Upsample2d",
     "UpsampleConcat2d",
 ]

@@ -5,11 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastseg import ops
 from fastseg.nn.same_conv import runs_ours
 from fastseg.ops.checks import check_image
+
+
+class Upsample2d(nn.ConvTranspose2d):
+    """``conv_transpose2d(x)`` with a kernel of 2x2 pixels and stride 2: each pixel becomes four.
+
+    The parameters and keys are those of ``torch.nn.ConvTranspose2d(in_channels, out_channels, 2, 2)``. On CPUs it runs
+    as one matrix product, whose outputs are then put side by side: torch's own took 2.5 to 3 times as long.
+
+    ``forward`` takes x (N, in_channels, H, W); returns (N, out_channels, 2 H, 2 W).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, bias: bool = True, device: Any = None, dtype: Any = None
+    ) -> None:
+        super().__init__(in_channels, out_channels, 2, 2, bias=bias, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        check_image("Upsample2d", "x", x, 4)
+        if x.device.type != "cpu" or not runs_ours(x):
+            return super().forward(x)
+        four = self.weight.permute(1, 2, 3, 0).reshape(4 * self.out_channels, self.in_channels, 1, 1)
+        bias = None if self.bias is None else self.bias.repeat_interleave(4)
+        return F.pixel_shuffle(ops.pointwise_conv(x, four, bias), 2)
 
 
 class UpsampleConcat2d(nn.ConvTranspose2d):

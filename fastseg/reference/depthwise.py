@@ -69,9 +69,16 @@ def depthwise_conv_transpose(
     return y.to(x.dtype)
 
 
-def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The vendor's 1x1 convolution."""
-    return _CONV[x.ndim - 2](x, weight, bias)
+def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None = None) -> Tensor:
+    """The vendor's 1x1 convolution, plus the residual."""
+    y: Tensor = _CONV[x.ndim - 2](x, weight, bias)
+    # In place: a convolution does not keep its output for backward.
+    return y if residual is None else y.add_(nearest_to(residual, y.shape[2:]))
+
+
+def nearest_to(x: Tensor, size: Sequence[int]) -> Tensor:
+    """``x`` itself where its spatial sizes are ``size``, otherwise up-sampled."""
+    return x if x.shape[2:] == torch.Size(size) else F.interpolate(x, tuple(size), mode="nearest")
 
 
 def depthwise_instance_norm_act(

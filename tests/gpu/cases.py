@@ -208,7 +208,13 @@ CASES: dict[str, Case] = {
     "depthwise_separable_conv3d": _convolution(
         lambda x, w, p: ops.depthwise_separable_conv3d(x, w, p, padding=1), VOLUME, (12, 1, 3, 3, 3), (7, 12, 1, 1, 1)
     ),
-    "pointwise_conv": Case(ops.pointwise_conv, (PLANE, (7, 12, 1, 1), (7,)), grads=3, large="torch's own"),
+    "pointwise_conv": Case(
+        lambda x, r, w, b: ops.pointwise_conv(x, w, b, residual=r),
+        ((2, 12, 20, 18), (2, 7, 10, 9), (7, 12, 1, 1), (7,)),
+        images=2,
+        grads=4,
+        large="torch's own",
+    ),
     "aspp_conv2d": Case(_aspp, (PLANE, (5, 12, 3, 3), (6, 12, 3, 3)), grads=3, large="torch's own"),
     "aspp_conv3d": Case(_aspp, (VOLUME, (5, 12, 3, 3, 3), (6, 12, 3, 3, 3)), grads=3, large="torch's own"),
     "separable_aspp_conv2d": Case(

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastseg.nn import SameConv2d, UpsampleConcat2d
+from fastseg.nn import SameConv2d, Upsample2d, UpsampleConcat2d
 from tests.support import in_layout
 
 LAYOUTS = ("contiguous", "channels_last", "channel_slice")
@@ -46,6 +46,22 @@ def test_upsample(layout, bias, size):
     if layout == "channels_last" and size != (1, 1):
         assert ours.is_contiguous(memory_format=torch.channels_last)
     assert_same(gradients(ours, x, skip, *layer.parameters()), gradients(y, x, skip, *layer.parameters()))
+
+
+@pytest.mark.parametrize("size", ((3, 4), (1, 1)), ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("bias", (True, False))
+def test_upsample_alone(layout, bias, size):
+    torch.manual_seed(0)
+    layer = Upsample2d(6, 5, bias).double()
+    x = in_layout(torch.randn(3, 6, *size, dtype=torch.float64), layout).requires_grad_()
+    y = F.conv_transpose2d(x, layer.weight, layer.bias, stride=2)
+    assert_same(gradients(layer(x), x, *layer.parameters()), gradients(y, x, *layer.parameters()))
+    half = x.detach().bfloat16()
+    layer.bfloat16()
+    assert torch.equal(layer(half), F.conv_transpose2d(half, layer.weight, layer.bias, stride=2))
+    with pytest.raises(ValueError, match=r"^Upsample2d: x has shape \(6, 4, 4\), expected rank 4"):
+        layer(torch.zeros(6, 4, 4))
 
 
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))

@@ -1,10 +1,17 @@
-// The pointwise family: 1x1 convolutions, y[n, o, p] = bias[o] + sum over c of weight[o, c] * x[n, c, p].
+// The pointwise family: 1x1 convolutions, y[n, o, p] = bias[o] + sum over c of weight[o, c] * x[n, c, p] + residual.
 #pragma once
 #include "fastseg/tensor.h"
 
 namespace fastseg {
 
-// Both Views are rows or both channels-last; they have one element type, and so has weight. With inputs and outputs,
+// What is added to y of [batch, outputs, depth, height, width]: up-sampled nearest, each axis by its scale, 1 or 2.
+struct PointwiseResidual {
+  View data;                   // [batch, outputs, depth / depth_scale, height / scale, width / scale], optional
+  int64_t height, width;       // of y
+  int64_t depth_scale, scale;  // of depth; of height and width
+};
+
+// All Views are rows or all channels-last; they have one element type, and so has weight. With inputs and outputs,
 // and the strides of weight, exchanged it is the gradient of x.
 struct PointwiseConv {
   int64_t batch, inputs, outputs, pixels;
@@ -13,6 +20,7 @@ struct PointwiseConv {
   int64_t output_stride, input_stride;  // of weight, in elements
   Vector bias;                          // [outputs], optional
   View y;                               // written
+  PointwiseResidual residual;           // like y
 };
 
 // Gradients of the parameters: float32, or float64 when x is float64.
