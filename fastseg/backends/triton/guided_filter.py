@@ -3,14 +3,14 @@
 Bytes to move for a value of src, in float32, beside G guide channels (1 or 3):
 
                         memory, at least    beside it, from caches where what is in flight fits them
-    a and b             4 + 4 (G + 1)       p of rows that leave, 4; the guide, its means and factors: 15 for a colour
-                                            guide, of which a program reads 60 for four slices
+    a and b             4 + 4 (G + 1)       p of rows that leave, 4; the guide, its means and factors: 60 for a colour
+                                            guide and all slices of a program, two or four
     means and result    4 (G + 1) + 4       a and b of rows that leave, 4 (G + 1); the guide, 4 G
     sum                 8 + 8 (G + 1)       that is 40 for a colour guide, 24 for a grey one
 
 A strip of h rows begins with a whole window, 2 radius rows that another strip reads too: 8 radius / h bytes more in the
-first pass, 8 (G + 1) radius / h in the second. A volume of 64 slices of 375x450, radius 9 and a colour guide: h is 24
-and 47, 3 and 6 bytes more, from memory or a cache. Tiles lose 2 radius columns of theirs, which costs no memory.
+first pass, 8 (G + 1) radius / h in the second. A volume of 64 slices of 375x450, radius 9 and a colour guide: h is 47,
+1.5 and 6 bytes more, from memory or a cache. Tiles lose 2 radius columns of theirs, which costs no memory.
 
 Windows too wide for a tile take planes through memory between columns and rows, 4 (G + 1) written and read in both
 passes more, 16 of the prefix sums (a row for each program) in a cache. A guide's own statistics move about
