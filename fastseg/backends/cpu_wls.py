@@ -10,8 +10,11 @@ from fastseg.backends import memory
 from fastseg.backends.views import ELEMENT
 
 
-def wls_setup(guide: Tensor, lambda_: float, alpha: float, eps: float) -> Tensor:
-    """The multigrid hierarchy of one guide (H, W), float32 or float64, as one opaque tensor."""
+def wls_setup(guide: Tensor, lambda_: float, alpha: float, eps: float, once: bool = False) -> Tensor:
+    """The multigrid hierarchy of one guide (H, W), float32 or float64, as one opaque tensor.
+
+    ``once``: for one call of wls_solve. Nothing is different then: ``memory`` keeps what is large.
+    """
     height, width = guide.shape
     guide = guide.contiguous()
     floats, scratch_floats, work_floats = _C.wls_plan(height, width)

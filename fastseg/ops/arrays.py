@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import numpy as np
@@ -49,13 +52,33 @@ def as_kind_of(like: ArrayT, result: Tensor) -> ArrayT:
     return cupy.from_dlpack(result)
 
 
+_known: ContextVar[bool] = ContextVar("numbers_known", default=False)
+
+
+@contextmanager
+def numbers_known() -> Iterator[None]:
+    """Inside, what ops are given is known to be finite, and they do not look: on a GPU, every look waits for it."""
+    token = _known.set(True)
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+def reads_numbers() -> bool:
+    """Whether to look for NaN and infinity. Under torch.compile, reading numbers would break the graph."""
+    return not torch.compiler.is_compiling() and not _known.get()
+
+
 def check_numbers(op: str, name: str, values: Tensor) -> None:
     """Refuses NaN and infinity. One sum tells in most calls; only where it is not finite are they looked for.
+
+    Looks for nothing inside of :func:`numbers_known`.
 
     Raises:
         ValueError: NaN or infinity, with how many there are and where the first one is.
     """
-    if not values.dtype.is_floating_point or values.numel() == 0:
+    if not values.dtype.is_floating_point or values.numel() == 0 or _known.get():
         return
     wide = torch.float64 if values.dtype == torch.float64 else torch.float32
     # Looked at as a Python number: torch.isfinite of one number takes longer than the sum of a picture.

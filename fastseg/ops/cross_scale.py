@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastseg import reference
 from fastseg.backends import select
-from fastseg.ops.arrays import Array, ArrayT, as_kind_of, check_numbers
+from fastseg.ops.arrays import Array, ArrayT, as_kind_of, check_numbers, reads_numbers
 from fastseg.ops.cross_scale_levels import (
     check_lambda,
     check_levels,
@@ -71,7 +71,7 @@ def cross_scale_aggregate(
     check_min_disparity(_NAME, min_disparity)
     check_levels(_NAME, levels, int(min_disparity))
     guides, shared = guides_as_tensors(_NAME, guide, levels)
-    reads = not torch.compiler.is_compiling()  # reading numbers would break the graph
+    reads = reads_numbers()
     if guides:
         check_guided_filter(_NAME, radius, eps, border)
         for s in range(len(guides) if reads else 0):

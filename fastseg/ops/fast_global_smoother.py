@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastseg import reference
 from fastseg.backends import select
-from fastseg.ops.arrays import Array, ArrayT, as_kind_of, as_tensor, check_numbers
+from fastseg.ops.arrays import Array, ArrayT, as_kind_of, as_tensor, check_numbers, reads_numbers
 from fastseg.ops.guided_images import check_guided_images, in_batches
 from fastseg.ops.registry import register
 
@@ -57,7 +57,7 @@ def fast_global_smoother(
             f"{_NAME}: guide requires grad, expected one that does not: only src is differentiable. Pass guide.detach()"
         )
     _check_parameters(lambda_, sigma, iterations, attenuation)
-    if not torch.compiler.is_compiling():  # reading numbers would break the graph
+    if reads_numbers():
         check_numbers(_NAME, "src", image)
         check_numbers(_NAME, "guide", other)
     return as_kind_of(src, _smooth(image, other.detach(), lambda_, sigma, iterations, attenuation))

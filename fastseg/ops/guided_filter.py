@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastseg import reference
 from fastseg.backends import select
-from fastseg.ops.arrays import Array, ArrayT, as_kind_of, as_tensor, check_numbers
+from fastseg.ops.arrays import Array, ArrayT, as_kind_of, as_tensor, check_numbers, reads_numbers
 from fastseg.ops.checks import check_choice
 from fastseg.ops.guided_images import check_guided_images, in_batches
 from fastseg.ops.registry import register
@@ -60,7 +60,7 @@ def guided_filter(
     check_guided_images(_NAME, image, other)
     check_guided_filter(_NAME, radius, eps, border, subsample)
     parameters = int(radius), float(eps), border, int(subsample)
-    if torch.compiler.is_compiling():  # reading numbers would break the graph
+    if not reads_numbers():
         return as_kind_of(src, _filter(other, image, *parameters))
     check_numbers(_NAME, "guide", other)
     # On CPUs, NaN and infinity spread over their whole image, so that one pixel of each result tells: looking for them
@@ -108,9 +108,9 @@ def guided_filter_argmin(
             "(B, D, H, W) beside a guide of rank 4"
         )
     check_guided_filter(_ARGMIN, radius, eps, border)
-    compiling = torch.compiler.is_compiling()
+    reads = reads_numbers()
     spread = volume.device.type == "cpu" and radius > 0  # see guided_filter
-    if not compiling:
+    if reads:
         check_numbers(_ARGMIN, "guide", other)
         if not spread:
             check_numbers(_ARGMIN, "costs", volume)
@@ -121,7 +121,7 @@ def guided_filter_argmin(
         images, guides = in_batches(volume, other)
         index, cost = _argmin_op(guides, images, int(radius), float(eps), border)
         index, cost = (t.view(volume.shape[:-3] + volume.shape[-2:]) for t in (index, cost))
-    if spread and not compiling and not bool(torch.isfinite(cost[..., 0, 0]).all()):
+    if spread and reads and not bool(torch.isfinite(cost[..., 0, 0]).all()):
         check_numbers(_ARGMIN, "costs", volume)
     return GuidedArgmin(as_kind_of(costs, index), as_kind_of(costs, cost))
 

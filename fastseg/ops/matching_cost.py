@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastseg import reference
 from fastseg.backends import select
-from fastseg.ops.arrays import Array, ArrayT, as_kind_of, as_tensor, check_numbers
+from fastseg.ops.arrays import Array, ArrayT, as_kind_of, as_tensor, check_numbers, reads_numbers
 from fastseg.ops.checks import check_choice, check_not_negative
 from fastseg.ops.registry import register
 
@@ -107,7 +107,7 @@ def matching_cost(
             raise ValueError(f"{_COST}: {name} is {number}, expected a finite number > 0")
     rows, columns = check_window(_COST, "census_window", census_window)
     result_dtype = _result_dtype(dtype)
-    if not torch.compiler.is_compiling():  # reading numbers would break the graph
+    if reads_numbers():
         check_numbers(_COST, "left", image)
         check_numbers(_COST, "right", other)
     needs_grad = torch.is_grad_enabled() and (image.requires_grad or other.requires_grad)
@@ -162,7 +162,7 @@ def census_transform(image: ArrayT, *, window: tuple[int, int] = (7, 9)) -> Arra
     pixels = as_tensor(_CENSUS, "image", image).detach()
     _check_image(_CENSUS, "image", pixels)
     rows, columns = check_window(_CENSUS, "window", window)
-    if not torch.compiler.is_compiling():
+    if reads_numbers():
         check_numbers(_CENSUS, "image", pixels)
     if select.runs_reference(_CENSUS, pixels):
         return as_kind_of(image, reference.census_transform(pixels, window=(rows, columns)))

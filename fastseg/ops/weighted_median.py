@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastseg import reference
 from fastseg.backends import select
-from fastseg.ops.arrays import Array, ArrayT, as_kind_of, as_tensor, check_numbers
+from fastseg.ops.arrays import Array, ArrayT, as_kind_of, as_tensor, check_numbers, reads_numbers
 from fastseg.ops.guided_images import IMAGE_DTYPES, check_guided_images, in_batches
 from fastseg.ops.registry import register
 
@@ -74,7 +74,7 @@ def weighted_median(
     _check_over("mask", where, image, (torch.bool,), "bool")
     _check_over("weights", given, image, (*IMAGE_DTYPES, torch.bool), "a dtype of src's or bool")
     check_weighted_median(_NAME, radius, sigma_color, sigma_space)
-    if not torch.compiler.is_compiling():  # reading numbers would break the graph
+    if reads_numbers():
         check_numbers(_NAME, "src", image)
         check_numbers(_NAME, "guide", other)
         _check_weights(given)

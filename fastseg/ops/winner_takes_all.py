@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastseg import reference
 from fastseg.backends import select
-from fastseg.ops.arrays import Array, as_kind_of, as_tensor
+from fastseg.ops.arrays import Array, as_kind_of, as_tensor, reads_numbers
 from fastseg.ops.guided_images import IMAGE_DTYPES
 from fastseg.ops.registry import register
 
@@ -74,7 +74,7 @@ def winner_takes_all(
         found = _op(images, state, slices, window, reach)
         if not batched:
             found = [t.view(volume.shape[-2:]) for t in found]
-    if not torch.compiler.is_compiling():  # reading numbers would break the graph
+    if reads_numbers():
         _check_found(found[1])
     index, cost, before, after, second, last = (as_kind_of(costs, t) for t in found)
     return Winner(index, cost, before, after, second, last, slices + volume.shape[-3])

@@ -14,7 +14,7 @@ from fastseg.ops import wls_arguments as arguments
 from fastseg.ops.arrays import Array, ArrayT, as_kind_of, as_tensor, check_numbers
 from fastseg.ops.registry import register
 from fastseg.ops.wls_arguments import MAX_ITERATIONS, NAME
-from fastseg.ops.wls_system import WLSDecomposition, WLSResult, WLSSystem, worst
+from fastseg.ops.wls_system import OneSolve, WLSDecomposition, WLSResult, worst
 
 
 def wls_filter(
@@ -197,7 +197,7 @@ def _forward(
     check_numbers(NAME, name, source)
     if source.numel() == 0:
         return _forward_fake(source, guide, lambda_, alpha, eps, tol, max_iterations, on_failure, name)
-    made = WLSSystem(guide, lambda_, alpha, eps)
+    made = OneSolve(guide, lambda_, alpha, eps)
     solution, steps, residuals = made.run(source, tol, max_iterations)
     arguments.judge(NAME, steps, residuals, tol, on_failure)
     return solution.contiguous(), steps.to(source.device), residuals.to(source.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -70,12 +70,11 @@ class WLSSystem:
         self._guide = tensor.detach()
         self._parameters = (float(lambda_), float(alpha), float(eps))
         self._reference = select.runs_reference(NAME, tensor)
-        self._systems: list[Any] = []
-        if not self._reference:
-            kernel = select.kernel(NAME, tensor)
-            self._systems = [
-                kernel.wls_setup(one, *self._parameters) for one in self._guide.reshape(-1, *tensor.shape[-2:])
-            ]
+        self._systems: Iterable[Any] = [] if self._reference else self._set_up()
+
+    def _set_up(self) -> Iterable[Any]:
+        kernel = select.kernel(NAME, self._guide)
+        return [kernel.wls_setup(one, *self._parameters) for one in _slices(self._guide)]
 
     def solve(
         self, src: ArrayT, *, tol: float = 1e-5, max_iterations: int = MAX_ITERATIONS, on_failure: str = "error"
@@ -125,6 +124,14 @@ class WLSSystem:
         )
 
 
+class OneSolve(WLSSystem):
+    """A system whose :meth:`run` is called once: each slice is set up when its turn comes, and given back after it."""
+
+    def _set_up(self) -> Iterable[Any]:
+        kernel = select.kernel(NAME, self._guide)
+        return (kernel.wls_setup(one, *self._parameters, once=True) for one in _slices(self._guide))
+
+
 class _Solve(torch.autograd.Function):
     """The matrix is symmetric: the gradient of the source is one more solve, with the gradient as the source."""
 
@@ -149,6 +156,10 @@ class _Solve(torch.autograd.Function):
 def worst(steps: Tensor, residuals: Tensor) -> tuple[int, float]:
     """The most steps and the largest residual of any slice; 0 of none."""
     return (int(steps.max()), float(residuals.max())) if steps.numel() else (0, 0.0)
+
+
+def _slices(guide: Tensor) -> Tensor:
+    return guide.reshape(-1, *guide.shape[-2:])
 
 
 def _grouped(source: Tensor, guide_shape: torch.Size) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

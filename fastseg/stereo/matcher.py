@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from fastseg import ops
 from fastseg.clock import StageClock
-from fastseg.ops.arrays import Array, as_kind_of, as_tensor
+from fastseg.ops.arrays import Array, as_kind_of, as_tensor, numbers_known
 from fastseg.ops.checks import check_not_negative, whole_number
 from fastseg.ops.cross_scale_levels import MOST_LEVELS
 from fastseg.ops.guided_filter import check_guided_filter
@@ -103,7 +104,9 @@ class StereoMatcher:
         """
         images = load_pair(left, right, torch.device(self.device) if self.device is not None else None)
         check_width(self, images[0].shape[-1])
-        result = self._match(*images, on_progress)
+        # The images have been looked at, and what the library's own stages make of numbers are numbers.
+        with numbers_known() if self.stages == Stages() else nullcontext():
+            result = self._match(*images, on_progress)
         home = as_tensor(_NAME, "left", left).device
 
         def as_given(values: Tensor) -> Any:

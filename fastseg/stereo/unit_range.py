@@ -17,7 +17,7 @@ def check_unit_range(op: str, name: str, image: Tensor) -> None:
     """
     if image.numel() == 0:
         return
-    low, high = (float(value) for value in torch.aminmax(image))
+    low, high = torch.stack(torch.aminmax(image)).tolist()  # one look
     if low < -_SLACK or high > 1 + _SLACK:
         raise ValueError(
             f"{op}: {name} has values from {low:g} to {high:g}, expected floating point in [0, 1]: divide 8-bit "

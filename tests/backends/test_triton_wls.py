@@ -34,6 +34,7 @@ def few_programs(monkeypatch):
         monkeypatch.setattr(wls_setup, "PROGRAMS", 1)
     monkeypatch.setattr(wls_setup, "DENSE_PIXELS", 12)
     monkeypatch.setattr(wls, "_loaded", set())  # other constants make other kernels
+    monkeypatch.setattr(wls_setup, "_kept", [])  # and other levels
 
 
 @pytest.fixture(autouse=True)
@@ -160,6 +161,33 @@ def test_memory_goes_with_the_last_reference():
         assert [reference() for reference in gone] == [None] * 3
     finally:
         gc.enable()
+
+
+@runs_kernels
+def test_buffers_of_one_solve_serve_the_next_guide():
+    """The same bits as in buffers of its own; another size, and a second system at the same time, have theirs."""
+    guides = [tensor((5, 6), kind) for kind in ("noise", "steps")]
+    with fastseg.backend("triton"):
+        expected = [WLSSystem(guide).solve(guide, tol=1e-3).solution for guide in guides]
+        assert not wls_setup._kept
+        assert torch.equal(wls_filter(guides[0], tol=1e-3), expected[0])
+        ((place, kept),) = wls_setup._kept
+        assert torch.equal(wls_filter(torch.stack(guides), tol=1e-3), torch.stack(expected))
+        assert wls_setup._kept == [(place, kept)]
+
+        wls_filter(tensor((3, 5)), tol=0.5)
+        assert [size for (_, _, size), _ in wls_setup._kept] == [(5, 6), (3, 5)]
+        one, two = (wls_setup.wls_setup(guide, 1.0, 1.2, 1e-4, once=True) for guide in guides)
+        assert one is kept and two is not kept
+
+
+@runs_kernels
+def test_what_is_kept_has_a_limit(monkeypatch):
+    monkeypatch.setattr(wls_setup, "KEPT_PIXELS", 30)
+    with fastseg.backend("triton"):
+        for shape in ((3, 4), (3, 5), (4, 3), (6, 6)):
+            wls_filter(tensor(shape), tol=0.5)
+    assert [size for (_, _, size), _ in wls_setup._kept] == [(3, 5), (4, 3)]
 
 
 @runs_kernels

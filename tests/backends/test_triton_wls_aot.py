@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from fastseg.backends.triton import wls, wls_setup, wls_setup_kernels, wls_solve_kernels
+from fastseg.backends.triton import wls, wls_dense_kernels, wls_setup, wls_setup_kernels, wls_solve_kernels
 from tests.backends.test_triton_aot import (
     Launch,
     compile_launch,
@@ -77,7 +77,8 @@ def test_sizes_at_the_edge_compile(shape, monkeypatch, capfd):
 
 def test_every_kernel_is_covered(monkeypatch):
     launched = {launch.kernel.fn.__name__ for launch in launches_of(MEGAPIXEL, torch.float32, monkeypatch)}
-    assert kernels_of(wls_setup_kernels) | kernels_of(wls_solve_kernels) == launched
+    modules = wls_setup_kernels, wls_dense_kernels, wls_solve_kernels
+    assert set().union(*map(kernels_of, modules)) == launched
 
 
 def test_a_step_at_a_megapixel_is_a_graph_of_some_seventy_launches(monkeypatch):

@@ -79,6 +79,7 @@ def test_long_lines_in_blocks(block: int, monkeypatch: pytest.MonkeyPatch, poiso
     expected = wls_filter(src, guide, tol=1e-9)
     monkeypatch.setattr(wls_setup, "LINE_BLOCK", block)
     wls._loaded.clear()
+    wls_setup._kept.clear()
     assert (wls_filter(src, guide, tol=1e-9) - expected).abs().max() <= largest_error(src.cpu().numpy(), 1e-9)
 
 
@@ -102,6 +103,22 @@ def test_a_graph_serves_other_sources(poisoned: None) -> None:
         assert torch.equal(wls_filter(src, guide, tol=1e-8), result)
     assert workspace.graph is graph
     assert torch.equal(system.solve(torch.stack(sources), tol=1e-8).solution, torch.stack(results))
+
+
+def test_the_next_guide_of_a_size_replays_both_graphs(poisoned: None) -> None:
+    shape = (321, 150)
+    guides = [draw(shape, kind) for kind in ("steps", "noise", "smooth")]
+    expected = [WLSSystem(guide).solve(guide, tol=1e-8).solution for guide in guides]
+    wls_setup._kept.clear()
+    for guide, result in zip(guides * 2, expected * 2, strict=True):
+        assert torch.equal(wls_filter(guide, tol=1e-8), result)
+    ((_, kept),) = wls_setup._kept
+    ((workspace,),) = kept.idle.values()
+    assert kept.graph is not None and workspace.graph is not None
+    with torch.cuda.stream(torch.cuda.Stream()):  # which has a system of its own
+        torch.cuda.current_stream().wait_stream(torch.cuda.default_stream())
+        assert torch.equal(wls_filter(guides[0], tol=1e-8), expected[0])
+    assert len(wls_setup._kept) == 2
 
 
 def test_steps_do_not_wait_for_the_device() -> None:

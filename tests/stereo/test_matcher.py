@@ -219,6 +219,14 @@ def test_every_stage_can_be_replaced() -> None:
     assert torch.equal(two.disparity, StereoMatcher(9, levels=2).match(*shifted(4)).disparity)
 
 
+def test_numbers_of_other_stages_are_looked_at() -> None:
+    def spoiled(*images: Tensor, **options: Any) -> Tensor:
+        return ops.matching_cost(*images, **options).index_fill(-1, torch.tensor([5]), torch.nan)
+
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        StereoMatcher(8, check_input=False, stages=Stages(matching_cost=spoiled)).match(*shifted(3))
+
+
 def test_where_nothing_can_win_nothing_is_valid() -> None:
     def costs(scales: Any, view: str, first: int, last: int) -> Tensor:
         volume = costs_at(4, scales.left[0], first, last).clone()

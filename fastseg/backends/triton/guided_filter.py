@@ -3,14 +3,14 @@
 Bytes to move for a value of src, in float32, beside G guide channels (1 or 3):
 
                         memory, at least    beside it, from caches where what is in flight fits them
-    a and b             4 + 4 (G + 1)       p of rows that leave, 4; the guide, its means and factors: 15 for a colour
-                                            guide, of which a program reads 60 for four slices
+    a and b             4 + 4 (G + 1)       p of rows that leave, 4; the guide, its means and factors: 60 for a colour
+                                            guide and all slices of a program, two or four
     means and result    4 (G + 1) + 4       a and b of rows that leave, 4 (G + 1); the guide, 4 G
     sum                 8 + 8 (G + 1)       that is 40 for a colour guide, 24 for a grey one
 
 A strip of h rows begins with a whole window, 2 radius rows that another strip reads too: 8 radius / h bytes more in the
-first pass, 8 (G + 1) radius / h in the second. A volume of 64 slices of 375x450, radius 9 and a colour guide: h is 24
-and 47, 3 and 6 bytes more, from memory or a cache. Tiles lose 2 radius columns of theirs, which costs no memory.
+first pass, 8 (G + 1) radius / h in the second. A volume of 64 slices of 375x450, radius 9 and a colour guide: h is 47,
+1.5 and 6 bytes more, from memory or a cache. Tiles lose 2 radius columns of theirs, which costs no memory.
 
 Windows too wide for a tile take planes through memory between columns and rows, 4 (G + 1) written and read in both
 passes more, 16 of the prefix sums (a row for each program) in a cache. A guide's own statistics move about
@@ -32,10 +32,10 @@ from fastseg.backends.triton.guided_filter_pixel_kernels import factor_covarianc
 from fastseg.backends.triton.tensors import compute_dtype, launch
 
 BLOCKS = (128, 256, 512)  # columns of a tile
-#: Warps of a program, and slices of a tile of float32 where threads have one column: what a thread loads of the guide,
-#: of its means and its factors serves all slices. Two columns need the registers of four slices.
-WARPS = {"coefficients": 8, "means": 4, "result": 4}
-SLICES = {"coefficients": 4, "means": 2, "result": 2}
+WARPS = {"coefficients": 8, "means": 4, "result": 4}  # of a program
+#: Values of a tile that a thread has, in float32: with four, sums and loads in flight take the registers of half the
+#: warps. A tile's slices share what a program loads of the guide, of its means and its factors.
+VALUES_A_THREAD = 2
 #: Warps that strips are made for: 32 on each of 128 multiprocessors.
 ALL_WARPS = 4096
 #: Columns that tiles may have for each column of an image, before windows are too wide for tiles.
@@ -154,8 +154,7 @@ def block_of(width: int, radius: int) -> int | None:
 def tile_of(stage: str, block: int, channels: int, dtype: torch.dtype) -> tuple[int, int]:
     """Slices of a tile, and warps of its program."""
     warps = max(WARPS[stage], block // 64)
-    columns = max(block // (32 * warps), 1)
-    slices = SLICES[stage] * 4 // (columns * columns * dtype.itemsize)
+    slices = VALUES_A_THREAD * 4 // dtype.itemsize * 32 * warps // block
     slices = min(max(slices, 1), triton.next_power_of_2(channels))
     return slices, max(min(warps, slices * block // 32), 1)
 

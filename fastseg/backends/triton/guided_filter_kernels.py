@@ -193,19 +193,7 @@ def window_means(
         sums, errors = _accumulate(sums, errors, row, times, GUIDES)
 
     for y in range(first, tl.minimum(first + rows, height)):
-        if not HORIZONTAL:
-            windows = sums
-            count = tl.full([], 1.0, ACC) * places_of(y, height, radius_y, BORDER)
-        else:
-            windows = tl.associative_scan(sums, 1, _add_two if GUIDES == 1 else _add_four)
-            count = (columns.to(ACC) * places_of(y, height, radius_y, BORDER))[None, :]
-        share = 1.0 / count
-        means = ()
-        for k in tl.static_range(GUIDES + 1):
-            means = means + (windows[k] * share,)
-        here = y * wide + x
-        _finish(means, guide, statistics, dst, slice, here, complete, in_image, plane, ACC, STAGE, GUIDES)
-
+        # What the next row needs is asked for before this row's scan waits, and stores, which loads do not pass.
         entering = y + 1 + radius_y
         leaving = y - radius_y
         in_rows = in_right
@@ -227,6 +215,20 @@ def window_means(
             values, guide, slice, line, right, left, out_rows, out_rows_left, in_image, plane,
             ACC, PRODUCTS, HORIZONTAL, GUIDES,
         )  # fmt: skip
+
+        if not HORIZONTAL:
+            windows = sums
+            count = tl.full([], 1.0, ACC) * places_of(y, height, radius_y, BORDER)
+        else:
+            windows = tl.associative_scan(sums, 1, _add_two if GUIDES == 1 else _add_four)
+            count = (columns.to(ACC) * places_of(y, height, radius_y, BORDER))[None, :]
+        share = 1.0 / count
+        means = ()
+        for k in tl.static_range(GUIDES + 1):
+            means = means + (windows[k] * share,)
+        here = y * wide + x
+        _finish(means, guide, statistics, dst, slice, here, complete, in_image, plane, ACC, STAGE, GUIDES)
+
         sums, errors = _accumulate(sums, errors, new, 1, GUIDES)
         sums, errors = _accumulate(sums, errors, old, -1, GUIDES)
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -59,6 +60,19 @@ def alignment(inner: int, *views: Strided | None) -> int:
 def launch(kernel: Any, programs: int, warps: int, *args: Any, **constants: Any) -> None:
     """Every launch goes through here, so that tests can see which kernels run and with what."""
     kernel[(programs,)](*args, num_warps=warps, **constants)
+
+
+def captured(run: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    """Launches as a graph. Their kernels have run before, for they are loaded at first use; nothing is allocated."""
+    # Not by torch.cuda.graph, which waits for the device and empties torch's cache.
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
+            run()
+        finally:
+            graph.capture_end()
+    return graph
 
 
 # ---- device functions ------------------------------------------------------------------------------------------------

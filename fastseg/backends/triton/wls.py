@@ -24,8 +24,8 @@ import triton
 from torch import Tensor
 
 from fastseg.backends.triton import wls_solve_kernels as kernels
-from fastseg.backends.triton.tensors import launch
-from fastseg.backends.triton.wls_setup import SQUARE, Hierarchy, Level, System, line_tile, squares, wls_setup
+from fastseg.backends.triton.tensors import captured, launch
+from fastseg.backends.triton.wls_setup import SQUARE, Hierarchy, Level, System, keep, line_tile, squares, wls_setup
 
 CHECK_STEPS = 2
 PIXELS_A_THREAD = 4  # of a line
@@ -107,22 +107,11 @@ class Workspace:
         key = (self.residual.device, self.hierarchy.height, self.hierarchy.width)
         if self.residual.device.type == "cuda" and key in _loaded:
             if self.graph is None:
-                self.graph = self.captured_step()
+                self.graph = captured(self.step)
             self.graph.replay()
         else:
             self.step()
             _loaded.add(key)
-
-    def captured_step(self) -> torch.cuda.CUDAGraph:
-        # Not by torch.cuda.graph, which waits for the device and empties torch's cache. Nothing is allocated in here.
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-        with torch.cuda.stream(stream):
-            graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                self.step()
-            finally:
-                graph.capture_end()
-        return graph
 
     def step(self) -> None:
         self.cycle(0)
@@ -208,6 +197,8 @@ def wls_solve(system: System, src: Tensor, tol: float, max_iterations: int) -> t
             target.copy_(workspace.solution)
             steps.append(count)
             residuals.append(residual)
+    if system.draft is not None:
+        keep(system)
     return solution, steps, residuals
 
 

@@ -12,6 +12,8 @@ as many pixels together. Two logarithms and a power a link.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +21,8 @@ import triton
 from torch import Tensor
 
 from fastseg.backends.triton import wls_setup_kernels as kernels
-from fastseg.backends.triton.tensors import launch
+from fastseg.backends.triton.tensors import captured, launch
+from fastseg.backends.triton.wls_dense_kernels import dense_matrix
 
 SETUP_PIXELS_A_THREAD = 8  # fewer would need more threads, and leave too few registers to each
 LINE_BLOCK = 2048  # pixels of a line that a program holds at a time
@@ -27,6 +30,7 @@ TILE = 1024  # pixels of several short lines
 PROGRAMS = 128  # below this many, lines do not share a program: multiprocessors would be idle
 SQUARE = 32  # of tiles that are transposed
 DENSE_PIXELS = 512
+KEPT_PIXELS = 1 << 22  # of systems that wait for another guide of their size, 100 bytes each
 
 
 class Links(NamedTuple):
@@ -59,12 +63,27 @@ class Hierarchy:
     last: Tensor | None  # inverse of the last level's matrix, in the place of its factors
 
 
+class Draft(NamedTuple):
+    """What a set-up writes beside the hierarchy."""
+
+    sums: list[tuple[Tensor, Tensor]]  # row sums and links along lines, of each level
+    odd: Tensor  # [3, pixels of level 0]: how odd lines follow others and what they lose, one level after the other
+
+
 @dataclass
 class System:
     """What wls_solve needs of a guide, and the workspaces that solves have left, by stream."""
 
     hierarchy: Hierarchy
     idle: dict[int, list[Any]] = field(default_factory=dict)
+    #: Of a system for one solve, after which it is set up for another guide of its size.
+    draft: Draft | None = None
+    graph: torch.cuda.CUDAGraph | None = None  # of the levels' set-up
+
+
+#: Systems of one solve that are over, the latest last, with their device, stream and size.
+_kept: list[tuple[tuple[object, ...], System]] = []
+_keeping = Lock()
 
 
 def line_tile(count: int, pixels: int, pixels_a_thread: int) -> tuple[int, int, int]:
@@ -79,63 +98,133 @@ def squares(lines: int, pixels: int) -> int:
     return triton.cdiv((lines + 1) // 2, SQUARE) * triton.cdiv(pixels, SQUARE)
 
 
-def wls_setup(guide: Tensor, lambda_: float, alpha: float, eps: float) -> System:
-    """The multigrid hierarchy of one guide (H, W), float32 or float64."""
+def wls_setup(guide: Tensor, lambda_: float, alpha: float, eps: float, once: bool = False) -> System:
+    """The multigrid hierarchy of one guide (H, W), float32 or float64.
+
+    ``once``: for one call of wls_solve, which keeps the system for the next guide of its size. Allocations, launches
+    and the capture of a step cost the host as much as the steps cost the device.
+    """
     guide = guide.contiguous()
-    height, width = lines, pixels = guide.shape
-    total = torch.ones_like(guide, dtype=torch.float32)
-    next, across = (guide.new_empty(guide.shape, dtype=torch.float32) for _ in range(2))
-    links = Links(across, None, None)
-    of_first = next
-    levels: list[Level] = []
     with torch.cuda.device_of(guide):
+        system = _taken(guide) if once else None
+        if system is None:
+            hierarchy, draft = _allocated(guide)
+            system = System(hierarchy, draft=draft if once else None)
+            replays = False  # kernels are loaded first
+        else:
+            assert system.draft is not None
+            hierarchy, draft = system.hierarchy, system.draft
+            replays = guide.device.type == "cuda"
+        _set_weights(hierarchy, guide, lambda_, alpha, eps)
+        if replays:
+            if system.graph is None:
+                system.graph = captured(partial(_set_levels, hierarchy, draft))
+            system.graph.replay()
+        else:
+            _set_levels(hierarchy, draft)
+        _invert_last(hierarchy, draft)
+    return system
+
+
+def keep(system: System) -> None:
+    """For :func:`wls_setup` with ``once``: the latest systems, as many as are small enough."""
+    of_first = system.hierarchy.next
+    if of_first.numel() > KEPT_PIXELS:
+        return
+    with _keeping:
+        _kept.append((_place(of_first), system))
+        room = KEPT_PIXELS
+        for number in range(len(_kept) - 1, -1, -1):
+            room -= _kept[number][1].hierarchy.next.numel()
+            if room < 0:
+                del _kept[: number + 1]
+                return
+
+
+def _taken(guide: Tensor) -> System | None:
+    place = _place(guide)
+    with _keeping:
+        for number in range(len(_kept) - 1, -1, -1):
+            if _kept[number][0] == place:
+                return _kept.pop(number)[1]
+    return None
+
+
+def _place(image: Tensor) -> tuple[object, ...]:
+    """A stream's order keeps what the last solve has still to read from what the next one writes."""
+    device = image.device
+    return device, torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0, image.shape
+
+
+def _allocated(guide: Tensor) -> tuple[Hierarchy, Draft]:
+    height, width = lines, pixels = guide.shape
+    levels: list[Level] = []
+    sums = []
+    last = None
+    while True:
+        next, factor, inverse, across = (guide.new_empty((lines, pixels), dtype=torch.float32) for _ in range(4))
+        links = Links(across, *((torch.empty_like(across), torch.empty_like(across)) if levels else (None, None)))
+        total = torch.empty_like(across) if levels else torch.ones_like(guide, dtype=torch.float32)
+        levels.append(Level(lines, pixels, links, factor, inverse))
+        sums.append((total, next))
+        if lines * pixels <= DENSE_PIXELS:
+            last = guide.new_empty((lines * pixels, lines * pixels), dtype=torch.float32)
+            break
+        if lines == 1:
+            break
+        lines, pixels = pixels, (lines + 1) // 2
+    odd = guide.new_empty((3, 64 * triton.cdiv(guide.numel(), 64)), dtype=torch.float32)  # aligned for wide accesses
+    return Hierarchy(height, width, sums[0][1], levels, last), Draft(sums, odd)
+
+
+def _set_weights(hierarchy: Hierarchy, guide: Tensor, lambda_: float, alpha: float, eps: float) -> None:
+    launch(
+        kernels.weights, triton.cdiv(guide.numel(), 512), 4,
+        guide, hierarchy.next, hierarchy.levels[0].links.across, guide.numel(), hierarchy.width,
+        lambda_, alpha, eps, BLOCK=512,
+    )  # fmt: skip
+
+
+def _set_levels(hierarchy: Hierarchy, draft: Draft) -> None:
+    """Factors of each level and the matrix of the next one. Allocates nothing."""
+    for depth, level in enumerate(hierarchy.levels):
+        if depth + 1 == len(hierarchy.levels) and hierarchy.last is not None:
+            return
+        total, next = draft.sums[depth]
+        lines, pixels = level.lines, level.pixels
+        block, length, warps = line_tile(lines, pixels, SETUP_PIXELS_A_THREAD)
         launch(
-            kernels.weights, triton.cdiv(lines * pixels, 512), 4,
-            guide, next, across, lines * pixels, pixels, lambda_, alpha, eps, BLOCK=512,
+            kernels.factor_lines, triton.cdiv(lines, block), warps,
+            total, next, *level.links, level.factor, level.inverse, lines, pixels, BLOCK_L=block, BLOCK_P=length,
         )  # fmt: skip
-        while True:
-            factor, inverse = torch.empty_like(total), torch.empty_like(total)
-            levels.append(Level(lines, pixels, links, factor, inverse))
-            if lines * pixels <= DENSE_PIXELS:
-                return System(Hierarchy(height, width, of_first, levels, _dense_inverse(total, next, links)))
-            block, length, warps = line_tile(lines, pixels, SETUP_PIXELS_A_THREAD)
-            launch(
-                kernels.factor_lines, triton.cdiv(lines, block), warps,
-                total, next, *links, factor, inverse, lines, pixels, BLOCK_L=block, BLOCK_P=length,
-            )  # fmt: skip
-            if lines == 1:
-                return System(Hierarchy(height, width, of_first, levels, None))
-            total, next, links = _coarser(total, next, levels[-1])
-            lines, pixels = pixels, (lines + 1) // 2
+        if depth + 1 == len(hierarchy.levels):
+            return
+        odd = draft.odd[:, : lines * pixels]
+        block, length, warps = line_tile(lines // 2, pixels, SETUP_PIXELS_A_THREAD)
+        launch(
+            kernels.interpolation, triton.cdiv(lines // 2, block), warps,
+            total, *level.links, level.factor, level.inverse, *odd, lines, pixels,
+            ONE_BLOCK=length >= pixels, BLOCK_L=block, BLOCK_P=length,
+        )  # fmt: skip
+        launch(
+            kernels.coarse_matrix, squares(lines, pixels), 8,
+            total, next, *level.links, *odd, *draft.sums[depth + 1], *hierarchy.levels[depth + 1].links,
+            lines, pixels, BLOCK_L=SQUARE, BLOCK_P=SQUARE,
+        )  # fmt: skip
 
 
-def _coarser(total: Tensor, next: Tensor, level: Level) -> tuple[Tensor, Tensor, Links]:
-    """Row sums, links along lines and links across lines of the next level."""
-    lines, pixels = level.lines, level.pixels
-    left, right, loss = (torch.empty_like(total) for _ in range(3))
-    block, length, warps = line_tile(lines // 2, pixels, SETUP_PIXELS_A_THREAD)
+def _invert_last(hierarchy: Hierarchy, draft: Draft) -> None:
+    """The inverse of the last level's matrix, found in float64: there, its diagonal may be added up."""
+    if hierarchy.last is None:
+        return
+    level, (total, next) = hierarchy.levels[-1], draft.sums[-1]
+    count = total.numel()
+    matrix = total.new_empty((count, count), dtype=torch.float64)
+    rows, block = 4, triton.next_power_of_2(count)
     launch(
-        kernels.interpolation, triton.cdiv(lines // 2, block), warps,
-        total, *level.links, level.factor, level.inverse, left, right, loss, lines, pixels,
-        ONE_BLOCK=length >= pixels, BLOCK_L=block, BLOCK_P=length,
+        dense_matrix, triton.cdiv(count, rows), 4,
+        total, next, *level.links, matrix, level.lines, level.pixels, BLOCK_R=rows, BLOCK=block,
     )  # fmt: skip
-    made = [total.new_empty((pixels, (lines + 1) // 2)) for _ in range(5)]
-    launch(
-        kernels.coarse_matrix, squares(lines, pixels), 8,
-        total, next, *level.links, left, right, loss, *made, lines, pixels, BLOCK_L=SQUARE, BLOCK_P=SQUARE,
-    )  # fmt: skip
-    return made[0], made[1], Links(*made[2:])
-
-
-def _dense_inverse(total: Tensor, next: Tensor, links: Links) -> Tensor:
-    """The inverse of a level's matrix, found in float64: there, its diagonal may be added up."""
-    number = torch.arange(total.numel(), device=total.device).view(total.shape)
-    pairs = [(number[:, :-1], number[:, 1:], next[:, :-1]), (number[:-1], number[1:], links.across[:-1])]
-    if links.slant is not None and links.counter is not None:
-        pairs.append((number[:-1, :-1], number[1:, 1:], links.slant[:-1, :-1]))
-        pairs.append((number[:-1, 1:], number[1:, :-1], links.counter[:-1, :-1]))
-    matrix = total.new_zeros((total.numel(), total.numel()), dtype=torch.float64)
-    for first, second, link in pairs:
-        matrix[first, second] = matrix[second, first] = -link.double()
-    matrix += torch.diag(total.flatten().double() - matrix.sum(1))
-    return torch.cholesky_inverse(torch.linalg.cholesky_ex(matrix)[0]).float()
+    one = torch.eye(count, dtype=torch.float64, device=matrix.device)
+    # Not cholesky_inverse, which waits for the device to say that it has found one.
+    hierarchy.last.copy_(torch.cholesky_solve(one, torch.linalg.cholesky_ex(matrix)[0]))
