@@ -343,8 +343,10 @@ inline void add_block_sums(const BackwardLines<T>& at, int64_t lines, int64_t wi
         };
         WideSum<A> sg[N], sgx[N];
         int64_t i = 0;
-        for (; i + 2 <= lines; i += 2)  // two are added up before float64 takes over: half as much to widen
-#pragma GCC unroll 4                    // so that the sums stay in registers
+        // Two lines are added up before float64 takes over: half as much to widen. Unrolled, the sums stay in
+        // registers.
+        for (; i + 2 <= lines; i += 2)
+#pragma GCC unroll 4
           for (int k = 0; k < N; ++k) {
             V xc[2];
             const V first = vector_at(i, k, xc[0]), second = vector_at(i + 1, k, xc[1]);
