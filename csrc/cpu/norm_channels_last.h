@@ -12,9 +12,10 @@
 namespace fastseg::FASTSEG_ISA {
 
 constexpr int64_t line_block_elements = 8192;              // lies in L1 or L2 between its two passes
-constexpr int64_t most_lines_in_block = 128;               // whose moments are added up in float32
-constexpr int64_t most_lines_in_run = 16;                  // whose gradients are, before float64 takes over
-constexpr int64_t line_chunk_elements = int64_t(1) << 17;  // what one thread takes
+constexpr int64_t most_lines_in_block = 128;               // whose centre is added up in float32
+constexpr int64_t most_lines_in_run = 16;                  // whose squares are, before float64 takes over
+constexpr int64_t line_chunk_elements = int64_t(1) << 17;  // what one thread takes at most
+constexpr int64_t least_chunks = 16;                       // that a sample is cut into, unless a chunk were no block
 constexpr int64_t group_bytes = int64_t(16) << 20;         // samples summed and applied together: they stay in cache
 
 // How a sample is cut: depends on the shape only, so the result does not depend on the number of threads.
@@ -39,7 +40,8 @@ struct Lines {
     per_block = line_block_elements / width;
     if (per_block > most_lines_in_block) per_block = most_lines_in_block;
     if (per_block < 1) per_block = 1;
-    const int64_t blocks = line_chunk_elements / (per_block * width);
+    const int64_t share = channels * spatial / least_chunks;
+    const int64_t blocks = (share < line_chunk_elements ? share : line_chunk_elements) / (per_block * width);
     per_chunk = per_block * (blocks > 0 ? blocks : 1);
     chunks = (count + per_chunk - 1) / per_chunk;
   }
@@ -130,12 +132,12 @@ inline void add_block_moments(const T* x, int64_t pitch, int64_t lines, int64_t 
   const double total = double(before + lines), share = double(lines) / total, cross = double(before) * share;
   const A inverse = A(1) / A(lines);
   const double inverse_lines = 1 / double(lines);
-  const auto merge = [&](int64_t j, int count, const auto* centre, const auto* d1, const auto* d2) {
+  const auto merge = [&](int64_t j, int count, const auto* centre, const double* d1, const double* d2) {
     double* __restrict to_mean = mean + j;
     double* __restrict to_m2 = m2 + j;
     for (int k = 0; k < count; ++k) {
-      const double shift = double(d1[k]) * inverse_lines;  // what rounding of the centre left
-      const double block_m2 = double(d2[k]) - double(d1[k]) * shift;
+      const double shift = d1[k] * inverse_lines;  // what rounding of the centre left
+      const double block_m2 = d2[k] - d1[k] * shift;
       const double delta = double(centre[k]) + shift - to_mean[k];
       to_mean[k] += delta * share;
       to_m2[k] += (block_m2 < 0 ? 0 : block_m2) + delta * delta * cross;
@@ -145,20 +147,27 @@ inline void add_block_moments(const T* x, int64_t pitch, int64_t lines, int64_t 
       columns,
       [&](int64_t j, auto vectors) {
         constexpr int N = decltype(vectors)::value;
-        V sum[N] = {}, first[N] = {}, second[N] = {};
+        V sum[N] = {};
         for (int64_t i = 0; i < lines; ++i)
           for (int k = 0; k < N; ++k) sum[k] += load(x + i * pitch + j + k * L);
         for (int k = 0; k < N; ++k) sum[k] *= V{} + inverse;
-        for (int64_t i = 0; i < lines; ++i)
-          for (int k = 0; k < N; ++k) {
-            const V d = load(x + i * pitch + j + k * L) - sum[k];
-            first[k] += d;
-            second[k] += d * d;
-          }
-        A centre[N * L], d1[N * L], d2[N * L];
+        A centre[N * L];
         std::memcpy(centre, sum, sizeof centre);
-        std::memcpy(d1, first, sizeof d1);
-        std::memcpy(d2, second, sizeof d2);
+        double d1[N * L] = {}, d2[N * L] = {};
+        for (int64_t begin = 0; begin < lines; begin += most_lines_in_run) {
+          const int64_t end = lines - begin < most_lines_in_run ? lines : begin + most_lines_in_run;
+          V first[N] = {}, second[N] = {};
+          for (int64_t i = begin; i < end; ++i)
+            for (int k = 0; k < N; ++k) {
+              const V d = load(x + i * pitch + j + k * L) - sum[k];
+              first[k] += d;
+              second[k] += d * d;
+            }
+          for (int k = 0; k < N; ++k) {
+            add_to_sums<A>(first[k], d1 + k * L);
+            add_to_sums<A>(second[k], d2 + k * L);
+          }
+        }
         merge(j, N * L, centre, d1, d2);
       },
       [&](int64_t j) {
@@ -294,7 +303,7 @@ inline void forward_channels_last(const InstanceNormActForward& args, int thread
 // One number a column: what backward needs to know of a channel.
 template <class A>
 struct BackwardColumns {
-  const A *mean, *scale, *bias;         // of z, which decides the activation's branch
+  const A *centre, *scale, *bias;       // of z = (x - centre) * scale + bias, which decides the activation's branch
   const A *slope_g, *slope_x, *offset;  // of dx
 };
 
@@ -307,7 +316,7 @@ struct BackwardLines {
   int64_t dx_pitch, dresidual_pitch;
 };
 
-// Adds the sums of g' and of g' * (x - mean) over a block of lines to two numbers a column.
+// Adds the sums of g' and of g' * (x - centre) over a block of lines to two numbers a column.
 template <bool FromY, class T, class A>
 inline void add_block_sums(const BackwardLines<T>& at, int64_t lines, int64_t width, const BackwardColumns<A>& columns,
                            const Activate<A>& activate, double* sum_g, double* sum_gx) {
@@ -317,42 +326,49 @@ inline void add_block_sums(const BackwardLines<T>& at, int64_t lines, int64_t wi
       width,
       [&](int64_t j, auto vectors) {
         constexpr int N = decltype(vectors)::value;
-        V mean[N], scale[N], bias[N];
+        V centre[N], scale[N], bias[N];
         for (int k = 0; k < N; ++k) {
-          mean[k] = load(columns.mean + j + k * L);
+          centre[k] = load(columns.centre + j + k * L);
           scale[k] = load(columns.scale + j + k * L);
           bias[k] = load(columns.bias + j + k * L);
         }
-        double* __restrict to_g = sum_g + j;
-        double* __restrict to_gx = sum_gx + j;
-        for (int64_t begin = 0; begin < lines; begin += most_lines_in_run) {
-          const int64_t end = lines - begin < most_lines_in_run ? lines : begin + most_lines_in_run;
-          V sg[N] = {}, sgx[N] = {};
-          for (int64_t i = begin; i < end; ++i)
-            for (int k = 0; k < N; ++k) {
-              const V xc = load(at.x + i * at.x_pitch + j + k * L) - mean[k];
-              V decider;
-              if constexpr (FromY)
-                decider = load(at.y + i * at.y_pitch + j + k * L);
-              else
-                decider = xc * scale[k] + bias[k];
-              const V g = activate.backward(load(at.grad + i * at.grad_pitch + j + k * L), decider);
-              sg[k] += g;
-              sgx[k] += g * xc;
-            }
-          A run_g[N * L], run_gx[N * L];
-          std::memcpy(run_g, sg, sizeof run_g);
-          std::memcpy(run_gx, sgx, sizeof run_gx);
-          for (int k = 0; k < N * L; ++k) {
-            to_g[k] += double(run_g[k]);
-            to_gx[k] += double(run_gx[k]);
+        const auto vector_at = [&](int64_t i, int k, V& xc) {
+          xc = load(at.x + i * at.x_pitch + j + k * L) - centre[k];
+          V decider;
+          if constexpr (FromY)
+            decider = load(at.y + i * at.y_pitch + j + k * L);
+          else
+            decider = xc * scale[k] + bias[k];
+          return activate.backward(load(at.grad + i * at.grad_pitch + j + k * L), decider);
+        };
+        WideSum<A> sg[N], sgx[N];
+        int64_t i = 0;
+        // Two lines are added up before float64 takes over: half as much to widen. Unrolled, the sums stay in
+        // registers.
+        for (; i + 2 <= lines; i += 2)
+#pragma GCC unroll 4
+          for (int k = 0; k < N; ++k) {
+            V xc[2];
+            const V first = vector_at(i, k, xc[0]), second = vector_at(i + 1, k, xc[1]);
+            sg[k].add(first + second);
+            sgx[k].add(first * xc[0] + second * xc[1]);
           }
+        if (i < lines)
+          for (int k = 0; k < N; ++k) {
+            V xc;
+            const V g = vector_at(i, k, xc);
+            sg[k].add(g);
+            sgx[k].add(g * xc);
+          }
+        for (int k = 0; k < N; ++k) {
+          sg[k].add_to(sum_g + j + k * L);
+          sgx[k].add_to(sum_gx + j + k * L);
         }
       },
       [&](int64_t j) {
         double sg = 0, sgx = 0;
         for (int64_t i = 0; i < lines; ++i) {
-          const A xc = load_one(at.x + i * at.x_pitch + j) - columns.mean[j];
+          const A xc = load_one(at.x + i * at.x_pitch + j) - columns.centre[j];
           A decider;
           if constexpr (FromY)
             decider = load_one(at.y + i * at.y_pitch + j);
@@ -376,9 +392,9 @@ inline void apply_backward_lines(const BackwardLines<T>& at, int64_t lines, int6
       width,
       [&](int64_t j, auto vectors) {
         constexpr int N = decltype(vectors)::value;
-        V mean[N], scale[N], bias[N], slope_g[N], slope_x[N], offset[N];
+        V centre[N], scale[N], bias[N], slope_g[N], slope_x[N], offset[N];
         for (int k = 0; k < N; ++k) {
-          mean[k] = load(columns.mean + j + k * L);
+          centre[k] = load(columns.centre + j + k * L);
           scale[k] = load(columns.scale + j + k * L);
           bias[k] = load(columns.bias + j + k * L);
           slope_g[k] = load(columns.slope_g + j + k * L);
@@ -387,7 +403,7 @@ inline void apply_backward_lines(const BackwardLines<T>& at, int64_t lines, int6
         }
         for (int64_t i = 0; i < lines; ++i)
           for (int k = 0; k < N; ++k) {
-            const V xc = load(at.x + i * at.x_pitch + j + k * L) - mean[k];
+            const V xc = load(at.x + i * at.x_pitch + j + k * L) - centre[k];
             V decider;
             if constexpr (FromY)
               decider = load(at.y + i * at.y_pitch + j + k * L);
@@ -395,12 +411,12 @@ inline void apply_backward_lines(const BackwardLines<T>& at, int64_t lines, int6
               decider = xc * scale[k] + bias[k];
             const V g = activate.backward(load(at.grad + i * at.grad_pitch + j + k * L), decider);
             if constexpr (FromY) store(at.dresidual + i * at.dresidual_pitch + j + k * L, g);
-            store<Stream>(at.dx + i * at.dx_pitch + j + k * L, g * slope_g[k] - xc * slope_x[k] - offset[k]);
+            store<Stream>(at.dx + i * at.dx_pitch + j + k * L, g * slope_g[k] - (xc * slope_x[k] + offset[k]));
           }
       },
       [&](int64_t j) {
         for (int64_t i = 0; i < lines; ++i) {
-          const A xc = load_one(at.x + i * at.x_pitch + j) - columns.mean[j];
+          const A xc = load_one(at.x + i * at.x_pitch + j) - columns.centre[j];
           A decider;
           if constexpr (FromY)
             decider = load_one(at.y + i * at.y_pitch + j);
@@ -408,7 +424,8 @@ inline void apply_backward_lines(const BackwardLines<T>& at, int64_t lines, int6
             decider = xc * columns.scale[j] + columns.bias[j];
           const A g = activate.backward(A(load_one(at.grad + i * at.grad_pitch + j)), decider);
           if constexpr (FromY) store_one(at.dresidual + i * at.dresidual_pitch + j, g);
-          store_one(at.dx + i * at.dx_pitch + j, g * columns.slope_g[j] - xc * columns.slope_x[j] - columns.offset[j]);
+          store_one(at.dx + i * at.dx_pitch + j,
+                    g * columns.slope_g[j] - (xc * columns.slope_x[j] + columns.offset[j]));
         }
       });
 }
@@ -447,17 +464,19 @@ inline void backward_samples(const InstanceNormActBackward& args, int threads) {
     return BackwardColumns<A>{
         from, from + width, from + 2 * width, from + 3 * width, from + 4 * width, from + 5 * width};
   };
+  const auto centre_of = [&](int64_t row) {
+    return backward_centre(static_cast<const A*>(args.mean)[row], static_cast<const A*>(args.rstd)[row]);
+  };
   for (int64_t row = 0; row < args.batch * channels; ++row) {
     const int64_t n = row / channels, channel = row % channels;
-    const A mean = static_cast<const A*>(args.mean)[row];
-    const double rstd = double(static_cast<const A*>(args.rstd)[row]);
-    const A scale = A(rstd * load_parameter(args.weight, channel, 1.0));
-    const A bias = load_parameter(args.bias, channel, A(0));
+    const Centre<A> mean = centre_of(row);
+    const double scale = double(static_cast<const A*>(args.rstd)[row]) * load_parameter(args.weight, channel, 1.0);
+    const double bias = load_parameter(args.bias, channel, 0.0) - mean.rest * scale;
     A* to = numbers.get() + n * 6 * width;
     for (int64_t j = channel; j < width; j += channels) {
-      to[j] = mean;
-      to[width + j] = scale;
-      to[2 * width + j] = bias;
+      to[j] = mean.centre;
+      to[width + j] = A(scale);
+      to[2 * width + j] = A(bias);
     }
   }
 
@@ -486,10 +505,12 @@ inline void backward_samples(const InstanceNormActBackward& args, int threads) {
         }
       }
       const double rstd = double(static_cast<const A*>(args.rstd)[row]);
+      const double rest = centre_of(row).rest;
+      sum_gx -= rest * sum_g;
       static_cast<A*>(args.dweight)[row] = A(sum_gx * rstd);
       static_cast<A*>(args.dbias)[row] = A(sum_g);
       const BackwardAffine<A> column = backward_affine<A>(rstd, load_parameter(args.weight, channel, 1.0), sum_g,
-                                                          sum_gx * rstd, args.spatial, args.statistics_fixed);
+                                                          sum_gx * rstd, args.spatial, args.statistics_fixed, rest);
       A* to = numbers.get() + n * 6 * width;
       for (int64_t j = channel; j < width; j += channels) {
         to[3 * width + j] = column.slope_g;

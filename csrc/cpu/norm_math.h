@@ -85,8 +85,35 @@ inline double reciprocal_deviation(double m2, double count, double eps) {
   return 1.0 / __builtin_sqrt(m2 / count + eps);
 }
 
-// dx = slope_g * g' - slope_x * (x - mean) - offset, from the row's sums of g' and of g' * xhat over `count` elements;
-// slope_g * g' alone where the statistics did not depend on x.
+// What backward takes from x instead of the mean, and what that leaves of it: for float32 a number so coarse, about a
+// 32nd of the deviation, that x - centre is seldom rounded; for float64 the mean itself.
+template <class A>
+struct Centre {
+  A centre;
+  double rest;
+};
+
+template <class A>
+inline Centre<A> backward_centre(A mean, A rstd) {
+  if constexpr (sizeof(A) == sizeof(double)) return {mean, 0.0};
+  const double deviation = 1 / double(rstd);
+  uint64_t bits;
+  std::memcpy(&bits, &deviation, 8);
+  bits &= 0x7ff0000000000000;  // the power of two below it
+  double step;
+  std::memcpy(&step, &bits, 8);
+  step *= 0x1p-5;
+  const A centre = A(__builtin_nearbyint(double(mean) / step) * step);
+  return __builtin_isfinite(centre) ? Centre<A>{centre, double(mean) - double(centre)} : Centre<A>{mean, 0.0};
+}
+
+// Vectors of a row's backward sums that are added up in the compute type before float64 takes over. Every one is a
+// rounding that torch, which widens each element, does not make; 16-bit elements bring larger ones with them.
+template <class T>
+constexpr int vectors_in_run = sizeof(T) == 2 ? 4 : 2;
+
+// dx = slope_g * g' - (slope_x * (x - centre) + offset), from the row's sums of g' and of g' * xhat over `count`
+// elements; slope_g * g' alone where the statistics did not depend on x.
 template <class A>
 struct BackwardAffine {
   A slope_g, slope_x, offset;
@@ -94,10 +121,11 @@ struct BackwardAffine {
 
 template <class A>
 inline BackwardAffine<A> backward_affine(double rstd, double weight, double sum_g, double sum_g_xhat, int64_t count,
-                                         bool statistics_fixed) {
+                                         bool statistics_fixed, double rest) {
   const double scale = rstd * weight;
   if (statistics_fixed) return {A(scale), A(0), A(0)};
-  return {A(scale), A(scale * rstd * (sum_g_xhat / double(count))), A(scale * (sum_g / double(count)))};
+  const double slope_x = scale * rstd * (sum_g_xhat / double(count));
+  return {A(scale), A(slope_x), A(scale * (sum_g / double(count)) - slope_x * rest)};
 }
 
 }  // namespace fastseg::FASTSEG_ISA

@@ -224,7 +224,9 @@ struct BackwardRow {
   using A = compute_t<T>;
   const T *grad, *x, *y;
   T *dx, *dresidual;
-  A mean, rstd, scale, bias;
+  Centre<A> mean;
+  double rstd;
+  A scale, bias;  // of z = (x - centre) * scale + bias, which decides the activation's branch
   Activate<A> activate;
 
   // g', the gradient through the activation, at element i; V is a vector or a single number.
@@ -240,36 +242,38 @@ inline GradSums block_sums(const BackwardRow<T>& row, int64_t begin, int64_t end
   using A = compute_t<T>;
   using V = Vec<A>;
   constexpr int L = lanes<A>;
-  constexpr int64_t run = 8 * L;  // added up in float32 before float64 takes over
-  GradSums sums;
-  const V mean = broadcast<V>(row.mean);
-  int64_t i = begin;
+  const V centre = broadcast<V>(row.mean.centre);
   WideSum<A> wide_g, wide_gx;
-  while (i + L <= end) {
-    V sum_g{}, sum_gx{};
-    for (const int64_t stop = i + run < end ? i + run : end; i + L <= stop; i += L) {
-      const V xc = load(row.x + i) - mean;
-      V y{};
-      if constexpr (FromY) y = load(row.y + i);
-      const V g = row.template through_activation<FromY>(load(row.grad + i), xc, y);
-      sum_g += g;
-      sum_gx += g * xc;
+  const auto vector_at = [&](int64_t i, V& xc) {
+    xc = load(row.x + i) - centre;
+    V y{};
+    if constexpr (FromY) y = load(row.y + i);
+    return row.template through_activation<FromY>(load(row.grad + i), xc, y);
+  };
+  constexpr int R = vectors_in_run<T>;
+  int64_t i = begin;
+  for (; i + R * L <= end; i += R * L) {
+    V xc;
+    V g = vector_at(i, xc), gx = g * xc;
+#pragma GCC unroll 4
+    for (int r = 1; r < R; ++r) {
+      const V g_here = vector_at(i + r * L, xc);
+      g += g_here;
+      gx += g_here * xc;
     }
-    wide_g.add(sum_g);
-    wide_gx.add(sum_gx);
+    wide_g.add(g);
+    wide_gx.add(gx);
   }
-  sums.g = wide_g.total();
-  sums.g_xhat = wide_gx.total();
+  double sum_g = wide_g.total(), sum_gx = wide_gx.total();
   for (; i < end; ++i) {
-    const A xc = load_one(row.x + i) - row.mean;
+    const A xc = load_one(row.x + i) - row.mean.centre;
     A y{};
     if constexpr (FromY) y = load_one(row.y + i);
     const A g = row.template through_activation<FromY>(A(load_one(row.grad + i)), xc, y);
-    sums.g += double(g);
-    sums.g_xhat += double(g) * double(xc);
+    sum_g += double(g);
+    sum_gx += double(g) * double(xc);
   }
-  sums.g_xhat *= double(row.rstd);
-  return sums;
+  return {sum_g, (sum_gx - row.mean.rest * sum_g) * row.rstd};
 }
 
 template <bool FromY, class T>
@@ -285,26 +289,26 @@ inline void apply_backward_block(const BackwardRow<T>& row, int64_t begin, int64
   using V = Vec<A>;
   constexpr int L = lanes<A>;
   const auto one = [&](int64_t i) {
-    const A xc = load_one(row.x + i) - row.mean;
+    const A xc = load_one(row.x + i) - row.mean.centre;
     A y{};
     if constexpr (FromY) y = load_one(row.y + i);
     const A g = row.template through_activation<FromY>(A(load_one(row.grad + i)), xc, y);
     if (row.dresidual) store_one(row.dresidual + i, g);
-    store_one(row.dx + i, g * affine.slope_g - xc * affine.slope_x - affine.offset);
+    store_one(row.dx + i, g * affine.slope_g - (xc * affine.slope_x + affine.offset));
   };
-  const V mean = broadcast<V>(row.mean);
+  const V centre = broadcast<V>(row.mean.centre);
   const V slope_g = broadcast<V>(affine.slope_g), slope_x = broadcast<V>(affine.slope_x);
   const V offset = broadcast<V>(affine.offset);
   int64_t i = begin;
   if constexpr (Stream)
     for (const int64_t head = begin + misaligned_elements(row.dx + begin, end - begin); i < head; ++i) one(i);
   for (; i + L <= end; i += L) {
-    const V xc = load(row.x + i) - mean;
+    const V xc = load(row.x + i) - centre;
     V y{};
     if constexpr (FromY) y = load(row.y + i);
     const V g = row.template through_activation<FromY>(load(row.grad + i), xc, y);
     if (row.dresidual) store(row.dresidual + i, g);
-    store<Stream>(row.dx + i, g * slope_g - xc * slope_x - offset);
+    store<Stream>(row.dx + i, g * slope_g - (xc * slope_x + offset));
   }
   for (; i < end; ++i) one(i);
 }
@@ -315,16 +319,18 @@ inline void backward_rows(const InstanceNormActBackward& args, int threads) {
   const Rows rows(args);
   const auto run_of = [&](int64_t row, int64_t chunk) {
     const int64_t c = rows.channel(row), run = rows.run_of(chunk);
-    const A mean = static_cast<const A*>(args.mean)[row], rstd = static_cast<const A*>(args.rstd)[row];
+    const A rstd = static_cast<const A*>(args.rstd)[row];
+    const Centre<A> mean = backward_centre(static_cast<const A*>(args.mean)[row], rstd);
+    const double scale = double(rstd) * load_parameter(args.weight, c, 1.0);
     return BackwardRow<T>{rows.at<T>(args.grad, row, run),
                           rows.at<T>(args.x, row, run),
                           rows.at<T>(args.y, row, run),
                           rows.at<T>(args.dx, row, run),
                           rows.at<T>(args.dresidual, row, run),
                           mean,
-                          rstd,
-                          A(double(rstd) * load_parameter(args.weight, c, 1.0)),
-                          load_parameter(args.bias, c, A(0)),
+                          double(rstd),
+                          A(scale),
+                          A(load_parameter(args.bias, c, 0.0) - mean.rest * scale),
                           Activate<A>(args.activation, args.negative_slope)};
   };
   const auto sums_of = [&](int64_t row, int64_t chunk) {
@@ -335,9 +341,10 @@ inline void backward_rows(const InstanceNormActBackward& args, int threads) {
       static_cast<A*>(args.dweight)[row] = A(sums.g_xhat);
       static_cast<A*>(args.dbias)[row] = A(sums.g);
     }
-    return backward_affine<A>(double(static_cast<const A*>(args.rstd)[row]),
-                              load_parameter(args.weight, rows.channel(row), 1.0), sums.g, sums.g_xhat, rows.elements(),
-                              args.statistics_fixed);
+    const A rstd = static_cast<const A*>(args.rstd)[row];
+    return backward_affine<A>(double(rstd), load_parameter(args.weight, rows.channel(row), 1.0), sums.g, sums.g_xhat,
+                              rows.elements(), args.statistics_fixed,
+                              backward_centre(static_cast<const A*>(args.mean)[row], rstd).rest);
   };
   const auto apply_backwards = [&](int64_t row, int64_t chunk, BackwardAffine<A> affine) {
     const BackwardRow<T> run = run_of(row, chunk);

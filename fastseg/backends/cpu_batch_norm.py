@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 import fastseg._C as _C
-from fastseg.backends.memory import new_output
+from fastseg.backends.memory import empty_like
 from fastseg.backends.views import (
     ACTIVATION,
+    ELEMENT,
     Layout,
+    View,
     as_layout,
     layout_of,
     memory_format,
-    optional_view,
     spatial_stride,
     vector,
     view,
@@ -61,18 +65,18 @@ def _forward(
     negative_slope: float,
     eps: float,
 ) -> Tensor:
-    layout = layout_of(x) or "rows"
-    x = _samples_together(x, layout)
-    if residual is not None:
-        residual = _samples_together(residual, layout)
-    y = new_output(x, x.shape[1], x.shape[2:], layout)
+    shape = _shape(x)
+    x, x_view = _shown(x, shape)
+    # The second tensor holds what the view points to, where that is a copy.
+    residual, residual_view = (None, None) if residual is None else _shown(residual, shape)
+    y = empty_like(x, shape.format)
     _C.batch_norm_act_forward(
-        *_shape(x, layout),
-        view(x),
+        *shape.sizes,
+        x_view,
         vector(weight),
         vector(bias),
-        optional_view(residual),
-        view(y),
+        residual_view,
+        _shown(y, shape)[1],
         mean.data_ptr(),
         rstd.data_ptr(),
         0 if variance is None else variance.data_ptr(),
@@ -96,25 +100,27 @@ def batch_norm_act_backward(
     negative_slope: float,
     statistics_fixed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    layout = layout_of(x) or "rows"
-    x, grad = _samples_together(x, layout), _samples_together(grad, layout)
-    dresidual = None
+    shape = _shape(x)
+    x, x_view = _shown(x, shape)
+    grad, grad_view = _shown(grad, shape)
+    dx = empty_like(x, shape.format)
+    y_view = dresidual = dresidual_view = None
     if y is not None:
-        y = _samples_together(y, layout)
-        dresidual = new_output(x, x.shape[1], x.shape[2:], layout)
-    dx = new_output(x, x.shape[1], x.shape[2:], layout)
+        y, y_view = _shown(y, shape)
+        dresidual = empty_like(x, shape.format)
+        dresidual_view = _shown(dresidual, shape)[1]
     dweight, dbias = _statistics(x), _statistics(x)
     _C.batch_norm_act_backward(
-        *_shape(x, layout),
-        view(grad),
-        view(x),
+        *shape.sizes,
+        grad_view,
+        x_view,
         vector(weight),
         vector(bias),
-        optional_view(y),
+        y_view,
         mean.data_ptr(),
         rstd.data_ptr(),
-        view(dx),
-        optional_view(dresidual),
+        _shown(dx, shape)[1],
+        dresidual_view,
         dweight.data_ptr(),
         dbias.data_ptr(),
         ACTIVATION[activation],
@@ -127,18 +133,37 @@ def batch_norm_act_backward(
 
 def _statistics(x: Tensor) -> Tensor:
     """Uninitialised: one number for each channel of x, in the dtype that kernels compute in."""
-    return torch.empty(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
+    return torch.empty(x.shape[1], dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
 
 
-def _samples_together(t: Tensor, layout: Layout) -> Tensor:
-    """``t`` in ``layout``; in channels-last the pixels of all samples must follow each other at one stride."""
-    t = as_layout(t, layout)
-    if layout == "channels_last" and t.stride(0) != t.shape[2:].numel() * (spatial_stride(t) or 0):
-        t = t.contiguous(memory_format=memory_format(layout, t.ndim - 2))
-    return t
+class _Shape(NamedTuple):
+    """How a call's tensors lie: found out once, and compared with each of them by one question to torch."""
+
+    layout: Layout
+    format: torch.memory_format
+    sizes: tuple[int, int, int]  # batch, channels, spatial as the kernel takes them
+    strides: tuple[int, int, int]  # of a dense tensor in ``layout``, along these
 
 
-def _shape(x: Tensor, layout: Layout) -> tuple[int, int, int]:
-    """Batch, channels and spatial elements as the kernel takes them: channels-last batches are one long sample."""
-    batch, channels, spatial = x.shape[0], x.shape[1], x.shape[2:].numel()
-    return (batch, channels, spatial) if layout == "rows" else (1, channels, batch * spatial)
+def _shape(x: Tensor) -> _Shape:
+    """Channels-last batches are one long sample."""
+    layout = layout_of(x) or "rows"
+    batch, channels, *size = x.shape
+    spatial = math.prod(size)
+    format = memory_format(layout, len(size))
+    if layout == "rows":
+        return _Shape(layout, format, (batch, channels, spatial), (channels * spatial, spatial, 1))
+    return _Shape(layout, format, (1, channels, batch * spatial), (channels * spatial, 1, channels))
+
+
+def _shown(t: Tensor, shape: _Shape) -> tuple[Tensor, View]:
+    """``t``, or a copy of it in the call's layout, and how the kernel sees it.
+
+    In channels-last the pixels of all samples must follow each other at one stride.
+    """
+    if t.is_contiguous(memory_format=shape.format):
+        return t, (t.data_ptr(), ELEMENT[t.dtype], *shape.strides)
+    t = as_layout(t, shape.layout)
+    if shape.layout == "channels_last" and t.stride(0) != t.shape[2:].numel() * (spatial_stride(t) or 0):
+        t = t.contiguous(memory_format=shape.format)
+    return t, view(t)

@@ -16,11 +16,11 @@ from fastseg.backends.views import Layout
 POOLED_BYTES = 1 << 20
 
 
-def empty_like(x: Tensor) -> Tensor:
+def empty_like(x: Tensor, memory_format: torch.memory_format = torch.preserve_format) -> Tensor:
     """An uninitialised CPU tensor of x's shape, dtype and strides, as ``torch.empty_like`` lays it out."""
     if x.numel() * x.element_size() < POOLED_BYTES:
-        return torch.empty_like(x)
-    return _pooled(x.shape, x.dtype, torch.empty_like(x, device="meta").stride())
+        return torch.empty_like(x, memory_format=memory_format)
+    return _pooled(x.shape, x.dtype, torch.empty_like(x, device="meta", memory_format=memory_format).stride())
 
 
 def empty(count: int) -> Tensor:

@@ -72,13 +72,15 @@ def batch_norm_act(
             f"{_NAME}: x has shape {tuple(x.shape)}, expected rank 4 or 5: (N, C, H, W) or (N, C, D, H, W)"
         )
     checks.check_image(_NAME, "x", x)
-    named = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
-    for name, vector in named.items():
-        checks.check_channel_vector(_NAME, name, vector, x)
+    checks.check_channel_vector(_NAME, "weight", weight, x)
+    checks.check_channel_vector(_NAME, "bias", bias, x)
+    checks.check_channel_vector(_NAME, "running_mean", running_mean, x)
+    checks.check_channel_vector(_NAME, "running_var", running_var, x)
     checks.check_same_shape(_NAME, "residual", residual, x)
     checks.check_choice(_NAME, "activation", activation, ACTIVATIONS)
-    for name, number in {"negative_slope": negative_slope, "momentum": momentum, "eps": eps}.items():
-        checks.check_not_negative(_NAME, name, number)
+    checks.check_not_negative(_NAME, "negative_slope", negative_slope)
+    checks.check_not_negative(_NAME, "momentum", momentum)
+    checks.check_not_negative(_NAME, "eps", eps)
     if (running_mean is None) != (running_var is None) or (running_mean is None and not training):
         missing = "running_mean" if running_mean is None else "running_var"
         raise ValueError(
@@ -105,15 +107,18 @@ def batch_norm_act(
             momentum=momentum,
             eps=eps,
         )
-    differentiable = torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in (x, weight, bias, residual)
+    differentiable = torch.is_grad_enabled() and (
+        x.requires_grad
+        or (weight is not None and weight.requires_grad)
+        or (bias is not None and bias.requires_grad)
+        or (residual is not None and residual.requires_grad)
     )
     y: Tensor
     if not training:
         assert running_mean is not None and running_var is not None
         compute = torch.promote_types(x.dtype, torch.float32)
         with torch.no_grad():
-            mean, rstd = running_mean.to(compute), (running_var.to(compute) + eps).rsqrt()
+            mean, rstd = running_mean.to(compute), (running_var.double() + eps).rsqrt().to(compute)
         if differentiable:
             y = _BatchNormActGiven.apply(x, weight, bias, residual, mean, rstd, activation, negative_slope)
             return y
@@ -122,11 +127,10 @@ def batch_norm_act(
         y, mean, variance = _BatchNormAct.apply(x, weight, bias, residual, activation, negative_slope, eps)
     else:
         y, mean, _, variance = _forward_op(x, weight, bias, residual, activation, negative_slope, eps)
-    if x.numel() > 0:
+    if running_mean is not None and running_var is not None and x.numel() > 0:
         with torch.no_grad():
             for running, batch in ((running_mean, mean), (running_var, variance)):
-                if running is not None:
-                    running.lerp_(batch.to(running.dtype), momentum)
+                running.lerp_(batch if batch.dtype == running.dtype else batch.to(running.dtype), momentum)
     return y
 
 

@@ -143,10 +143,14 @@ def norm_gradients(
         dresidual = grad
     return (
         dx,
-        dweight.to(weight.dtype) if wants_weight else None,
-        dbias.to(bias.dtype) if wants_bias else None,
+        _in_dtype(dweight, weight) if wants_weight else None,
+        _in_dtype(dbias, bias) if wants_bias else None,
         dresidual if wants_residual else None,
     )
+
+
+def _in_dtype(gradient: Tensor, parameter: Tensor) -> Tensor:
+    return gradient if gradient.dtype == parameter.dtype else gradient.to(parameter.dtype)
 
 
 def _forward(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -254,6 +254,8 @@ def test_deterministic_and_independent_of_threads(layout):
     layout=st.sampled_from(LAYOUTS[:3]),
     seed=st.integers(0, 2**31),
 )
+# Over the budget where eight float32 summands a lane came before float64.
+@example(spatial=[25, 16], batch=3, channels=1, layout="contiguous", seed=1156341590)
 def test_random_shapes(spatial, batch, channels, layout, seed):
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, channels, *spatial)

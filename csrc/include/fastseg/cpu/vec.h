@@ -99,6 +99,35 @@ inline auto add_lanes(V v) {
   }
 }
 
+// The lower and the upper half of a vector in float64. GCC makes of __builtin_convertvector here what four narrower
+// instructions do.
+struct WideHalves {
+  Vec<double> low, high;
+};
+inline WideHalves widen(Vec<float> v) {
+#if defined(__AVX512F__)
+  return {(Vec<double>)_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)v)),
+          (Vec<double>)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)v, 1))};
+#elif defined(__AVX2__)
+  return {(Vec<double>)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)v)),
+          (Vec<double>)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)v, 1))};
+#elif defined(__SSE2__)
+  return {(Vec<double>)_mm_cvtps_pd((__m128)v), (Vec<double>)_mm_cvtps_pd(_mm_movehl_ps((__m128)v, (__m128)v))};
+#else
+  typedef float Half __attribute__((vector_size(vector_bytes / 2)));
+  Half halves[2];
+  std::memcpy(halves, &v, sizeof halves);
+  return {__builtin_convertvector(halves[0], Vec<double>), __builtin_convertvector(halves[1], Vec<double>)};
+#endif
+}
+
+inline void add_in_memory(double* to, Vec<double> v) {
+  Vec<double> sum;
+  std::memcpy(&sum, to, sizeof sum);
+  sum += v;
+  std::memcpy(to, &sum, sizeof sum);
+}
+
 // Sums in float64, to which vectors of short sums are added.
 template <class A>
 class WideSum;
@@ -107,6 +136,8 @@ class WideSum<double> {
  public:
   void add(Vec<double> v) { sum_ += v; }
   double total() const { return add_lanes(sum_); }
+  // Adds each lane's sum to a number of its own.
+  void add_to(double* to) const { add_in_memory(to, sum_); }
 
  private:
   Vec<double> sum_{};
@@ -115,22 +146,30 @@ template <>
 class WideSum<float> {
  public:
   void add(Vec<float> v) {
-    HalfFloats halves[2];
-    std::memcpy(halves, &v, sizeof halves);
-    low_ += __builtin_convertvector(halves[0], Vec<double>);
-    high_ += __builtin_convertvector(halves[1], Vec<double>);
+    const WideHalves wide = widen(v);
+    low_ += wide.low;
+    high_ += wide.high;
   }
   double total() const { return add_lanes(low_ + high_); }
+  void add_to(double* to) const {
+    add_in_memory(to, low_);
+    add_in_memory(to + lanes<double>, high_);
+  }
 
  private:
-  typedef float HalfFloats __attribute__((vector_size(vector_bytes / 2)));
   Vec<double> low_{}, high_{};
 };
 
 // Adds a vector to float64 sums, one a lane.
 template <class A>
 inline void add_to_sums(Vec<A> v, double* to) {
-  for (int i = 0; i < lanes<A>; ++i) to[i] += double(v[i]);
+  if constexpr (sizeof(A) == sizeof(double)) {
+    add_in_memory(to, v);
+  } else {
+    const WideHalves wide = widen(v);
+    add_in_memory(to, wide.low);
+    add_in_memory(to + lanes<double>, wide.high);
+  }
 }
 
 // ---- loads: sixteen-bit elements are widened in registers
