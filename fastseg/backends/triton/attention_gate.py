@@ -24,7 +24,7 @@ from fastseg.backends.triton import attention_gate_kernels as kernels
 from fastseg.backends.triton.tensors import alignment, compute_dtype, in_layout, launch, strided
 from fastseg.backends.views import Layout, layout_of, three_axes
 
-MOST_FEATURES = 64  # of a program at a time
+MOST_FEATURES = 16  # of a program at a time: a thread has all of a pixel's, and loads weights 16 bytes wide
 TILE_BYTES = 8 * 1024  # of features, in the compute dtype
 WARPS = 4
 

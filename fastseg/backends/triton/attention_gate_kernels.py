@@ -61,7 +61,8 @@ def _interpolated(
     inside = (feature < features)[:, None] & (pixel < spatial)[None, :]
     image = coarse + ((n * features + feature) * coarse_depth * coarse_height * coarse_width)[:, None]
     total = tl.zeros([feature.shape[0], pixel.shape[0]], ACC)
-    for corner in range(8):  # a loop that stays one: eight tiles of addresses at a time would not fit in registers
+    corners = 8 if coarse_depth > 1 else 4  # of one plane, none lies behind
+    for corner in range(corners):  # a loop that stays one: all addresses at a time would not fit in registers
         right, below, behind = corner % 2 == 1, corner // 2 % 2 == 1, corner // 4 == 1
         weight = tl.where(right, x_weight, 1 - x_weight)
         weight *= tl.where(below, y_weight, 1 - y_weight)
