@@ -61,7 +61,7 @@ def _interpolated(
     inside = (feature < features)[:, None] & (pixel < spatial)[None, :]
     image = coarse + ((n * features + feature) * coarse_depth * coarse_height * coarse_width)[:, None]
     total = tl.zeros([feature.shape[0], pixel.shape[0]], ACC)
-    corners = 8 if coarse_depth > 1 else 4  # of one plane, none lies behind
+    corners = 8 if depth * coarse_depth > 1 else 4  # between planes of images, none lies behind
     for corner in range(corners):  # a loop that stays one: all addresses at a time would not fit in registers
         right, below, behind = corner % 2 == 1, corner // 2 % 2 == 1, corner // 4 == 1
         weight = tl.where(right, x_weight, 1 - x_weight)

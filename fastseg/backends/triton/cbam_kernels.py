@@ -83,16 +83,14 @@ def pool(
     total = tl.zeros([BLOCK_C, BLOCK_S], ACC)
     best = tl.full([BLOCK_C, BLOCK_S], float("-inf"), ACC)
     where = tl.zeros([BLOCK_C, BLOCK_S], tl.int32)
-    tile = 0
-    for start in range(first, end, BLOCK_S):
-        pixel = start + tl.arange(0, BLOCK_S)
+    for tile in range(tl.cdiv(end - first, BLOCK_S).to(tl.int32)):
+        pixel = first + tile * BLOCK_S + tl.arange(0, BLOCK_S)
         mask = tile_mask(channel, pixel, channels, end, CHANNELS_LAST, ALIGN)
         values = tl.load(pointers(x, n, channel, pixel, CHANNELS_LAST, ALIGN), mask, 0.0).to(ACC)
         total += values
         above = mask & _is_above(values, best)
         best = tl.where(above, values, best)
         where = tl.where(above, tile, where)
-        tile += 1
     place = first + where.to(tl.int64) * BLOCK_S + tl.arange(0, BLOCK_S)[None, :]
     top, at = _first_peak(best, place, 1 << 62, 1)
     slot = (n * channels + channel) * parts + part

@@ -24,7 +24,7 @@ from fastseg.backends.triton.tensors import alignment, compute_dtype, in_layout,
 from fastseg.backends.views import Layout, layout_of
 
 TILE_BYTES = 16 * 1024  # of values as computed with; up to five such tiles are alive
-CHANNELS_AT_ONCE = 4  # of a program that goes over all channels of its pixels in rows, so that as many loads are under way
+CHANNELS_AT_ONCE = 4  # of rows, where a program goes over all channels: so many of its loads are under way
 
 
 def _shape(trunk: Tensor, mask: Tensor, layout: Layout, views: Any, masks: Any) -> tuple[int, int, dict[str, Any]]:
