@@ -13,7 +13,6 @@
 // and these come once, at the end of the march. The order of every sum is fixed.
 #include "fastseg/cuda/depthwise_launch.h"
 #include "fastseg/cuda/depthwise_march.cuh"
-#include "fastseg/cuda/reduce.cuh"
 
 namespace fastseg::cuda {
 namespace {
