@@ -259,17 +259,6 @@ __global__ void __launch_bounds__(depthwise_threads, 4)
   }
 }
 
-template <typename F>
-void for_packed_element(Element type, F f) {
-  if (type == Element::float32) {
-    f(float());
-  } else if (type == Element::bfloat16) {
-    f(__nv_bfloat16());
-  } else {
-    f(__half());
-  }
-}
-
 }  // namespace
 
 void convolve_channels_last(const ChannelsLast& plan, void* partials, void* stream, Site site) {
@@ -278,10 +267,11 @@ void convolve_channels_last(const ChannelsLast& plan, void* partials, void* stre
   const int64_t workers = depthwise_threads >> plan.vectors_log;
   const int64_t moments = partials != nullptr ? workers * block * static_cast<int64_t>(sizeof(Moments)) : 0;
   const LaunchShape shape = {plan.ctas(), depthwise_threads, std::max(plan.conv.taps * block * 4, moments)};
-  for_packed_element(plan.conv.source.type, [&](auto element) {
+  for_float_element(plan.conv.source.type, [&](auto element) {
+    using T = typename decltype(element)::type;
     for_column_kernel(plan.conv, [&](auto kernel) {
       using K = decltype(kernel);
-      const auto run = convolve_channels_last<decltype(element), K::width, K::stride>;
+      const auto run = convolve_channels_last<T, K::width, K::stride>;
       kernel_limits(reinterpret_cast<const void*>(run), depthwise_threads, site);
       launch(run, shape, stream, site, plan, static_cast<Moments*>(partials));
     });
@@ -293,10 +283,11 @@ void correlate_channels_last(const ChannelsLast& plan, bool with_bias, void* par
   const int64_t vector = packed_elements(plan.conv.source.type);
   const LaunchShape shape = {plan.ctas(), depthwise_threads,
                              depthwise_threads * vector * (plan.conv.kernel[2] + 1) * 4};
-  for_packed_element(plan.conv.source.type, [&](auto element) {
+  for_float_element(plan.conv.source.type, [&](auto element) {
+    using T = typename decltype(element)::type;
     for_column_kernel(plan.conv, [&](auto kernel) {
       using K = decltype(kernel);
-      const auto run = correlate_channels_last<decltype(element), K::width, K::stride>;
+      const auto run = correlate_channels_last<T, K::width, K::stride>;
       kernel_limits(reinterpret_cast<const void*>(run), depthwise_threads, site);
       launch(run, shape, stream, site, plan, with_bias, static_cast<float*>(partials));
     });

@@ -8,27 +8,39 @@
 //
 // Both take the same number of grad. So the forward kernel's march through grad, with the weights turned round, serves
 // both: a number of grad is read from shared memory once for all targets and taps of its column, and x needs no halo. A
-// thread keeps x of the planes in flight in registers beside the sums of dx. The taps of one column are summed over the
-// warp as soon as their planes are done: the butterfly that hands each lane one tap costs a shuffle a tap. So the sums
-// of all taps lie in shared memory, each with one owner, and the order of every sum is fixed.
+// thread keeps x of the planes in flight in registers beside the sums of dx. What it gathers for the taps of a column
+// it adds to totals of its own in shared memory, four at a time: that takes fewer instructions than sums over the warp,
+// and these come once, at the end of the march. The order of every sum is fixed.
 #include "fastseg/cuda/depthwise_launch.h"
 #include "fastseg/cuda/depthwise_march.cuh"
-#include "fastseg/cuda/reduce.cuh"
 
 namespace fastseg::cuda {
 namespace {
 
-constexpr int ahead = 10;  // as in the forward kernel
+// How the taps of a column are added up: as many planes of them at a time as registers hold, and of 7x7x7, whose totals
+// would take all of shared memory, lanes halve them among each other first.
+constexpr int planes_of(int depth, int height) { return std::min(depth, 32 / height); }
+constexpr int halvings_of(int depth, int height) { return depth * height > 32 ? 2 : 0; }
+constexpr int shares_of(int depth, int height) {
+  return static_cast<int>(ceil_div(planes_of(depth, height) * height, int64_t{1} << halvings_of(depth, height)));
+}
+constexpr int packs_of(int depth, int height) { return static_cast<int>(ceil_div(shares_of(depth, height), 4)); }
+constexpr int runs_of(int depth, int height) { return static_cast<int>(ceil_div(depth, planes_of(depth, height))); }
 
-// Sums each of N values (a power of two) over the warp. Lane l gets the sum of value l / (32 / N).
-template <int N, int kOffset = warp_size / 2>
-__device__ inline float scatter_sums(const float (&values)[N]) {
-  if constexpr (N == 1) {
-    float sum = values[0];
-#pragma unroll
-    for (int offset = kOffset; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-    return sum;
+template <int KD, int KH>
+struct Totals {
+  static constexpr int planes = planes_of(KD, KH), halvings = halvings_of(KD, KH), shares = shares_of(KD, KH);
+  static constexpr int packs = packs_of(KD, KH), runs = runs_of(KD, KH);  // packs of a run of planes
+};
+
+// Calls use(sums) with the lane's share of the values' sums over 2^kHalvings neighbouring lanes: lane l has values
+// from l % 2^kHalvings * (N >> kHalvings) on.
+template <int kHalvings, int N, typename F>
+__device__ inline void share_sums(const float (&values)[N], F use) {
+  if constexpr (kHalvings == 0) {
+    use(values);
   } else {
+    constexpr int kOffset = 1 << (kHalvings - 1);
     const bool upper = (threadIdx.x & kOffset) != 0;
     float half[N / 2];
 #pragma unroll
@@ -36,63 +48,41 @@ __device__ inline float scatter_sums(const float (&values)[N]) {
       const float given = upper ? values[n] : values[n + N / 2];
       half[n] = (upper ? values[n + N / 2] : values[n]) + __shfl_xor_sync(0xffffffffu, given, kOffset);
     }
-    return scatter_sums<N / 2, kOffset / 2>(half);
+    share_sums<kHalvings - 1>(half, use);
   }
 }
-
-// Adds values[0..count), summed over groups of `lanes` neighbouring lanes, to the group's totals.
-template <int N>
-__device__ inline void add_sums(const float (&values)[N], int count, int lanes, float* totals) {
-  const int lane = threadIdx.x % warp_size;
-  if (lanes == warp_size) {
-    const float sum = scatter_sums(values);
-    constexpr int kOwners = warp_size / N;  // lanes that got the same sum
-    if (lane % kOwners == 0 && lane / kOwners < count) totals[lane / kOwners] += sum;
-    return;
-  }
-#pragma unroll
-  for (int n = 0; n < N; ++n) {
-    const float sum = lane_sum(values[n], lanes);
-    if (n < count && lane % lanes == n % lanes) totals[n] += sum;
-  }
-}
-
-template <int kAtLeast>
-constexpr int power_of_two = 1 << log2_up(kAtLeast);
 
 template <int KD>
 constexpr int ctas_at_once = KD == 1   ? 4
                              : KD == 3 ? 3
                                        : 2;
 
-template <int KD, int KH>
+template <typename T, int KD, int KH>
 __global__ void __launch_bounds__(depthwise_threads, ctas_at_once<KD>)
     backward_rows(const __grid_constant__ March march, int64_t first_group, View x_view, BiasCentre centre,
                   float* partials) {
   constexpr bool flat = KD == 1;
   constexpr int kPadded = padded<KH>;
   constexpr int kColumn = march_rows - 1 + KH;
-  constexpr int kTaps = KD * KH;                                      // of one column of taps
-  constexpr int kPlanes = KD < warp_size / KH ? KD : warp_size / KH;  // whose taps are summed over the warp at a time
+  constexpr int kTaps = KD * KH;  // of one column of taps
+  using Sums = Totals<KD, KH>;
   const Convolution& conv = march.conv;
   const MarchPlace place(march, first_group, flat);
   const MarchThread thread(march);
-  float* shared = reinterpret_cast<float*>(shared_memory());
+  // Totals of the taps, [column of taps][run of planes][pack][thread], and of the bias, [thread].
+  auto* totals = reinterpret_cast<Pack<float, 4>*>(shared_memory());
+  float* bias_sums = reinterpret_cast<float*>(totals + march.kernel_x * Sums::runs * Sums::packs * depthwise_threads);
+  float* shared = bias_sums + depthwise_threads;
   const int weights_of_channel = march.kernel_x * KD * kPadded;
   int* channel_offsets = reinterpret_cast<int*>(shared + (weights_of_channel << march.planes_log));
   float* buffers = shared + (weights_of_channel << march.planes_log) + march.channels;
-  load_weights<KD, KH>(march, place, shared);
+  load_weights<T, KD, KH>(march, place, shared);
   const float* weights = shared + thread.channel * weights_of_channel;
 
-  TileLoader<ahead> loader(march, place, channel_offsets);
-  const int of_tile = loader.elements();
-  const int lanes = min(depthwise_threads >> march.planes_log, warp_size);  // that share a channel, in a warp
-  const int of_group = march.kernel_x * kTaps + 1;                          // totals: the taps, and the bias
-  float* totals = buffers + 2 * of_tile;
-  for (int index = threadIdx.x; index < depthwise_threads / lanes * of_group; index += depthwise_threads) {
-    totals[index] = 0;
+  TileLoader<T, held<KH>> loader(march, place, channel_offsets);
+  for (int pack = 0; pack < march.kernel_x * Sums::runs * Sums::packs; ++pack) {
+    totals[pack * depthwise_threads + threadIdx.x] = Pack<float, 4>();
   }
-  float* mine = totals + static_cast<int>(threadIdx.x) / lanes * of_group;
 
   const int length = place.end - place.begin;
   const int steps = length + KD - 1;
@@ -107,15 +97,16 @@ __global__ void __launch_bounds__(depthwise_threads, ctas_at_once<KD>)
     if (s < steps && exists(s)) loader.ask(z_of(s), first + y_tile_of(s) * march.rows * march.y_step);
   };
   auto store = [&](int s) {
-    if (s < steps && exists(s)) loader.store(buffers + (s & 1) * of_tile);
+    if (s < steps && exists(s)) loader.store(buffers + (s & 1) * march.tile_floats);
   };
 
   const int height = static_cast<int>(conv.out[1]), width = static_cast<int>(conv.out[2]);
   const int64_t row = place.first_row + thread.channel;
   const int column_x = place.x_tile * march.columns + thread.lane;
   const bool live = row < conv.batch * conv.channels && column_x < width;
-  const int64_t target = live ? row_offset(conv.target, conv.channels, row) + column_x : 0;
-  const int64_t source_x = live ? row_offset(x_view, conv.channels, row) + column_x : 0;
+  T* target = static_cast<T*>(conv.target.data) + (live ? row_offset(conv.target, conv.channels, row) + column_x : 0);
+  const T* x_source =
+      static_cast<const T*>(x_view.data) + (live ? row_offset(x_view, conv.channels, row) + column_x : 0);
   const bool wants_dx = conv.target.data != nullptr;
   const int column =
       (thread.channel * march.source_rows + thread.group * march_rows) * march.source_columns + thread.lane;
@@ -126,14 +117,14 @@ __global__ void __launch_bounds__(depthwise_threads, ctas_at_once<KD>)
   auto first_y_of = [&](int s) {
     return place.y_class + (y_tile_of(s) * march.rows + thread.group * march_rows) * march.y_classes;
   };
-  uint32_t x_held[march_rows];
+  T x_held[march_rows];
   auto ask_x = [&](int s) {
-    const int64_t plane = source_x + static_cast<int64_t>(z_of_target(s)) * height * width;
     const int first_y = first_y_of(s);
+    const T* at = x_source + (static_cast<int64_t>(z_of_target(s)) * height + first_y) * width;
 #pragma unroll
     for (int i = 0; i < march_rows; ++i) {
-      const int y = first_y + i * march.y_classes;
-      x_held[i] = live && s < length && y < height ? load_bits(x_view.data, plane + y * width, x_view.type) : 0;
+      x_held[i] = live && s < length && first_y + i * march.y_classes < height ? *at : narrow<T>(0);
+      at += opaque(march.y_classes * width);
     }
   };
 
@@ -148,22 +139,22 @@ __global__ void __launch_bounds__(depthwise_threads, ctas_at_once<KD>)
     for (int i = 0; i < march_rows; ++i) {
 #pragma unroll
       for (int r = KD - 1; r > 0; --r) x[r][i] = x[r - 1][i];
-      x[0][i] = widen_bits(x_held[i], x_view.type);
+      x[0][i] = widen(x_held[i]);
     }
     ask(s + 1);
     ask_x(s + 1);
     if (exists(s)) {
-      const float* tile = buffers + (s & 1) * of_tile + column;
+      const float* tile = buffers + (s & 1) * march.tile_floats + column;
 #pragma unroll 1
       for (int kx = 0; kx < march.kernel_x; ++kx) {
         float values[kColumn];
 #pragma unroll
         for (int i = 0; i < kColumn; ++i) values[i] = tile[i * march.source_columns + kx * march.dilation_x];
 #pragma unroll
-        for (int first = 0; first < KD; first += kPlanes) {
-          float taps[power_of_two<kPlanes * KH>] = {};
+        for (int run = 0; run < Sums::runs; ++run) {
+          float taps[Sums::shares << Sums::halvings] = {};
 #pragma unroll
-          for (int r = first; r < KD && r < first + kPlanes; ++r) {
+          for (int r = run * Sums::planes; r < KD && r < (run + 1) * Sums::planes; ++r) {
             float w[kPadded];
             read_weights<KH>(weights + (kx * KD + r) * kPadded, w);
 #pragma unroll
@@ -171,13 +162,21 @@ __global__ void __launch_bounds__(depthwise_threads, ctas_at_once<KD>)
 #pragma unroll
               for (int k = 0; k < KH; ++k) {
                 sums[r][i] = fmaf(w[k], values[i + k], sums[r][i]);
-                float& tap = taps[(r - first) * KH + k];
+                float& tap = taps[(r - run * Sums::planes) * KH + k];
                 tap = fmaf(x[r][i], values[i + k], tap);
               }
             }
           }
-          const int count = (KD - first < kPlanes ? KD - first : kPlanes) * KH;
-          add_sums(taps, count, lanes, mine + kx * kTaps + first * KH);
+          auto* mine = totals + ((kx * Sums::runs + run) * Sums::packs) * depthwise_threads + threadIdx.x;
+          share_sums<Sums::halvings>(taps, [&](const float (&share)[Sums::shares]) {
+#pragma unroll
+            for (int pack = 0; pack < Sums::packs; ++pack) {
+              Pack<float, 4> four = mine[pack * depthwise_threads];
+#pragma unroll
+              for (int i = 0; i < 4 && pack * 4 + i < Sums::shares; ++i) four.lane[i] += share[pack * 4 + i];
+              mine[pack * depthwise_threads] = four;
+            }
+          });
         }
       }
       if (centre.wanted && s >= centre.at[0] && s < centre.at[0] + length) {
@@ -188,14 +187,12 @@ __global__ void __launch_bounds__(depthwise_threads, ctas_at_once<KD>)
     }
     const int done = s - (KD - 1);
     if (wants_dx && done >= 0) {
-      const int64_t plane = target + static_cast<int64_t>(z_of_target(done)) * height * width;
       const int first_y = first_y_of(s);
+      T* at = target + (static_cast<int64_t>(z_of_target(done)) * height + first_y) * width;
 #pragma unroll
       for (int i = 0; i < march_rows; ++i) {
-        const int y = first_y + i * march.y_classes;
-        if (live && y < height) {
-          store_rounded(conv.target.data, plane + y * width, sums[KD - 1][i], conv.target.type);
-        }
+        if (live && first_y + i * march.y_classes < height) *at = narrow<T>(sums[KD - 1][i]);
+        at += opaque(march.y_classes * width);
       }
     }
 #pragma unroll
@@ -208,47 +205,62 @@ __global__ void __launch_bounds__(depthwise_threads, ctas_at_once<KD>)
     __syncthreads();
   }
 
-  bias_sum = lane_sum(bias_sum, lanes);
-  if (threadIdx.x % lanes == 0) mine[of_group - 1] = bias_sum;
+  bias_sums[threadIdx.x] = bias_sum;
   __syncthreads();
-  const int groups = (depthwise_threads >> march.planes_log) / lanes;  // that share a channel
-  for (int index = threadIdx.x; index < of_group << march.planes_log; index += depthwise_threads) {
-    const int channel = index / of_group, value = index % of_group;
-    const int64_t of = place.first_row + channel;
-    if (of >= conv.batch * conv.channels) break;
-    float sum = 0;
-    for (int group = 0; group < groups; ++group) sum += totals[(channel * groups + group) * of_group + value];
-    // [kx][turned kz][turned ky] to the taps as the user has them; the bias stays the last.
-    const int taps = of_group - 1;
+  const int of_channel = depthwise_threads >> march.planes_log;  // threads
+  const int values = march.kernel_x * kTaps + 1;                 // of a channel, the last one the bias
+  const float* of_taps = reinterpret_cast<const float*>(totals);
+  for (int index = threadIdx.x; index < values << march.planes_log; index += depthwise_threads) {
+    const int channel = index / values, value = index % values;
+    const int64_t row_of_value = place.first_row + channel;
+    if (row_of_value >= conv.batch * conv.channels) break;
+    const bool is_bias = value == values - 1;
     const int kx = value / kTaps, k = value % kTaps;
-    const int at = value == taps ? taps : taps - 1 - (k * march.kernel_x + kx);
-    const int64_t slot = of / conv.channels * march.slots + place.slot;
-    partials[(slot * conv.channels + of % conv.channels) * of_group + at] = sum;
+    constexpr int kOfRun = Sums::planes * KH;
+    const int of_run = k % kOfRun, share = of_run % Sums::shares;
+    const int pack = ((kx * Sums::runs + k / kOfRun) * Sums::packs) + share / 4;
+    // Every thread of a channel has a total of the bias, and every 2^halvings-th one of a tap. Values begin with
+    // different threads, in different banks.
+    const int apart = is_bias ? 0 : Sums::halvings, count = of_channel >> apart;
+    const int first = channel * of_channel + (is_bias ? 0 : of_run / Sums::shares);
+    float sum = 0;
+    for (int n = 0; n < count; ++n) {
+      const int from = first + (((n + value / 4) & (count - 1)) << apart);
+      sum += is_bias ? bias_sums[from] : of_taps[(pack * depthwise_threads + from) * 4 + share % 4];
+    }
+    // [kx][turned kz][turned ky] to the taps as the user has them.
+    const int at = is_bias ? value : values - 2 - (k * march.kernel_x + kx);
+    const int64_t slot = row_of_value / conv.channels * march.slots + place.slot;
+    partials[(slot * conv.channels + row_of_value % conv.channels) * values + at] = sum;
   }
 }
 
 }  // namespace
 
 int64_t backward_march_shared_floats(const March& march) {
-  const int64_t lanes = std::min(depthwise_threads >> march.planes_log, 32);
-  return march.shared_floats + depthwise_threads / lanes * (march.conv.taps + 1);
+  const int depth = static_cast<int>(march.conv.kernel[0]), height = static_cast<int>(march.conv.kernel[1]);
+  const int64_t packs = march.conv.kernel[2] * runs_of(depth, height) * packs_of(depth, height);
+  return march.shared_floats + depthwise_threads * (packs * 4 + 1);
 }
 
 void backward_march(const March& march, const View& x, const BiasCentre& centre, void* partials, void* stream,
                     Site site) {
   site.kernel = "of rows, backward";
-  for_march_kernel(march.conv, [&](auto kernel) {
-    using K = decltype(kernel);
-    if constexpr (K::z_stride == 1 && K::y_stride == 1) {
-      const auto run = backward_rows<K::depth, K::height>;
-      kernel_limits(reinterpret_cast<const void*>(run), depthwise_threads, site);
-      const int64_t most = max_grid / march.slots;
-      for (int64_t first = 0; first < march.groups; first += most) {
-        const int64_t groups = std::min(most, march.groups - first);
-        const LaunchShape shape = {groups * march.slots, depthwise_threads, backward_march_shared_floats(march) * 4};
-        launch(run, shape, stream, site, march, first, x, centre, static_cast<float*>(partials));
+  for_float_element(x.type, [&](auto element) {
+    using T = typename decltype(element)::type;
+    for_march_kernel(march.conv, [&](auto kernel) {
+      using K = decltype(kernel);
+      if constexpr (K::z_stride == 1 && K::y_stride == 1) {
+        const auto run = backward_rows<T, K::depth, K::height>;
+        kernel_limits(reinterpret_cast<const void*>(run), depthwise_threads, site);
+        const int64_t most = max_grid / march.slots;
+        for (int64_t first = 0; first < march.groups; first += most) {
+          const int64_t groups = std::min(most, march.groups - first);
+          const LaunchShape shape = {groups * march.slots, depthwise_threads, backward_march_shared_floats(march) * 4};
+          launch(run, shape, stream, site, march, first, x, centre, static_cast<float*>(partials));
+        }
       }
-    }
+    });
   });
 }
 

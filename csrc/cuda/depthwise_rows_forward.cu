@@ -17,8 +17,6 @@
 namespace fastseg::cuda {
 namespace {
 
-constexpr int ahead = 10;  // elements of the next tile that a thread holds: a whole tile of 34 x 34, most of 38 x 38
-
 // The moments of a CTA's channels, each in the slot of its row, [row][slot].
 __device__ void leave_moments(const March& march, const MarchPlace& place, const MarchThread& thread, Moments mine,
                               Moments* partials, float* shared) {
@@ -35,14 +33,14 @@ __device__ void leave_moments(const March& march, const MarchPlace& place, const
 }
 
 // CTAs on a multiprocessor that registers leave room for: one loads while another works.
-template <int KD>
-constexpr int ctas_at_once = KD == 1   ? 5
-                             : KD == 3 ? 4
-                             : KD == 5 ? 3
-                                       : 2;
+template <int KD, int KH>
+constexpr int ctas_at_once = KD == 1 && KH <= 3 ? 5
+                             : KD <= 3          ? 4
+                             : KD == 5          ? 3
+                                                : 2;
 
-template <int KD, int KH, int SZ, int SY>
-__global__ void __launch_bounds__(depthwise_threads, ctas_at_once<KD>)
+template <typename T, int KD, int KH, int SZ, int SY>
+__global__ void __launch_bounds__(depthwise_threads, ctas_at_once<KD, KH>)
     convolve_rows(const __grid_constant__ March march, int64_t first_group, Moments* partials) {
   constexpr bool flat = KD == 1;
   constexpr int kInFlight = (KD + SZ - 1) / SZ;  // target planes that one source plane adds to
@@ -55,11 +53,10 @@ __global__ void __launch_bounds__(depthwise_threads, ctas_at_once<KD>)
   const int weights_of_channel = march.kernel_x * KD * kPadded;
   int* channel_offsets = reinterpret_cast<int*>(shared + (weights_of_channel << march.planes_log));
   float* buffers = shared + (weights_of_channel << march.planes_log) + march.channels;
-  load_weights<KD, KH>(march, place, shared);
+  load_weights<T, KD, KH>(march, place, shared);
   const float* weights = shared + thread.channel * weights_of_channel;
 
-  TileLoader<ahead> loader(march, place, channel_offsets);
-  const int of_tile = loader.elements();
+  TileLoader<T, held<KH>> loader(march, place, channel_offsets);
   // Step s of the march: which source plane, and which row of it is the tile's first.
   const int steps = flat ? place.end - place.begin : (place.end - place.begin - 1) * SZ + KD;
   auto y_tile_of = [&](int s) { return flat ? (place.begin + s) % march.y_tiles : opaque(place.y_tile); };
@@ -73,14 +70,14 @@ __global__ void __launch_bounds__(depthwise_threads, ctas_at_once<KD>)
     if (s < steps && exists(s)) loader.ask(z_of(s), first + y_tile_of(s) * march.rows * SY * march.y_step);
   };
   auto store = [&](int s) {
-    if (s < steps && exists(s)) loader.store(buffers + (s & 1) * of_tile);
+    if (s < steps && exists(s)) loader.store(buffers + (s & 1) * march.tile_floats);
   };
 
   const int64_t row = place.first_row + thread.channel;
   const int x = place.x_tile * march.columns + thread.lane;
   const int height = static_cast<int>(conv.out[1]), width = static_cast<int>(conv.out[2]);
   const bool writes = row < conv.batch * conv.channels && x < width;
-  const int64_t target = writes ? row_offset(conv.target, conv.channels, row) + x : 0;
+  T* target = static_cast<T*>(conv.target.data) + (writes ? row_offset(conv.target, conv.channels, row) + x : 0);
   const float bias = writes ? load_element(conv.bias, row % conv.channels, 0.0f) : 0.0f;
   const int column = (thread.channel * march.source_rows + thread.group * march_rows * SY) * march.source_columns +
                      thread.lane * march.stride_x;
@@ -95,7 +92,7 @@ __global__ void __launch_bounds__(depthwise_threads, ctas_at_once<KD>)
     ask(s + 1);
     const int phase = SZ == 1 ? 0 : s % SZ;
     if (exists(s)) {
-      const float* tile = buffers + (s & 1) * of_tile + column;
+      const float* tile = buffers + (s & 1) * march.tile_floats + column;
 #pragma unroll 1
       for (int kx = 0; kx < march.kernel_x; ++kx) {
         float values[kColumn];
@@ -119,14 +116,18 @@ __global__ void __launch_bounds__(depthwise_threads, ctas_at_once<KD>)
       if (done >= place.begin) {
         const int z = flat ? done / march.y_tiles : place.z_class + done * march.z_classes;
         const int first_y = place.y_class + (y_tile_of(s) * march.rows + thread.group * march_rows) * march.y_classes;
-        const int64_t plane = target + static_cast<int64_t>(z) * height * width;
+        T* at = target + (static_cast<int64_t>(z) * height + first_y) * width;
+        T stored[march_rows];
 #pragma unroll
         for (int i = 0; i < march_rows; ++i) {
-          const int y = first_y + i * march.y_classes;
-          if (writes && y < height) {
-            const float value =
-                store_rounded(conv.target.data, plane + y * width, sums[kInFlight - 1][i] + bias, conv.target.type);
-            if (partials != nullptr) running.add(value, count++);
+          stored[i] = narrow<T>(sums[kInFlight - 1][i] + bias);
+          if (writes && first_y + i * march.y_classes < height) *at = stored[i];
+          at += opaque(march.y_classes * width);
+        }
+        if (partials != nullptr) {
+#pragma unroll
+          for (int i = 0; i < march_rows; ++i) {
+            if (writes && first_y + i * march.y_classes < height) running.add(widen(stored[i]), count++);
           }
         }
       }
@@ -147,16 +148,19 @@ __global__ void __launch_bounds__(depthwise_threads, ctas_at_once<KD>)
 
 void convolve_march(const March& march, void* partials, void* stream, Site site) {
   site.kernel = "of rows";
-  for_march_kernel(march.conv, [&](auto kernel) {
-    using K = decltype(kernel);
-    const auto run = convolve_rows<K::depth, K::height, K::z_stride, K::y_stride>;
-    kernel_limits(reinterpret_cast<const void*>(run), depthwise_threads, site);
-    const int64_t most = max_grid / march.slots;
-    for (int64_t first = 0; first < march.groups; first += most) {
-      const int64_t groups = std::min(most, march.groups - first);
-      const LaunchShape shape = {groups * march.slots, depthwise_threads, march.shared_floats * 4};
-      launch(run, shape, stream, site, march, first, static_cast<Moments*>(partials));
-    }
+  for_float_element(march.conv.source.type, [&](auto element) {
+    using T = typename decltype(element)::type;
+    for_march_kernel(march.conv, [&](auto kernel) {
+      using K = decltype(kernel);
+      const auto run = convolve_rows<T, K::depth, K::height, K::z_stride, K::y_stride>;
+      kernel_limits(reinterpret_cast<const void*>(run), depthwise_threads, site);
+      const int64_t most = max_grid / march.slots;
+      for (int64_t first = 0; first < march.groups; first += most) {
+        const int64_t groups = std::min(most, march.groups - first);
+        const LaunchShape shape = {groups * march.slots, depthwise_threads, march.shared_floats * 4};
+        launch(run, shape, stream, site, march, first, static_cast<Moments*>(partials));
+      }
+    });
   });
 }
 

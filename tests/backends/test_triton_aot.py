@@ -18,9 +18,8 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
 from triton.backends.compiler import GPUTarget  # noqa: E402
-from triton.compiler import ASTSource, make_backend  # noqa: E402
-from triton.runtime.jit import create_function_from_signature  # noqa: E402
 
+from benchmarks.gpu.predict import source_for  # noqa: E402
 from fastseg.backends.triton import norm, norm_kernels  # noqa: E402
 from fastseg.backends.triton.tensors import Strided, compute_dtype  # noqa: E402
 from fastseg.backends.views import Layout  # noqa: E402
@@ -85,12 +84,8 @@ _compiled: dict[tuple[str, str], Compiled] = {}
 def compile_launch(launch: Launch, capability: int, capfd: pytest.CaptureFixture[str]) -> Compiled:
     """What triton would do for this launch on a GPU of this capability."""
     target = GPUTarget("cuda", capability, 32)
-    backend = make_backend(target)
-    bind = create_function_from_signature(launch.kernel.signature, launch.kernel.params, backend)
-    options = {**launch.constants, "num_warps": launch.warps, "debug": False}
-    bound, specialization, _ = bind(*launch.args, **options)
-    parsed, signature, constants, attributes = launch.kernel._pack_args(backend, options, bound, specialization, {})
-    source = ASTSource(launch.kernel, signature, constants, attributes)
+    options = {**launch.constants, "num_warps": launch.warps}
+    source, parsed = source_for(launch.kernel, launch.args, options, target)
     same = (source.hash(), f"{capability} {parsed}")
     if same in _compiled:
         return _compiled[same]

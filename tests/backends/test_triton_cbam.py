@@ -21,7 +21,7 @@ def test_everything_here_in_the_interpreter() -> None:
 @pytest.fixture(autouse=True)
 def small_tiles_and_poisoned_outputs(monkeypatch):
     monkeypatch.setattr(launcher, "TILE_BYTES", 2048)
-    monkeypatch.setattr(launcher, "MAX_PARTS", 3)
+    monkeypatch.setattr(launcher, "POOL_PROGRAMS", 3)
     for module, name in ((torch, "empty_like"), (torch, "empty"), (Tensor, "new_empty")):
         allocate = getattr(module, name)
 

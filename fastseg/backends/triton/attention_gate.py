@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
 from fastseg.backends.attention_gate_call import gate_vectors
@@ -24,7 +25,7 @@ from fastseg.backends.triton import attention_gate_kernels as kernels
 from fastseg.backends.triton.tensors import alignment, compute_dtype, in_layout, launch, strided
 from fastseg.backends.views import Layout, layout_of, three_axes
 
-MOST_FEATURES = 64  # of a program at a time
+MOST_FEATURES = 16  # of a program at a time: a thread has all of a pixel's, and loads weights 16 bytes wide
 TILE_BYTES = 8 * 1024  # of features, in the compute dtype
 WARPS = 4
 
@@ -49,7 +50,10 @@ class _Call(NamedTuple):
             inner = self.x.shape[1] if self.gating is None else _common(self.x.shape[1], self.gating.shape[1])
         features = min(triton.next_power_of_2(self.weight.shape[1]), MOST_FEATURES)
         pixels = min(TILE_BYTES // self.weight.element_size() // features, 128)
+        largest = max(self.x.shape[2:].numel(), 0 if self.coarse is None else self.coarse.shape[2:].numel())
         return {
+            # Half of what 32 bits hold leaves room for tiles that reach beyond the image.
+            "INDEX": tl.int32 if largest < 2**30 else tl.int64,
             "CHANNELS_LAST": self.layout == "channels_last",
             "ALIGN": alignment(inner, *views),
             "BLOCK_F": features,

@@ -44,24 +44,26 @@ def _add_inputs(
 def _neighbours(index, fine, coarse, ACC: tl.constexpr):
     """Between which two coarse indices fine ones lie, and the weight of the second."""
     at = tl.maximum((index.to(ACC) + 0.5) * coarse / fine - 0.5, 0.0)
-    low = tl.minimum(at.to(tl.int64), coarse - 1)
+    low = tl.minimum(at.to(index.dtype), coarse - 1)
     return low, tl.minimum(low + 1, coarse - 1), at - low.to(ACC)
 
 
 @triton.jit
 def _interpolated(
     coarse, n, feature, pixel, features, spatial, height, width, depth, coarse_depth, coarse_height, coarse_width,
-    ACC: tl.constexpr,
+    INDEX: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """coarse [batch, features, coarse pixels] at these pixels, linearly between its pixels."""
+    inside = (feature < features)[:, None] & (pixel < spatial)[None, :]
+    pixel = pixel.to(INDEX)
     x_low, x_high, x_weight = _neighbours(pixel % width, width, coarse_width, ACC)
     row = pixel // width
     y_low, y_high, y_weight = _neighbours(row % height, height, coarse_height, ACC)
     z_low, z_high, z_weight = _neighbours(row // height, depth, coarse_depth, ACC)
-    inside = (feature < features)[:, None] & (pixel < spatial)[None, :]
     image = coarse + ((n * features + feature) * coarse_depth * coarse_height * coarse_width)[:, None]
     total = tl.zeros([feature.shape[0], pixel.shape[0]], ACC)
-    for corner in range(8):  # a loop that stays one: eight tiles of addresses at a time would not fit in registers
+    corners = 8 if depth * coarse_depth > 1 else 4  # between planes of images, none lies behind
+    for corner in range(corners):  # a loop that stays one: all addresses at a time would not fit in registers
         right, below, behind = corner % 2 == 1, corner // 2 % 2 == 1, corner // 4 == 1
         weight = tl.where(right, x_weight, 1 - x_weight)
         weight *= tl.where(below, y_weight, 1 - y_weight)
@@ -76,7 +78,8 @@ def _interpolated(
 def _features(
     x, gating, coarse, weight, vectors, n, feature, pixel, channels, gating_channels, features, spatial,
     depth, height, width, coarse_depth, coarse_height, coarse_width,
-    CHANNELS_LAST: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_S: tl.constexpr,
+    INDEX: tl.constexpr, CHANNELS_LAST: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr,
+    BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """relu(Wx x + Wg g + bias) of a block of features, as [features, pixels]; and their psi."""
     ACC: tl.constexpr = weight.dtype.element_ty
@@ -91,7 +94,7 @@ def _features(
     if coarse is not None:
         total += _interpolated(
             coarse, n, feature, pixel, features, spatial, height, width, depth, coarse_depth, coarse_height,
-            coarse_width, ACC,
+            coarse_width, INDEX, ACC,
         )  # fmt: skip
     psi = tl.load(vectors + features + feature, present, 0.0)
     return tl.where(total <= 0, 0.0, total), psi  # NaN passes through
@@ -108,8 +111,8 @@ def _place(spatial, BLOCK_S: tl.constexpr):
 def forward(
     x, gating, coarse, weight, vectors, y, channels, gating_channels, features, spatial,
     depth, height, width, coarse_depth, coarse_height, coarse_width,
-    CHANNELS_LAST: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_C: tl.constexpr,
-    BLOCK_S: tl.constexpr,
+    INDEX: tl.constexpr, CHANNELS_LAST: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     ACC: tl.constexpr = weight.dtype.element_ty
     n, pixel = _place(spatial, BLOCK_S)
@@ -118,7 +121,7 @@ def forward(
         hidden, psi = _features(
             x, gating, coarse, weight, vectors, n, (first + tl.arange(0, BLOCK_F)).to(tl.int64), pixel,
             channels, gating_channels, features, spatial, depth, height, width,
-            coarse_depth, coarse_height, coarse_width, CHANNELS_LAST, ALIGN, BLOCK_F, BLOCK_S,
+            coarse_depth, coarse_height, coarse_width, INDEX, CHANNELS_LAST, ALIGN, BLOCK_F, BLOCK_S,
         )  # fmt: skip
         logits += tl.sum(hidden * psi[:, None], 0)
     attention, _ = sigmoid(logits)
@@ -133,8 +136,8 @@ def forward(
 def backward(
     grad, x, gating, coarse, weight, vectors, before, attentions, sums, channels, gating_channels, features, spatial,
     depth, height, width, coarse_depth, coarse_height, coarse_width,
-    CHANNELS_LAST: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_C: tl.constexpr,
-    BLOCK_S: tl.constexpr,
+    INDEX: tl.constexpr, CHANNELS_LAST: tl.constexpr, ALIGN: tl.constexpr, BLOCK_F: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """The gradient before relu into before[batch, features, pixels], the attention into attentions[batch, pixels], and
     this program's share of the gradients of vectors into sums[programs, 2 * features + 1]."""
@@ -145,7 +148,7 @@ def backward(
         hidden, psi = _features(
             x, gating, coarse, weight, vectors, n, (first + tl.arange(0, BLOCK_F)).to(tl.int64), pixel,
             channels, gating_channels, features, spatial, depth, height, width,
-            coarse_depth, coarse_height, coarse_width, CHANNELS_LAST, ALIGN, BLOCK_F, BLOCK_S,
+            coarse_depth, coarse_height, coarse_width, INDEX, CHANNELS_LAST, ALIGN, BLOCK_F, BLOCK_S,
         )  # fmt: skip
         logits += tl.sum(hidden * psi[:, None], 0)
     attention, derivative = sigmoid(logits)
@@ -165,7 +168,7 @@ def backward(
         hidden, psi = _features(
             x, gating, coarse, weight, vectors, n, feature, pixel, channels, gating_channels, features, spatial,
             depth, height, width, coarse_depth, coarse_height, coarse_width,
-            CHANNELS_LAST, ALIGN, BLOCK_F, BLOCK_S,
+            INDEX, CHANNELS_LAST, ALIGN, BLOCK_F, BLOCK_S,
         )  # fmt: skip
         present = feature < features
         dz = tl.where(hidden <= 0, 0.0, psi[:, None] * dlogit[None, :])

@@ -28,7 +28,8 @@ from fastseg.backends.triton.tensors import Strided, alignment, compute_dtype, l
 from fastseg.backends.views import Layout, as_layout, layout_of, new_output
 
 TILE_BYTES = 8 * 1024  # of one tensor as computed with
-MAX_PARTS = 32  # of an image's pixels, for the pools
+ENOUGH_PROGRAMS = 264  # of kernels that go over all channels: two for each multiprocessor of an H100
+POOL_PROGRAMS = 1320  # twice as many as an H100 runs at once: each reduces over its lanes once, at its end
 
 
 class Plan(NamedTuple):
@@ -55,6 +56,8 @@ def plan(x: Tensor, layout: Layout, views: tuple[Strided | None, ...]) -> Plan:
     elements = TILE_BYTES // compute_dtype(x.dtype).itemsize
     inner, axis = (spatial, "BLOCK_S") if layout == "rows" else (channels, "BLOCK_C")
     along = min(triton.next_power_of_2(inner), 256 if layout == "rows" else 64)
+    while layout == "rows" and along > 32 and batch * triton.cdiv(spatial, along) < ENOUGH_PROGRAMS:
+        along //= 2
     across = elements // along
     if layout == "rows":
         across = min(across, triton.next_power_of_2(channels))
@@ -111,7 +114,8 @@ def cbam_forward(
 
 
 def _pool(p: Plan, source: Strided | None, saved: Saved) -> None:
-    chunk = triton.cdiv(p.pixel_tiles, MAX_PARTS) * p.constants["BLOCK_S"]
+    wanted = triton.cdiv(POOL_PROGRAMS, p.batch * p.channel_blocks)
+    chunk = triton.cdiv(p.pixel_tiles, wanted) * p.constants["BLOCK_S"]
     parts = triton.cdiv(p.spatial, chunk)
     sums, peaks = (saved.channel_gate.new_empty((p.batch, p.channels, parts)) for _ in range(2))
     places = saved.peak.new_empty((p.batch, p.channels, parts))

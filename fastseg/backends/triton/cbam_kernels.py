@@ -34,20 +34,19 @@ def _weights(weight, row, channel, channels, ACC: tl.constexpr):
 
 
 @triton.jit
-def _first_peak(values, mask, AXIS: tl.constexpr):
-    """The maximum along an axis and the first index that has it, within the tile. NaN is larger than all numbers."""
-    is_nan = mask & (values != values)
-    some_nan = tl.max(is_nan.to(tl.int32), AXIS) > 0
-    top = tl.max(tl.where(mask & (values == values), values, float("-inf")), AXIS)
-    has = tl.where(tl.expand_dims(some_nan, AXIS), is_nan, mask & (values == tl.expand_dims(top, AXIS)))
-    index = tl.arange(0, values.shape[AXIS])
-    index = index[:, None] if AXIS == 0 else index[None, :]
-    return tl.where(some_nan, float("nan"), top), tl.min(tl.where(has, index, 1 << 30), AXIS)
+def _is_above(value, best):
+    """NaN is larger than all numbers, and an equal one is not above."""
+    return ~(value <= best) & (best == best)
 
 
 @triton.jit
-def _is_above(value, best):
-    return (value > best) | ((value != value) & (best == best))
+def _first_peak(best, place, LAST: tl.constexpr, AXIS: tl.constexpr):
+    """The maximum along an axis and the lowest place that has it; places are below LAST."""
+    is_nan = best != best
+    some_nan = tl.max(is_nan.to(tl.int32), AXIS) > 0
+    top = tl.max(tl.where(is_nan, float("-inf"), best), AXIS)
+    has = tl.where(tl.expand_dims(some_nan, AXIS), is_nan, best == tl.expand_dims(top, AXIS))
+    return tl.where(some_nan, float("nan"), top), tl.min(tl.where(has, place, LAST), AXIS)
 
 
 @triton.jit
@@ -80,23 +79,24 @@ def pool(
     n, channel = batch_and_channels(tl.program_id(0) // parts, channels, BLOCK_C)
     first = part * chunk
     end = tl.minimum(first + chunk, spatial)
-    total = tl.zeros([BLOCK_C], ACC)
-    best = tl.full([BLOCK_C], float("-inf"), ACC)
-    place = tl.zeros([BLOCK_C], tl.int64) + first
-    while first < end:
-        pixel = first + tl.arange(0, BLOCK_S)
+    # Each element of the tile has a sum and a peak of its own, so that tiles need no sum over lanes.
+    total = tl.zeros([BLOCK_C, BLOCK_S], ACC)
+    best = tl.full([BLOCK_C, BLOCK_S], float("-inf"), ACC)
+    where = tl.zeros([BLOCK_C, BLOCK_S], tl.int32)
+    for tile in range(tl.cdiv(end - first, BLOCK_S).to(tl.int32)):
+        pixel = first + tile * BLOCK_S + tl.arange(0, BLOCK_S)
         mask = tile_mask(channel, pixel, channels, end, CHANNELS_LAST, ALIGN)
         values = tl.load(pointers(x, n, channel, pixel, CHANNELS_LAST, ALIGN), mask, 0.0).to(ACC)
-        total += tl.sum(values, 1)
-        top, at = _first_peak(values, mask, 1)
-        above = _is_above(top, best)
-        best = tl.where(above, top, best)
-        place = tl.where(above, first + at, place)
-        first += BLOCK_S
+        total += values
+        above = mask & _is_above(values, best)
+        best = tl.where(above, values, best)
+        where = tl.where(above, tile, where)
+    place = first + where.to(tl.int64) * BLOCK_S + tl.arange(0, BLOCK_S)[None, :]
+    top, at = _first_peak(best, place, 1 << 62, 1)
     slot = (n * channels + channel) * parts + part
-    tl.store(sums + slot, total, channel < channels)
-    tl.store(peaks + slot, best, channel < channels)
-    tl.store(places + slot, place, channel < channels)
+    tl.store(sums + slot, tl.sum(total, 1), channel < channels)
+    tl.store(peaks + slot, top, channel < channels)
+    tl.store(places + slot, at, channel < channels)
 
 
 @triton.jit
@@ -107,22 +107,22 @@ def mix(
     """Mean and maximum over channels of x * weight into maps[N, 2, S], and the first channel that has the maximum."""
     ACC: tl.constexpr = maps.dtype.element_ty
     n, _, pixel = _image_and_pixels(spatial, BLOCK_S)
-    total = tl.zeros([BLOCK_S], ACC)
-    best = tl.full([BLOCK_S], float("-inf"), ACC)
-    place = tl.zeros([BLOCK_S], tl.int32)
+    total = tl.zeros([BLOCK_C, BLOCK_S], ACC)
+    best = tl.full([BLOCK_C, BLOCK_S], float("-inf"), ACC)
+    block = tl.zeros([BLOCK_C, BLOCK_S], tl.int32)
     for first in range(0, channels, BLOCK_C):
         channel = (first + tl.arange(0, BLOCK_C)).to(tl.int64)
         mask = tile_mask(channel, pixel, channels, spatial, CHANNELS_LAST, ALIGN)
         values = tl.load(pointers(x, n, channel, pixel, CHANNELS_LAST, ALIGN), mask, 0.0).to(ACC)
         values *= _weights(weight, n, channel, channels, ACC)
-        total += tl.sum(values, 0)
-        top, at = _first_peak(values, mask, 0)
-        above = _is_above(top, best)
-        best = tl.where(above, top, best)
-        place = tl.where(above, first + at, place)
+        total += values
+        above = mask & _is_above(values, best)
+        best = tl.where(above, values, best)
+        block = tl.where(above, first, block)
+    top, place = _first_peak(best, block + tl.arange(0, BLOCK_C)[:, None], 1 << 30, 0)
     inside = pixel < spatial
-    tl.store(maps + 2 * n * spatial + pixel, total / channels, inside)
-    tl.store(maps + (2 * n + 1) * spatial + pixel, best, inside)
+    tl.store(maps + 2 * n * spatial + pixel, tl.sum(total, 0) / channels, inside)
+    tl.store(maps + (2 * n + 1) * spatial + pixel, top, inside)
     tl.store(places + n * spatial + pixel, place, inside)
 
 

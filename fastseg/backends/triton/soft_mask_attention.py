@@ -24,6 +24,7 @@ from fastseg.backends.triton.tensors import alignment, compute_dtype, in_layout,
 from fastseg.backends.views import Layout, layout_of
 
 TILE_BYTES = 16 * 1024  # of values as computed with; up to five such tiles are alive
+CHANNELS_AT_ONCE = 4  # of rows, where a program goes over all channels: so many of its loads are under way
 
 
 def _shape(trunk: Tensor, mask: Tensor, layout: Layout, views: Any, masks: Any) -> tuple[int, int, dict[str, Any]]:
@@ -31,6 +32,8 @@ def _shape(trunk: Tensor, mask: Tensor, layout: Layout, views: Any, masks: Any) 
     channels, spatial = trunk.shape[1], trunk.shape[2:].numel()
     one = mask.shape[1] != channels
     tile = streaming_tile(channels, layout, trunk.dtype, TILE_BYTES // 4 if one else TILE_BYTES)
+    if one and layout == "rows":
+        tile = tile._replace(channels=CHANNELS_AT_ONCE, pixels=tile.pixels // CHANNELS_AT_ONCE)
     programs = trunk.shape[0] * triton.cdiv(spatial, tile.pixels) * (1 if one else triton.cdiv(channels, tile.channels))
     return (
         programs,

@@ -65,7 +65,7 @@ def backward(
     n, first, pixel = _place(channels, spatial, ONE, BLOCK_C, BLOCK_S)
     if ONE:
         value, derivative = _one_mask(mask, n, pixel, spatial, MASK_ALIGN, ACC)
-        total = tl.zeros([1, BLOCK_S], ACC)
+        total = tl.zeros([BLOCK_C, BLOCK_S], ACC)
         for c in range(0, channels, BLOCK_C):
             channel = (c + tl.arange(0, BLOCK_C)).to(tl.int64)
             inside = tile_mask(channel, pixel, channels, spatial, CHANNELS_LAST, ALIGN)
@@ -74,10 +74,10 @@ def backward(
                 tl.store(pointers(dtrunk, n, channel, pixel, CHANNELS_LAST, ALIGN), g * (1 + value), inside)
             if dmask is not None:
                 t = tl.load(pointers(trunk, n, channel, pixel, CHANNELS_LAST, ALIGN), inside, 0.0).to(ACC)
-                total += tl.sum(g * t, 0)[None, :]
+                total += g * t
         if dmask is not None:
             target = dmask.data + n * (dmask.batch // MASK_ALIGN * MASK_ALIGN) + pixel[None, :]
-            tl.store(target, total * derivative, (pixel < spatial)[None, :])
+            tl.store(target, tl.sum(total, 0)[None, :] * derivative, (pixel < spatial)[None, :])
     else:
         channel = (first + tl.arange(0, BLOCK_C)).to(tl.int64)
         inside = tile_mask(channel, pixel, channels, spatial, CHANNELS_LAST, ALIGN)

@@ -11,7 +11,7 @@ constexpr int depthwise_threads = 128;  // of a CTA, in every kernel of the fami
 constexpr int64_t enough_ctas = 1056;   // eight for each multiprocessor of an H100; more would shorten marches
 constexpr int64_t largest_offset = 2147483647;
 
-inline int64_t ceil_div(int64_t value, int64_t by) { return (value + by - 1) / by; }
+constexpr int64_t ceil_div(int64_t value, int64_t by) { return (value + by - 1) / by; }
 constexpr int log2_up(int64_t value) {
   int log = 0;
   while ((int64_t{1} << log) < value) ++log;

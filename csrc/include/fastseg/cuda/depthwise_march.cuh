@@ -13,31 +13,14 @@ __device__ inline int opaque(int number) {
   asm volatile("" : "+r"(number));
   return number;
 }
-
-// Elements are loaded as bits, so that a load need not be waited for before its value is needed.
-__device__ inline float widen_bits(uint32_t bits, Element type) {
-  if (type == Element::float32) return __uint_as_float(bits);
-  if (type == Element::bfloat16) return __uint_as_float(bits << 16);
-  return __half2float(__ushort_as_half(static_cast<unsigned short>(bits)));
-}
-__device__ inline uint32_t load_bits(const void* data, int64_t index, Element type) {
-  if (type == Element::float32) return static_cast<const uint32_t*>(data)[index];
-  return static_cast<const uint16_t*>(data)[index];
-}
-// The value as it is stored, rounded to 16 bits where the element has no more.
-__device__ inline float store_rounded(void* data, int64_t index, float value, Element type) {
-  if (type == Element::float32) {
-    static_cast<float*>(data)[index] = value;
-    return value;
-  }
-  if (type == Element::bfloat16) {
-    const __nv_bfloat16 rounded = __float2bfloat16_rn(value);
-    static_cast<__nv_bfloat16*>(data)[index] = rounded;
-    return widen(rounded);
-  }
-  const __half rounded = __float2half_rn(value);
-  static_cast<__half*>(data)[index] = rounded;
-  return widen(rounded);
+// Likewise of a pointer into device memory: offsets are added to it, and not to what it was made of.
+template <typename T>
+__device__ inline const T* opaque(const T* pointer) {
+  asm volatile("" : "+l"(pointer));
+#ifdef __CUDACC__
+  __builtin_assume(__isGlobal(pointer));
+#endif
+  return pointer;
 }
 
 // The work of one CTA.
@@ -92,7 +75,7 @@ struct MarchThread {
 
 // Brings the tiles of a march from memory to buffers in shared memory, as floats. A thread's first kAhead elements wait
 // in registers, on their way while the tile before is worked on.
-template <int kAhead>
+template <typename T, int kAhead>
 class TileLoader {
  public:
   // All threads construct theirs together; `channel_offsets` takes one for each channel of the CTA.
@@ -111,68 +94,56 @@ class TileLoader {
     __syncthreads();
 #pragma unroll
     for (int n = 0; n < kAhead; ++n) {
-      int line;
-      locate(threadIdx.x + n * depthwise_threads, offset_[n], line);
-      if (n % 4 == 0) lines_[n / 4] = 0;
-      lines_[n / 4] |= static_cast<unsigned>(line) << n % 4 * 8;
+      locate(threadIdx.x + n * depthwise_threads, offset_[n], row_[n]);
     }
   }
-
-  __device__ int elements() const { return of_channel_ << march_.planes_log; }
 
   // Asks for the tile of source plane z whose first row is y; rows and columns outside of the image are zeros.
   __device__ void ask(int z, int y) {
     z_ = z;
     y_ = y;
-    if (source_.type == Element::float32) {
-      ask_for<uint32_t>();
-    } else {
-      ask_for<uint16_t>();
+    const T* data = opaque(this->data());
+#pragma unroll
+    for (int n = 0; n < kAhead; ++n) {
+      held_[n] = inside(row_[n]) ? data[offset_[n]] : narrow<T>(0);
     }
   }
 
+  // A buffer has room for all that threads hold, also where the tile has less.
   __device__ void store(float* buffer) const {
-    const int count = elements();
 #pragma unroll
-    for (int n = 0; n < kAhead; ++n) {
-      const int index = threadIdx.x + n * depthwise_threads;
-      if (index < count) buffer[index] = widen_bits(held_[n], source_.type);
-    }
-    const int64_t origin = this->origin();
+    for (int n = 0; n < kAhead; ++n) buffer[threadIdx.x + n * depthwise_threads] = widen(held_[n]);
+    const int count = of_channel_ << march_.planes_log;
+    const T* data = this->data();
+#pragma unroll 1
     for (int index = threadIdx.x + kAhead * depthwise_threads; index < count; index += depthwise_threads) {
-      int offset, line;
-      locate(index, offset, line);
-      buffer[index] =
-          inside(line) ? widen_bits(load_bits(source_.data, origin + offset, source_.type), source_.type) : 0.0f;
+      int offset, row;
+      locate(index, offset, row);
+      buffer[index] = inside(row) ? widen(data[offset]) : 0.0f;
     }
   }
 
  private:
-  template <typename Bits>
-  __device__ void ask_for() {
-    const Bits* data = static_cast<const Bits*>(source_.data) + origin();
-#pragma unroll
-    for (int n = 0; n < kAhead; ++n) held_[n] = inside(lines_[n / 4] >> n % 4 * 8 & outside) ? data[offset_[n]] : 0;
-  }
-  static constexpr int outside = 255;  // in place of the line: an element that no image has
+  static constexpr int nowhere = -2147483647 - 1;  // a row that no image has, from wherever a tile begins
 
-  // The offset of an element of the tile from its origin, and its line.
-  __device__ void locate(int index, int& offset, int& line) const {
+  // The offset of an element of the tile from its origin, and how many rows of the image lie between them.
+  __device__ void locate(int index, int& offset, int& row) const {
     const int channel = index / of_channel_;
     const int rest = index - channel * of_channel_;
-    line = rest / march_.source_columns;
+    const int line = rest / march_.source_columns;
     const int column = rest - line * march_.source_columns;
     const int width = static_cast<int>(march_.conv.in[2]);
     const bool there = channel < channels_ && x_origin_ + column >= 0 && x_origin_ + column < width;
-    offset = there ? channel_offsets_[channel] + line * march_.y_step * width + column : 0;
-    if (!there) line = outside;
+    row = there ? line * march_.y_step : nowhere;
+    offset = there ? channel_offsets_[channel] + row * width + column : 0;
   }
-  __device__ bool inside(int line) const {
-    return line != outside &&
-           static_cast<unsigned>(y_ + line * march_.y_step) < static_cast<unsigned>(march_.conv.in[1]);
+  __device__ bool inside(int row) const {
+    return static_cast<unsigned>(y_) + static_cast<unsigned>(row) < static_cast<unsigned>(march_.conv.in[1]);
   }
-  __device__ int64_t origin() const {
-    return first_ + (static_cast<int64_t>(z_) * march_.conv.in[1] + y_) * march_.conv.in[2] + x_origin_;
+  // Where the tile's first element is, or would be.
+  __device__ const T* data() const {
+    return static_cast<const T*>(source_.data) + first_ +
+           (static_cast<int64_t>(z_) * march_.conv.in[1] + y_) * march_.conv.in[2] + x_origin_;
   }
 
   const March& march_;
@@ -181,13 +152,12 @@ class TileLoader {
   int x_origin_, channels_, of_channel_;
   const int* channel_offsets_;
   int z_ = 0, y_ = 0;
-  int offset_[kAhead];
-  unsigned lines_[(kAhead + 3) / 4];  // a byte each
-  uint32_t held_[kAhead];
+  int offset_[kAhead], row_[kAhead];
+  T held_[kAhead];
 };
 
 // Weights to shared memory, [channel][kx][kz][ky padded]; kernels that are turned round come turned round.
-template <int KD, int KH>
+template <typename T, int KD, int KH>
 __device__ inline void load_weights(const March& march, const MarchPlace& place, float* weights) {
   constexpr int kPadded = padded<KH>;
   const Convolution& conv = march.conv;
@@ -201,7 +171,7 @@ __device__ inline void load_weights(const March& march, const MarchPlace& place,
     if (ky < KH && row < conv.batch * conv.channels) {
       const int tap = (kz * KH + ky) * march.kernel_x + kx;
       const int64_t at = row % conv.channels * taps + (conv.turned ? taps - 1 - tap : tap);
-      value = widen_bits(load_bits(conv.weight, at, conv.source.type), conv.source.type);
+      value = widen(static_cast<const T*>(conv.weight)[at]);
     }
     weights[index] = value;
   }

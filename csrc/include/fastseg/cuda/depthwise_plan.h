@@ -22,6 +22,7 @@ struct March {
   int x_tiles, y_tiles;                   // y_tiles of one class
   int lanes_log, groups_log, planes_log;  // how a CTA's threads lie: columns, groups of march_rows rows, channels
   int source_rows, source_columns;        // of a tile of one channel, halo included
+  int tile_floats;                        // of a tile of all channels, and no less than threads hold ahead
   int64_t shared_floats;                  // of the weights, a number for each channel, and two tiles
   int64_t slots;                          // CTAs of one group of channels
   int64_t groups;                         // of channels
@@ -32,6 +33,11 @@ struct March {
 constexpr int padded_taps(int taps) { return taps <= 1 ? 1 : taps <= 4 ? 4 : 8; }
 template <int KH>
 constexpr int padded = padded_taps(KH);
+
+// Elements of the next tile that a thread holds: as many as give it 32 by 32 targets and their halo.
+constexpr int held_elements(int taps) { return taps <= 3 ? 10 : taps <= 5 ? 11 : 12; }
+template <int KH>
+constexpr int held = held_elements(KH);
 
 // Calls f(KD, KH, SZ, SY as integral constants) for the compiled kernel of a convolution; false where there is none.
 template <int KD, int KH, int SZ, int SY>
@@ -99,9 +105,11 @@ inline bool plan_march(const Convolution& conv, Element type, March& march) {
   const int64_t source_rows = (march.rows - 1) * conv.stride[1] + conv.kernel[1];
   const int64_t source_columns = (march.columns - 1) * conv.stride[2] + (conv.kernel[2] - 1) * conv.dilation[2] + 1;
   const int64_t weights = conv.kernel[2] * conv.kernel[0] * padded_taps(static_cast<int>(conv.kernel[1]));
-  march.shared_floats = march.channels * (2 * source_rows * source_columns + weights + 1);
-  if (source_rows > 254) return false;  // a line of a tile is a byte
+  const int64_t ahead = int64_t{held_elements(static_cast<int>(conv.kernel[1]))} * depthwise_threads;
+  const int64_t tile_floats = std::max(march.channels * source_rows * source_columns, ahead);
+  march.shared_floats = march.channels * (weights + 1) + 2 * tile_floats;
   if (march.shared_floats * 4 > most_shared_bytes) return false;
+  march.tile_floats = static_cast<int>(tile_floats);
   march.source_rows = static_cast<int>(source_rows);
   march.source_columns = static_cast<int>(source_columns);
 
@@ -109,7 +117,9 @@ inline bool plan_march(const Convolution& conv, Element type, March& march) {
   const int64_t plane = conv.in[1] * conv.in[2];
   const int64_t reach = (march.channels - 1) * (conv.source.channel_stride + conv.source.batch_stride);
   if (plane + reach > largest_offset || conv.out[1] * conv.out[2] > largest_offset) return false;
-  if (conv.padding[0] > largest_offset / 2 || conv.padding[1] > largest_offset / 2) return false;
+  for (int64_t size : {conv.in[1], conv.padding[0], conv.padding[1]}) {
+    if (size > largest_offset / 2) return false;
+  }
 
   march.groups = ceil_div(conv.rows(), march.channels);
   const int64_t tiles = int64_t{march.x_tiles} * march.y_classes;

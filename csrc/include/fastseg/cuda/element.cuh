@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "fastseg/tensor.h"
 
@@ -112,6 +113,15 @@ void for_any_element(Element type, F f) {
     case Element::float16:
       return f(Type<__half>());
   }
+}
+
+// The same for the types that are computed with in float.
+template <typename F>
+void for_float_element(Element type, F f) {
+  for_any_element(type, [&](auto element) {
+    using T = typename decltype(element)::type;
+    if constexpr (!std::is_same_v<T, double>) f(element);
+  });
 }
 
 // Element `index` of a 1-D tensor of any type, `absent` where there is none.
