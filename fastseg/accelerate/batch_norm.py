@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fastseg.backends import select
 from fastseg.nn import BatchNormAct2d, BatchNormAct3d
+from fastseg.ops.batch_norm import runs_fused
 from fastseg.ops.norm import Activation
 
 # Elements from where the CPU kernel was faster than torch's ops. In training it saves passes where there is a residual
@@ -35,12 +35,8 @@ class _SwappedBatchNorm(_BatchNorm):
         return F.leaky_relu_(y, self.negative_slope) if self.activation == "leaky_relu" else y
 
     def _fuses(self, x: Tensor, residual: Tensor | None) -> bool:
-        if select.forced() is not None:
-            return True
-        if select.runs_reference("batch_norm_act", x):
-            return False
         saves = self.training and (residual is not None or self.activation != "none")
-        return x.numel() >= (TRAINING_FROM if saves else OTHERWISE_FROM)
+        return runs_fused(x, TRAINING_FROM if saves else OTHERWISE_FROM)
 
 
 class SwappedBatchNorm2d(_SwappedBatchNorm, BatchNormAct2d):

@@ -134,6 +134,12 @@ def batch_norm_act(
     return y
 
 
+def runs_fused(x: Tensor, least: int) -> bool:
+    """Whether a layer that may also call torch's own ops is to call the kernel: there is one for x, and x has ``least``
+    elements. A forced backend is always asked."""
+    return select.forced() is not None or (not select.runs_reference(_NAME, x) and x.numel() >= least)
+
+
 class _BatchNormAct(torch.autograd.Function):
     """Statistics of the batch."""
 
