@@ -90,7 +90,8 @@ def main(arguments: list[str]) -> int:
     names = ["smoke"] if options.smoke else list(PARTS) if options.part == "all" else [options.part]
     codes, files = [], []
     for name in names:
-        files.append(options.output / f"last-gpu-{name}.json")
+        # Not named as a part: "last-gpu-*.json" are the files of a report.
+        files.append(options.output / ("smoke-gpu.json" if options.smoke else f"last-gpu-{name}.json"))
         codes.append(run_part(name, options, files[-1]))
     if options.part == "all":
         codes.append(write_report(files, options.root))  # of what was measured
@@ -108,8 +109,8 @@ def run_part(name: str, options: argparse.Namespace, file: Path) -> int:
     paths, select = SMOKE if smoke else PARTS[name]
     seconds = 60 * options.minutes
     with tempfile.TemporaryDirectory() as folder:
-        rows = Path(folder) / "rows"
-        rows.touch()
+        rows = file.with_suffix(".rows")  # not in the folder: whoever kills this process finds what was measured
+        rows.write_text("")
         run = record.Run(device, smoke, time.time() + seconds, str(rows))
         more = ["-p", "no:benchmark", "-p", "benchmarks.gpu.plugin", *(["-k", select] if select else [])]
         # Half as long again for the one that has begun.
@@ -119,6 +120,7 @@ def run_part(name: str, options: argparse.Namespace, file: Path) -> int:
     failures = {each.test: each.why for each in outcomes if each.outcome in ("failed", "not run")}
     found = {"machine": machine, "benchmarks": measured, "failures": failures}
     report.write(file, json.dumps(found, indent=1) + "\n")
+    rows.unlink()
     file.with_suffix(".txt").write_text(summary.failures(outcomes))
     print(f"== {name}: {len(measured)} rows in {file}", *summary.lines(outcomes), sep="\n", flush=True)
     return int(bool(failures))
@@ -148,6 +150,10 @@ def write_report(files: list[Path], root: Path) -> int:
     others = {run["machine"]["device"] for run in runs} - {machine["device"]}
     if others:
         print(f"parts of several devices: {machine['device']}, {', '.join(sorted(others))}", file=sys.stderr)
+        return 2
+    commits = {run["machine"]["commit"] for run in runs}
+    if len(commits) > 1:
+        print(f"parts of several commits: {', '.join(sorted(commits))}", file=sys.stderr)
         return 2
     rows = [row for run in runs for row in rows_of(run)]
     failures = {test: why for run in runs for test, why in run["failures"].items()}

@@ -210,7 +210,9 @@ Cache& cache() {
 
 }  // namespace
 
-Block::Block(int64_t bytes) : bytes_(bytes), capacity_(whole_pages(std::max(bytes, int64_t(1)))) {
+Block::Block(int64_t bytes) : bytes_(bytes) {
+  if (bytes < 0 || bytes > std::numeric_limits<int64_t>::max() - 2 * huge_page) throw std::bad_alloc();
+  capacity_ = whole_pages(std::max(bytes, int64_t(1)));
   data_ = cache().take(capacity_);
 }
 Block::~Block() { cache().give(data_, capacity_); }

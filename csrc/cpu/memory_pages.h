@@ -30,7 +30,8 @@ inline Range reserve(int64_t least) {
   for (int64_t bytes = limited ? least : std::max(least, whole_pages(physical_memory()));; bytes = least) {
     // One page more than needed, cut to a boundary: the system places mappings on 4 KB boundaries only.
     const size_t wanted = size_t(bytes + huge_page);
-    void* mapped = mmap(nullptr, wanted, PROT_NONE, MAP_PRIVATE | MAP_ANON | MAP_NORESERVE, -1, 0);
+    // Without MAP_NORESERVE, which would let open_pages promise what the machine can never hold.
+    void* mapped = mmap(nullptr, wanted, PROT_NONE, MAP_PRIVATE | MAP_ANON, -1, 0);
     if (mapped == MAP_FAILED) {
       if (bytes == least) throw std::bad_alloc();
       continue;
@@ -53,7 +54,8 @@ inline void open_pages(char* data, int64_t bytes) {
 
 // Gives the memory back at once. The addresses stay reserved.
 inline void close_pages(char* data, int64_t bytes) {
-  mmap(data, size_t(bytes), PROT_NONE, MAP_PRIVATE | MAP_ANON | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  if (mmap(data, size_t(bytes), PROT_NONE, MAP_PRIVATE | MAP_ANON | MAP_FIXED, -1, 0) == MAP_FAILED)
+    madvise(data, size_t(bytes), MADV_DONTNEED);  // no mapping is left: at least the memory goes
 }
 
 // Moves memory that is no longer needed where it lies to open addresses, without copying it: the page tables change, a
@@ -62,14 +64,17 @@ inline void close_pages(char* data, int64_t bytes) {
 inline bool move_pages(char* from, char* to, int64_t bytes) {
 #ifdef __linux__
   constexpr int keep_addresses = 4;  // MREMAP_DONTUNMAP, which older headers lack
-  const auto move = [&](int64_t first, int64_t count) {
-    constexpr int flags = MREMAP_MAYMOVE | MREMAP_FIXED | keep_addresses;
-    return mremap(from + first, size_t(count), size_t(count), flags, to + first) != MAP_FAILED;
-  };
-  // What was moved before is several mappings, which must be moved one by one.
-  bool moved = move(0, bytes);
-  for (int64_t page = 0; !moved && page < bytes; page += huge_page)
-    if (!move(page, huge_page)) return false;
+  constexpr int flags = MREMAP_MAYMOVE | MREMAP_FIXED | keep_addresses;
+  // Page by page: a range may be several mappings, and before Linux 6.17 a move of these unmaps `to` and then fails,
+  // so that others' mappings get there.
+  for (int64_t page = 0; page < bytes; page += huge_page) {
+    if (mremap(from + page, size_t(huge_page), size_t(huge_page), flags, to + page) != MAP_FAILED) continue;
+    // A late failure may have unmapped the page of `to`. Nothing is there yet that MADV_DONTNEED could lose.
+    if (madvise(to + page, size_t(huge_page), MADV_DONTNEED) == 0) return false;
+    constexpr int readable = PROT_READ | PROT_WRITE, fixed = MAP_PRIVATE | MAP_ANON | MAP_FIXED;
+    if (mmap(to + page, size_t(huge_page), readable, fixed, -1, 0) == MAP_FAILED) throw std::bad_alloc();
+    return false;
+  }
   close_pages(from, bytes);
   return true;
 #else

@@ -489,12 +489,12 @@ inline void backward_samples(const InstanceNormActBackward& args, int threads) {
     const int64_t n = row / channels, channel = row % channels;
     const Centre<A> mean = centre_of(row);
     const double scale = double(static_cast<const A*>(args.rstd)[row]) * load_parameter(args.weight, channel, 1.0);
-    const double bias = load_parameter(args.bias, channel, 0.0) - mean.rest * scale;
+    const A bias = backward_bias(load_parameter(args.bias, channel, 0.0), mean.rest, A(scale));
     A* to = numbers.get() + n * 6 * width;
     for (int64_t j = channel; j < width; j += channels) {
       to[j] = mean.centre;
       to[width + j] = A(scale);
-      to[2 * width + j] = A(bias);
+      to[2 * width + j] = bias;
     }
   }
 

@@ -107,6 +107,16 @@ inline Centre<A> backward_centre(A mean, A rstd) {
   return __builtin_isfinite(centre) ? Centre<A>{centre, double(mean) - double(centre)} : Centre<A>{mean, 0.0};
 }
 
+// The bias of z = (x - centre) * scale + bias. Of a bias of 0, an x at the mean gives forward's z of exactly 0:
+// rounding must not put z above it, or a constant channel would pass gradients that ReLU stopped.
+inline double backward_bias(double bias, double, double) { return bias; }
+inline float backward_bias(double bias, double rest, float scale) {
+  float shifted = float(bias - rest * double(scale));
+  while (bias == 0 && double(float(rest)) * double(scale) + double(shifted) > 0)
+    shifted = __builtin_nextafterf(shifted, -__builtin_inff());
+  return shifted;
+}
+
 // Vectors of a row's backward sums that are added up in the compute type before float64 takes over. Every one is a
 // rounding that torch, which widens each element, does not make; 16-bit elements bring larger ones with them.
 template <class T>

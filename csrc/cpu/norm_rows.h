@@ -330,7 +330,7 @@ inline void backward_rows(const InstanceNormActBackward& args, int threads) {
                           mean,
                           double(rstd),
                           A(scale),
-                          A(load_parameter(args.bias, c, 0.0) - mean.rest * scale),
+                          backward_bias(load_parameter(args.bias, c, 0.0), mean.rest, A(scale)),
                           Activate<A>(args.activation, args.negative_slope)};
   };
   const auto sums_of = [&](int64_t row, int64_t chunk) {

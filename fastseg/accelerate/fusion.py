@@ -86,9 +86,18 @@ def carries_activation(norm: nn.Module) -> bool:
 def take_activation(*norms: nn.Module) -> bool:
     """Whether the norms of a swapped block still apply its activation, or somebody put others in their place since.
 
-    torch.nn.SyncBatchNorm.convert_sync_batchnorm does.
+    torch.nn.SyncBatchNorm.convert_sync_batchnorm does, of all of them.
+
+    Raises:
+        RuntimeError: only some were replaced: neither forward is right then.
     """
-    return all(isinstance(norm, FusedActivation) for norm in norms)
+    taking = {isinstance(norm, FusedActivation) for norm in norms}
+    if len(taking) > 1:
+        raise RuntimeError(
+            "accelerate: some norms of a block were replaced, and the others still apply its activation: call restore, "
+            "replace them, and accelerate again"
+        )
+    return taking.pop()
 
 
 def has_hooks(module: nn.Module) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -65,6 +66,16 @@ def set_cpu_cache_limit(nbytes: int) -> None:
         raise ValueError(f"set_cpu_cache_limit: nbytes is {nbytes}, expected a number of bytes >= 0")
     if availability.COMPILED is not None:
         availability.COMPILED.set_cache_limit(nbytes)
+
+
+def release_gpu_cache() -> None:
+    """Drop what kernels on GPUs keep for their next call: the buffers and graphs of :func:`fastseg.ops.wls_filter`.
+
+    ``torch.cuda.empty_cache()`` then gives that memory back to the device.
+    """
+    setup = sys.modules.get("fastseg.backends.triton.wls_setup")  # not imported: nothing is kept
+    if setup is not None:
+        setup.release()
 
 
 def release_cpu_cache() -> None:

@@ -28,7 +28,7 @@ class Upsample2d(nn.ConvTranspose2d):
         super().__init__(in_channels, out_channels, 2, 2, bias=bias, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        check_image("Upsample2d", "x", x, 4)
+        _check("Upsample2d", x, self.in_channels)
         if x.device.type != "cpu" or not runs_ours(x):
             return super().forward(x)
         four = self.weight.permute(1, 2, 3, 0).reshape(4 * self.out_channels, self.in_channels, 1, 1)
@@ -51,7 +51,7 @@ class UpsampleConcat2d(nn.ConvTranspose2d):
         super().__init__(in_channels, out_channels, 2, 2, bias=bias, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
-        check_image("UpsampleConcat2d", "x", x, 4)
+        _check("UpsampleConcat2d", x, self.in_channels)
         n, _, height, width = x.shape
         if skip.ndim != 4 or skip.shape[0] != n or skip.shape[2:] != (2 * height, 2 * width):
             raise ValueError(
@@ -67,6 +67,12 @@ class UpsampleConcat2d(nn.ConvTranspose2d):
         beside = skip.permute(0, 2, 3, 1).reshape(n, height, 2, width, 2, skip.shape[1])
         joined = torch.cat((beside, up), -1)
         return joined.view(n, 2 * height, 2 * width, joined.shape[-1]).permute(0, 3, 1, 2)
+
+
+def _check(name: str, x: Tensor, in_channels: int) -> None:
+    check_image(name, "x", x, 4)
+    if x.shape[1] != in_channels:
+        raise ValueError(f"{name}: x has shape {tuple(x.shape)}, expected (N, {in_channels}, H, W)")
 
 
 def _product_pays(x: Tensor) -> bool:

@@ -136,8 +136,10 @@ def batch_norm_act(
 
 def runs_fused(x: Tensor, least: int) -> bool:
     """Whether a layer that may also call torch's own ops is to call the kernel: there is one for x, and x has ``least``
-    elements. A forced backend is always asked."""
-    return select.forced() is not None or (not select.runs_reference(_NAME, x) and x.numel() >= least)
+    elements. A forced backend is always asked. Not in torch.export, which would keep the limit as one of its sizes."""
+    if select.forced() is not None:
+        return True
+    return not torch.compiler.is_exporting() and not select.runs_reference(_NAME, x) and x.numel() >= least
 
 
 class _BatchNormAct(torch.autograd.Function):

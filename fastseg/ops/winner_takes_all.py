@@ -75,7 +75,7 @@ def winner_takes_all(
         if not batched:
             found = [t.view(volume.shape[-2:]) for t in found]
     if reads_numbers():
-        _check_found(found[1])
+        check_costs(_NAME, found[1])
     index, cost, before, after, second, last = (as_kind_of(costs, t) for t in found)
     return Winner(index, cost, before, after, second, last, slices + volume.shape[-3])
 
@@ -90,7 +90,8 @@ def _check_costs(costs: Tensor) -> None:
         )
 
 
-def _check_found(cost: Tensor) -> None:
+def check_costs(op: str, cost: Tensor) -> None:
+    """Refuses NaN in the least costs of a volume, which stays where it was in any slice."""
     if not math.isnan(cost.sum().item()):  # one sum of a plane tells in most calls
         return
     wrong = torch.isnan(cost)
@@ -98,7 +99,7 @@ def _check_found(cost: Tensor) -> None:
         return  # infinity of both signs
     first = tuple(int(i) for i in wrong.nonzero()[0])
     raise ValueError(
-        f"{_NAME}: costs has NaN at {int(wrong.sum())} pixels, the first of them {first}; expected numbers, or "
+        f"{op}: costs has NaN at {int(wrong.sum())} pixels, the first of them {first}; expected numbers, or "
         "infinity for what cannot win"
     )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from fastseg.ops.arrays import Array, as_kind_of, as_tensor, numbers_known
 from fastseg.ops.checks import check_not_negative, whole_number
 from fastseg.ops.cross_scale_levels import MOST_LEVELS
 from fastseg.ops.guided_filter import check_guided_filter
+from fastseg.ops.winner_takes_all import check_costs
 from fastseg.stereo.disparity_map import DisparityMap
 from fastseg.stereo.options import MatchingCost, Refinement, WLSLevels, preset_options
 from fastseg.stereo.pair import check_rectified, load_pair
@@ -104,9 +107,12 @@ class StereoMatcher:
         """
         images = load_pair(left, right, torch.device(self.device) if self.device is not None else None)
         check_width(self, images[0].shape[-1])
+        report = None
+        if on_progress is not None:  # its calls of ops look at what they are given
+            report = partial(_called_in, copy_context(), on_progress)
         # The images have been looked at, and what the library's own stages make of numbers are numbers.
         with numbers_known() if self.stages == Stages() else nullcontext():
-            result = self._match(*images, on_progress)
+            result = self._match(*images, report)
         home = as_tensor(_NAME, "left", left).device
 
         def as_given(values: Tensor) -> Any:
@@ -169,6 +175,7 @@ class StereoMatcher:
                 weight = confidence.clamp(min=refine.wls.least_confidence)
                 parameters = {"lambda_": refine.wls.lambda_, "alpha": refine.wls.alpha}
                 disparity = stages.wls(disparity, weight, luminance(left).clamp(min=0), **parameters)
+        check_costs(_NAME, winner.cost)  # an eps that float32 loses beside a flat image makes NaN; one look for all
         return DisparityMap(disparity, valid, confidence, clock.seconds)
 
     def _scales(self, left: Tensor, right: Tensor) -> Scales:
@@ -250,3 +257,7 @@ def check_width(matcher: StereoMatcher, width: int) -> None:
             f"{_NAME}: disparities from {matcher.min_disparity} to below {matcher.max_disparity} reach beyond "
             f"images of width {width}; expected less than the width"
         )
+
+
+def _called_in(context: Context, on_progress: OnProgress, name: str, share: float) -> None:
+    context.run(on_progress, name, share)

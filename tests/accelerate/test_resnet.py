@@ -87,6 +87,14 @@ def test_norms_replaced_afterwards_get_activation_and_residual_back() -> None:
         torch.testing.assert_close(model(x), stock(x), rtol=1e-4, atol=1e-5)
 
 
+def test_some_norms_replaced_afterwards_are_refused() -> None:
+    """The others still apply the block's activation, so that neither forward would be right."""
+    model = accelerate(block(KINDS[0]))
+    model[1].bn1 = nn.Identity()
+    with pytest.raises(RuntimeError, match="some norms of a block were replaced"):
+        model(torch.randn(2, 3, 9, 8))
+
+
 class Decoder(nn.Module):
     """Of SMP's structure, for the last two features: Conv2dReLU is a Sequential of these three layers."""
 

@@ -151,3 +151,10 @@ def test_an_output_may_outlive_the_interpreter():
         "builtins.keep = fastseg.ops.instance_norm_act(torch.randn(1, 4, 1000, 1000))\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_more_than_there_can_be_is_refused():
+    """Not granted and then taken back by the end of the process."""
+    for count in (1 << 44, (1 << 63) - 1, -(1 << 40)):
+        with pytest.raises(MemoryError):
+            _C.Block(count)

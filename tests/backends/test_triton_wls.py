@@ -179,6 +179,8 @@ def test_buffers_of_one_solve_serve_the_next_guide():
         assert [size for (_, _, size), _ in wls_setup._kept] == [(5, 6), (3, 5)]
         one, two = (wls_setup.wls_setup(guide, 1.0, 1.2, 1e-4, once=True) for guide in guides)
         assert one is kept and two is not kept
+        fastseg.release_gpu_cache()
+        assert not wls_setup._kept
 
 
 @runs_kernels

@@ -143,6 +143,10 @@ def test_files_of_parts_and_of_reports(tmp_path: Path, capsys: pytest.CaptureFix
         json.dumps({"machine": machine, "benchmarks": measured, "failures": {"test_x": "the card is lost"}})
     )
     (tmp_path / "README.md").write_text(f"{readme.BEGIN}\nold\n{readme.END}\n")
+    other = tmp_path / "last-gpu-gates.json"
+    other.write_text(json.dumps({"machine": {**machine, "commit": "e"}, "benchmarks": [], "failures": {}}))
+    assert gpu.main(["--report", str(part), str(other), "--root", str(tmp_path)]) == 2
+    assert "several commits: c, e" in capsys.readouterr().err
     assert gpu.main(["--report", str(part), "--root", str(tmp_path)]) == 0
     results = tmp_path / "benchmarks" / "results" / "card.json"
     page = (tmp_path / "docs" / "benchmarks-gpu.md").read_text()

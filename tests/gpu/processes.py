@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,10 @@ MOST_STARTS = 8
 #: Seconds for a killed process, which the driver may hold, and for one that has run its tests: pools of compilers may
 #: hold it.
 DYING = 30.0
+
+
+#: A session of its own outlives a runner that is killed, and would go on to keep the card busy.
+DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,7 @@ class Runner:
         steps.write_text("")
         leave_out.write_text(json.dumps(done))
         command = [
+            *DIES_WITH_US,
             *unit.before,
             sys.executable,
             "-m",

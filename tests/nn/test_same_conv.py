@@ -60,6 +60,8 @@ def test_upsample_alone(layout, bias, size):
     half = x.detach().bfloat16()
     layer.bfloat16()
     assert torch.equal(layer(half), F.conv_transpose2d(half, layer.weight, layer.bias, stride=2))
+    with pytest.raises(ValueError, match=r"^Upsample2d: x has shape \(1, 7, 4, 4\), expected \(N, 6, H, W\)"):
+        layer(torch.ones(1, 7, 4, 4, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"^Upsample2d: x has shape \(6, 4, 4\), expected rank 4"):
         layer(torch.zeros(6, 4, 4))
 

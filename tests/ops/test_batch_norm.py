@@ -402,3 +402,14 @@ def test_errors_name_the_argument(error, message, arguments):
 def test_other_instruction_sets(capability):
     """The builds for lesser processors, in a process of their own: the choice is made once."""
     rerun_with_capability(__file__, capability, "wider_arithmetic or cancel or nan_passes")
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("weight", [1.0, -0.7])
+def test_constant_channels_pass_what_relu_passes(layout, weight):
+    """At the mean, with a bias of zero, rounding must not let gradients through that forward's zero stops."""
+    x = in_layout(torch.randn(32)[:, None, None].expand(4, 32, 8, 16).contiguous(), layout).requires_grad_()
+    scale, bias = torch.full((32,), weight), torch.zeros(32, requires_grad=True)
+    y = batch_norm_act(x, scale, bias, activation="relu", training=True)
+    y.sum().backward()
+    assert torch.equal(bias.grad, (y > 0).sum((0, 2, 3)).float())

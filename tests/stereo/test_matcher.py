@@ -261,6 +261,28 @@ def test_progress_and_seconds() -> None:
     assert all(seconds >= 0 for seconds in found.seconds.values())
 
 
+def test_ops_called_by_on_progress_look_at_their_numbers() -> None:
+    image = torch.ones(1, 8, 8)
+    image[0, 0, 0] = torch.nan
+
+    def call(name: str, share: float) -> None:
+        ops.guided_filter(image, image.clone(), radius=1, eps=1e-3)
+
+    with pytest.raises(ValueError, match="NaN"):
+        StereoMatcher(8).match(*shifted(4), on_progress=call)
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_costs_that_are_no_numbers_are_refused(levels: int) -> None:
+    """A window without texture loses so small an eps to rounding: zero over zero."""
+    left = torch.rand(3, 40, 60, generator=torch.Generator().manual_seed(0))
+    right = left.roll(-2, 2)
+    left[:, :, :30] = 1.0
+    right[:, :, :28] = 1.0
+    with pytest.raises(ValueError, match=r"^StereoMatcher: costs has NaN"):
+        StereoMatcher(6, radius=3, levels=levels, check_input=False, eps=1e-20).match(left, right)
+
+
 def test_same_bits_for_any_number_of_threads(scene: Any) -> None:
     matcher = StereoMatcher(RANGE)
     threads = torch.get_num_threads()

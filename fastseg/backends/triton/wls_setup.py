@@ -141,6 +141,12 @@ def keep(system: System) -> None:
                 return
 
 
+def release() -> None:
+    """Forget the systems that wait."""
+    with _keeping:
+        _kept.clear()
+
+
 def _taken(guide: Tensor) -> System | None:
     place = _place(guide)
     with _keeping:
