@@ -2,7 +2,7 @@
 // Compiled once per instruction set; csrc/cpu/dispatch.cpp calls the best one that the processor has.
 #include <type_traits>
 
-#include "norm_channels_last.h"
+#include "norm_channels_last_backward.h"
 #include "norm_math.h"
 #include "norm_rows.h"
 
