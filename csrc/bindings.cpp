@@ -13,6 +13,7 @@
 #include "fastseg/depthwise.h"
 #include "fastseg/fast_global_smoother.h"
 #include "fastseg/guided_filter.h"
+#include "fastseg/loss.h"
 #include "fastseg/matching_cost.h"
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
@@ -105,6 +106,17 @@ struct type_caster<fastseg::Images> {
     int64_t v[4];
     if (!read_tuple(from, v, 4)) return false;
     value = {reinterpret_cast<void*>(v[0]), static_cast<fastseg::Pixel>(v[1]), v[2], v[3]};
+    return true;
+  }
+};
+
+template <>
+struct type_caster<fastseg::Truth> {
+  PYBIND11_TYPE_CASTER(fastseg::Truth, const_name("tuple[int, int, int, int, int]"));
+  bool load(handle from, bool) {
+    int64_t v[5];
+    if (!read_tuple(from, v, 5)) return false;
+    value = {reinterpret_cast<const void*>(v[0]), static_cast<fastseg::TruthType>(v[1]), v[2], v[3], v[4]};
     return true;
   }
 };
@@ -508,6 +520,42 @@ fastseg::SoftMaskAttentionConv soft_mask_conv_args(int64_t batch, int64_t inputs
           trunk};
 }
 
+fastseg::LossSums loss_sums_args(int64_t batch, int64_t classes, int64_t spatial, View logits, fastseg::Truth truth,
+                                 bool sigmoid, int64_t ignored, uint64_t sums, uint64_t wrong) {
+  return {batch, classes, spatial, logits, truth, sigmoid, ignored, pointer<double>(sums), pointer<double>(wrong)};
+}
+
+fastseg::LossFormula loss_formula_args(int64_t batch, int64_t classes, int64_t spatial, bool sigmoid, uint64_t sums,
+                                       uint64_t class_weights, bool balanced, bool generalized, double overlap_weight,
+                                       double ce_weight, double fp_weight, double fn_weight, double smooth,
+                                       double gamma, bool whole_batch, bool include_background, uint64_t loss,
+                                       uint64_t slopes) {
+  return {batch,
+          classes,
+          spatial,
+          sigmoid,
+          pointer<const double>(sums),
+          pointer<const double>(class_weights),
+          balanced,
+          generalized,
+          overlap_weight,
+          ce_weight,
+          fp_weight,
+          fn_weight,
+          smooth,
+          gamma,
+          whole_batch,
+          include_background,
+          pointer<double>(loss),
+          pointer<double>(slopes)};
+}
+
+fastseg::LossGradient loss_gradient_args(int64_t batch, int64_t classes, int64_t spatial, View logits,
+                                         fastseg::Truth truth, bool sigmoid, int64_t ignored, uint64_t slopes,
+                                         double grad, View dlogits) {
+  return {batch, classes, spatial, logits, truth, sigmoid, ignored, pointer<const double>(slopes), grad, dlogits};
+}
+
 fastseg::AsppConv aspp_args(int64_t batch, int64_t inputs, int64_t depth, int64_t height, int64_t width,
                             fastseg::AsppBranches branches, View x, View y, View dx, uint64_t workspace) {
   return {batch, inputs, {depth, height, width}, branches, x, y, dx, pointer(workspace)};
@@ -557,6 +605,9 @@ PYBIND11_MODULE(_C, m) {
   define(m, "soft_mask_attention_forward", soft_mask_args, fastseg::cpu::soft_mask_attention_forward);
   define(m, "soft_mask_attention_backward", soft_mask_backward_args, fastseg::cpu::soft_mask_attention_backward);
   define(m, "soft_mask_attention_conv", soft_mask_conv_args, fastseg::cpu::soft_mask_attention_conv);
+  define(m, "loss_sums", loss_sums_args, fastseg::cpu::loss_sums_of);
+  define(m, "loss_formula", loss_formula_args, fastseg::loss_formula);
+  define(m, "loss_gradient", loss_gradient_args, fastseg::cpu::loss_gradient);
   m.attr("aspp_most_branches") = fastseg::AsppBranches::most;
   m.def("aspp_conv_workspace", [](int64_t batch, int64_t inputs, int64_t depth, int64_t height, int64_t width,
                                   fastseg::AsppBranches branches, View x, View y, View dx, bool backward, int threads) {

@@ -11,6 +11,7 @@
 #include "fastseg/depthwise.h"
 #include "fastseg/fast_global_smoother.h"
 #include "fastseg/guided_filter.h"
+#include "fastseg/loss.h"
 #include "fastseg/matching_cost.h"
 #include "fastseg/norm.h"
 #include "fastseg/pointwise.h"
@@ -54,6 +55,8 @@ namespace fastseg {
   void soft_mask_attention_forward(const SoftMaskAttentionForward&, int, bool);       \
   void soft_mask_attention_backward(const SoftMaskAttentionBackward&, int, bool);     \
   void soft_mask_attention_conv(const SoftMaskAttentionConv&, int threads, bool);     \
+  void loss_sums_of(const LossSums&, int threads);                                    \
+  void loss_gradient(const LossGradient&, int threads, bool);                         \
   }
 FASTSEG_DECLARE_BUILD(baseline)
 #ifdef FASTSEG_X86
@@ -317,6 +320,16 @@ void soft_mask_attention_backward(const SoftMaskAttentionBackward& args, int thr
 void soft_mask_attention_conv(const SoftMaskAttentionConv& args, int threads) {
   const Launch launch = launch_for(args.conv, threads);
   FASTSEG_CALL_BUILD(soft_mask_attention_conv, args, launch.threads, launch.stream);
+}
+
+void loss_sums_of(const LossSums& args, int threads) {
+  FASTSEG_CALL_BUILD(loss_sums_of, args,
+                     launch_for(args.batch * args.classes * args.spatial, args.logits.type, threads).threads);
+}
+
+void loss_gradient(const LossGradient& args, int threads) {
+  const Launch launch = launch_for(args.batch * args.classes * args.spatial, args.logits.type, threads);
+  FASTSEG_CALL_BUILD(loss_gradient, args, launch.threads, launch.stream);
 }
 
 namespace {

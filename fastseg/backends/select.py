@@ -124,6 +124,13 @@ _CBAM = (
     Candidate("triton", "fastseg.backends.triton.cbam", _triton_refusal),
 )
 
+_LOSS = (
+    Candidate("cpu", "fastseg.backends.cpu_loss", _cpu_refusal),
+    # torch's own ops have run on cards, our kernels have not.
+    Candidate("reference", "fastseg.reference", _never),
+    Candidate("triton", "fastseg.backends.triton.loss", _triton_refusal),
+)
+
 # Triton stands before CUDA C++ until both have been timed on a card: benchmarks/results/ holds what was measured.
 CANDIDATES: dict[str, tuple[Candidate, ...]] = {
     "instance_norm_act": (
@@ -178,6 +185,10 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
         Candidate("cpu", "fastseg.backends.cpu_soft_mask_attention", _cpu_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
+    "dice_cross_entropy": _LOSS,
+    "tversky": _LOSS,
+    "focal_tversky": _LOSS,
+    "generalized_dice": _LOSS,
     "fast_global_smoother": (
         Candidate("cpu", "fastseg.backends.cpu_fast_global_smoother", _cpu_refusal),
         Candidate("triton", "fastseg.backends.triton.fast_global_smoother", _triton_refusal),

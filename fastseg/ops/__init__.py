@@ -18,6 +18,7 @@ from fastseg.ops.depthwise import (
 )
 from fastseg.ops.fast_global_smoother import fast_global_smoother
 from fastseg.ops.guided_filter import GuidedArgmin, guided_filter, guided_filter_argmin
+from fastseg.ops.loss import dice_cross_entropy, focal_tversky, generalized_dice, tversky
 from fastseg.ops.matching_cost import census_transform, matching_cost
 from fastseg.ops.norm import instance_norm_act
 from fastseg.ops.pointwise import pointwise_conv
@@ -53,7 +54,10 @@ __all__ = [
     "depthwise_instance_norm_act",
     "depthwise_separable_conv2d",
     "depthwise_separable_conv3d",
+    "dice_cross_entropy",
     "fast_global_smoother",
+    "focal_tversky",
+    "generalized_dice",
     "guided_filter",
     "guided_filter_argmin",
     "instance_norm_act",
@@ -66,6 +70,7 @@ __all__ = [
     "soft_mask_attention_conv",
     "spatial_attention",
     "squeeze_excitation",
+    "tversky",
     "weighted_median",
     "winner_takes_all",
     "wls_decompose",

@@ -100,6 +100,11 @@ def check_not_negative(op: str, name: str, value: float) -> None:
         raise ValueError(f"{op}: {name} is {value}, expected a finite number >= 0")
 
 
+def check_positive(op: str, name: str, value: float) -> None:
+    if not 0 < value < float("inf"):  # also refuses NaN
+        raise ValueError(f"{op}: {name} is {value}, expected a finite number > 0")
+
+
 def whole_number(op: str, name: str, value: float, least: int, most: int) -> int:
     """``value`` as an int.
 

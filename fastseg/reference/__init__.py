@@ -13,6 +13,7 @@ from fastseg.reference.depthwise import (
 )
 from fastseg.reference.fast_global_smoother import fast_global_smoother
 from fastseg.reference.guided_filter import guided_filter, guided_filter_argmin
+from fastseg.reference.loss import dice_cross_entropy, generalized_dice, tversky
 from fastseg.reference.matching_cost import census_transform, matching_cost
 from fastseg.reference.norm import instance_norm_act
 from fastseg.reference.soft_mask_attention import soft_mask_attention
@@ -30,7 +31,9 @@ __all__ = [
     "depthwise_conv",
     "depthwise_conv_transpose",
     "depthwise_instance_norm_act",
+    "dice_cross_entropy",
     "fast_global_smoother",
+    "generalized_dice",
     "guided_filter",
     "guided_filter_argmin",
     "instance_norm_act",
@@ -38,6 +41,7 @@ __all__ = [
     "pointwise_conv",
     "separable_aspp_conv",
     "soft_mask_attention",
+    "tversky",
     "weighted_median",
     "winner_takes_all",
     "wls_filter",

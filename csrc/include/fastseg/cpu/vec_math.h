@@ -63,6 +63,16 @@ inline Vec<float> log(Vec<float> x) {
   return f + (p * f * square - 0.5f * square) + e * 0.69314718056f;
 }
 
+// Lane by lane: no kernel is in a hurry in float64.
+inline Vec<double> log(Vec<double> x) {
+  for (int i = 0; i < lanes<double>; ++i) x[i] = __builtin_log(x[i]);
+  return x;
+}
+inline Vec<double> log1p(Vec<double> x) {
+  for (int i = 0; i < lanes<double>; ++i) x[i] = __builtin_log1p(x[i]);
+  return x;
+}
+
 // log(1 + x) for x >= 0, to a few units in the last place however small x is.
 inline Vec<float> log1p(Vec<float> x) {
   const Vec<float> u = 1.0f + x, exact = u - 1.0f;
