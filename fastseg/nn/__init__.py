@@ -14,6 +14,7 @@ from fastseg.nn.depthwise import (
     PointwiseConv2d,
     PointwiseConv3d,
 )
+from fastseg.nn.loss import DiceCrossEntropyLoss, FocalTverskyLoss, GeneralizedDiceLoss, TverskyLoss
 from fastseg.nn.multi_scale import MultiScaleConv2d, MultiScaleConv3d
 from fastseg.nn.norm import GroupNormAct, InstanceNormAct1d, InstanceNormAct2d, InstanceNormAct3d
 from fastseg.nn.same_conv import SameConv2d
@@ -36,6 +37,9 @@ __all__ = [
     "DepthwiseConvTranspose3d",
     "DepthwiseSeparableConv2d",
     "DepthwiseSeparableConv3d",
+    "DiceCrossEntropyLoss",
+    "FocalTverskyLoss",
+    "GeneralizedDiceLoss",
     "GroupNormAct",
     "InstanceNormAct1d",
     "InstanceNormAct2d",
@@ -50,6 +54,7 @@ __all__ = [
     "SoftMaskAttention",
     "SpatialAttention",
     "SqueezeExcitation",
+    "TverskyLoss",
     "Upsample2d",
     "UpsampleConcat2d",
 ]

@@ -72,8 +72,9 @@ def dice_cross_entropy(
     ``fastseg.backend("reference")`` for that.
     """
     op = "dice_cross_entropy"
-    checks.check_not_negative(op, "dice_weight", dice_weight)
-    checks.check_positive(op, "smooth", smooth)
+    check_options(
+        op, output=output, class_weights=class_weights, dice_weight=dice_weight, ce_weight=ce_weight, smooth=smooth
+    )
     formula = Formula(
         generalized=False,
         overlap_weight=dice_weight,
@@ -149,7 +150,6 @@ def focal_tversky(
 
     The other arguments are those of :func:`tversky`, the result and the errors those of :func:`dice_cross_entropy`.
     """
-    checks.check_positive("focal_tversky", "gamma", gamma)
     return _tversky("focal_tversky", logits, target, fp_weight, fn_weight, gamma, output, include_background, batch,
                     smooth, ce_weight, class_weights, ignore_index)  # fmt: skip
 
@@ -178,6 +178,8 @@ def generalized_dice(
 
     The other arguments, the result and the errors are those of :func:`dice_cross_entropy`.
     """
+    op = "generalized_dice"
+    check_options(op, output=output, class_weights=class_weights, ce_weight=ce_weight)
     formula = Formula(
         generalized=True,
         overlap_weight=1.0,
@@ -190,7 +192,6 @@ def generalized_dice(
         include_background=include_background,
         balanced=isinstance(class_weights, str),
     )
-    op = "generalized_dice"
     return _loss(op, reference.generalized_dice, logits, target, formula, output, class_weights, ignore_index)
 
 
@@ -209,9 +210,16 @@ def _tversky(
     class_weights: ClassWeights,
     ignore_index: int,
 ) -> Tensor:
-    checks.check_not_negative(op, "fp_weight", fp_weight)
-    checks.check_not_negative(op, "fn_weight", fn_weight)
-    checks.check_positive(op, "smooth", smooth)
+    check_options(
+        op,
+        output=output,
+        class_weights=class_weights,
+        fp_weight=fp_weight,
+        fn_weight=fn_weight,
+        gamma=gamma,
+        ce_weight=ce_weight,
+        smooth=smooth,
+    )
     formula = Formula(
         generalized=False,
         overlap_weight=1.0,
@@ -238,12 +246,11 @@ def _loss(
     class_weights: ClassWeights,
     ignore_index: int,
 ) -> Tensor:
-    checks.check_not_negative(op, "ce_weight", formula.ce_weight)
     _check(op, logits, target, output)
     sigmoid = output == "sigmoid"
     if not formula.include_background and logits.shape[1] == 1:
         raise ValueError(f"{op}: include_background is False, expected True for logits of one class")
-    weights = _class_weights(op, class_weights, logits, output)
+    weights = _class_weights(op, class_weights, logits)
     if select.runs_reference(op, logits):
         if logits.device.type == "cpu" and not torch.compiler.is_compiling():
             _check_values(op, logits, target, sigmoid, ignore_index)
@@ -263,8 +270,25 @@ def _loss(
     return _forward_op(logits, target, weights, op, sigmoid, ignore_index, *formula)[0]
 
 
-def _check(op: str, logits: Tensor, target: Tensor, output: str) -> None:
+def check_options(op: str, *, output: str, class_weights: ClassWeights, **options: Any) -> None:
+    """Errors of what does not depend on logits and target; options that can be anything are passed over."""
     checks.check_choice(op, "output", output, ("softmax", "sigmoid"))
+    for name in options.keys() & {"dice_weight", "ce_weight", "fp_weight", "fn_weight"}:
+        checks.check_not_negative(op, name, options[name])
+    for name in options.keys() & {"smooth", "gamma"}:
+        checks.check_positive(op, name, options[name])
+    if class_weights is None:
+        return
+    if output == "sigmoid":
+        raise ValueError(f"{op}: class_weights is {class_weights!r}, expected None for output 'sigmoid'")
+    if isinstance(class_weights, str):
+        checks.check_choice(op, "class_weights", class_weights, ("balanced",))
+    elif not isinstance(class_weights, Tensor):  # looking into a tensor may wait for its device
+        for weight in class_weights:
+            checks.check_not_negative(op, "class_weights", weight)
+
+
+def _check(op: str, logits: Tensor, target: Tensor, output: str) -> None:
     shape = tuple(logits.shape)
     if logits.ndim < 3:
         raise ValueError(f"{op}: logits has shape {shape}, expected rank 3 or more: (N, K, *spatial)")
@@ -287,18 +311,10 @@ def _check(op: str, logits: Tensor, target: Tensor, output: str) -> None:
     checks.check_device(op, "target", target, logits, "logits")
 
 
-def _class_weights(op: str, class_weights: ClassWeights, logits: Tensor, output: str) -> Tensor | None:
+def _class_weights(op: str, class_weights: ClassWeights, logits: Tensor) -> Tensor | None:
     """(K,) in float64 on logits' device; None for None and ``"balanced"``."""
-    if class_weights is None:
+    if class_weights is None or isinstance(class_weights, str):
         return None
-    if output == "sigmoid":
-        raise ValueError(f"{op}: class_weights is {class_weights!r}, expected None for output 'sigmoid'")
-    if isinstance(class_weights, str):
-        checks.check_choice(op, "class_weights", class_weights, ("balanced",))
-        return None
-    if not isinstance(class_weights, Tensor):
-        for weight in class_weights:
-            checks.check_not_negative(op, "class_weights", weight)
     weights = torch.as_tensor(class_weights, dtype=torch.float64, device=logits.device)
     if weights.shape != (logits.shape[1],):
         raise ValueError(

@@ -12,9 +12,14 @@ from typing import Any
 from fastseg.models.network import SegmentationNetwork
 from fastseg.models.registry import list_models
 from fastseg.ops.checks import check_choice
-from fastseg.training.cross_entropy import CrossEntropy
-from fastseg.training.overlap_losses import DiceCrossEntropy, FocalTversky, GeneralizedDiceCrossEntropy, RegionDice
-from fastseg.training.segmentation_loss import SegmentationLoss
+from fastseg.training.paper_losses import (
+    CrossEntropy,
+    DiceCrossEntropy,
+    FocalTversky,
+    GeneralizedDiceCrossEntropy,
+    RegionDice,
+    SegmentationLoss,
+)
 
 __all__ = [
     "CrossEntropy",

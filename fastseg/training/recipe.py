@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 if TYPE_CHECKING:
     from fastseg.models import SegmentationNetwork
-    from fastseg.training.segmentation_loss import SegmentationLoss
+    from fastseg.training.paper_losses import SegmentationLoss
 
 #: What may differ between a run and its continuation: how long it goes on, not how a step is made.
 LENGTH = ("epochs", "patience")
