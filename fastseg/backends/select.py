@@ -54,6 +54,16 @@ def _triton_refusal(x: Tensor) -> str | None:
     return availability.TRITON_REFUSAL
 
 
+#: A program of the losses' kernels holds all classes of some voxels.
+_TRITON_LOSS_CLASSES = 1024
+
+
+def _triton_loss_refusal(x: Tensor) -> str | None:
+    if x.shape[1] > _TRITON_LOSS_CLASSES:
+        return f"logits have {x.shape[1]} classes, this kernel takes {_TRITON_LOSS_CLASSES} at most"
+    return _triton_refusal(x)
+
+
 def _cuda_refusal(x: Tensor) -> str | None:
     if x.device.type != "cuda":
         return f"x is on {x.device}, this kernel runs on CUDA tensors"
@@ -128,7 +138,7 @@ _LOSS = (
     Candidate("cpu", "fastseg.backends.cpu_loss", _cpu_refusal),
     # torch's own ops have run on cards, our kernels have not.
     Candidate("reference", "fastseg.reference", _never),
-    Candidate("triton", "fastseg.backends.triton.loss", _triton_refusal),
+    Candidate("triton", "fastseg.backends.triton.loss", _triton_loss_refusal),
 )
 
 # Triton stands before CUDA C++ until both have been timed on a card: benchmarks/results/ holds what was measured.

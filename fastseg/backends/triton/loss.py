@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
 from fastseg.backends.loss_call import SLOPES, SUMS, Formula, truth_for
@@ -25,12 +26,12 @@ from fastseg.backends.triton import loss_kernels as kernels
 from fastseg.backends.triton.tensors import Strided, alignment, compute_dtype, launch, strided, tl_dtype
 from fastseg.backends.views import Layout, layout_of, strides3
 
-WARPS = 4  # of a program whose threads have all classes of their voxels
-FEWEST_ELEMENTS = 16  # of a thread
-MOST_ELEMENTS = 64  # of a thread; with more classes, threads and warps share the voxels
-SHARED_ELEMENTS = 32  # of a thread then, in programs of twice the warps
+WARPS = 4  # of a program, for many classes twice as many
+ELEMENTS = 16  # of a thread; of float64 half as many, here and below
+MOST_ELEMENTS = 32  # of a thread with all classes of its voxels; with more, threads and warps share them
 SECTOR_BYTES = 32  # the least that device memory hands out
-PROGRAMS = 2112  # of the sums: 16 for each multiprocessor of an H100, twice as many as it runs at once
+PROGRAMS = 528  # of the sums: 4 for each multiprocessor of an H100, which all run at once
+MOST_REGISTERS = 128  # of a thread, so that they can; ptxas would hold more loads back without gain
 MOST_TILES = 64  # of such a program, which adds in float32
 FORMULA_ELEMENTS = 2048  # numbers of a kind that its one program adds at once
 FORMULA_SLOTS = 64 * 1024  # numbers that it adds in the time of a launch; of more, torch adds the parts
@@ -53,14 +54,14 @@ class Truth(NamedTuple):
     pixel: int
 
 
-def tile_of(classes: int, dtype: torch.dtype) -> Tile:
+def tile_of(classes: int, dtype: torch.dtype, sigmoid: bool) -> Tile:
     """All classes of some voxels."""
     vector, wide = 16 // dtype.itemsize, compute_dtype(dtype).itemsize // 4
     block = triton.next_power_of_2(classes)
-    if block * vector <= MOST_ELEMENTS // wide:
-        return Tile(block, 32 * WARPS * max(vector, FEWEST_ELEMENTS // wide // block), WARPS)
-    pixels = 32 * 2 * WARPS * SHARED_ELEMENTS // wide // block
-    return Tile(block, max(pixels, SECTOR_BYTES // dtype.itemsize), 2 * WARPS)
+    if block * vector <= MOST_ELEMENTS // wide and not sigmoid:
+        return Tile(block, 32 * WARPS * max(vector, ELEMENTS // wide // block), WARPS)
+    warps = WARPS if sigmoid and block <= ELEMENTS else 2 * WARPS
+    return Tile(block, max(32 * warps * ELEMENTS // wide // block, SECTOR_BYTES // dtype.itemsize), warps)
 
 
 def tiles_of_program(samples: int, tiles: int) -> int:
@@ -100,6 +101,7 @@ def _constants(
         "TRUTH_ALIGN": _truth_alignment(truth, classes if sigmoid else 1, spatial, tile),
         "CHANNELS_LAST": layout == "channels_last",
         "ALIGN": min(alignment(spatial, *views), tile.pixels) if layout == "rows" else alignment(classes, *views),
+        "PADDED": tile.classes != classes,
         "BLOCK_K": tile.classes,
         "BLOCK_S": tile.pixels,
     }
@@ -116,7 +118,7 @@ def segmentation_loss_forward(
     samples, classes = logits.shape[:2]
     spatial = logits.shape[2:].numel()
     source, truth = strided(logits, layout), _truth(target)
-    tile = tile_of(classes, logits.dtype)
+    tile = tile_of(classes, logits.dtype, sigmoid)
     tiles = triton.cdiv(spatial, tile.pixels)
     each = tiles_of_program(samples, tiles)
     parts = triton.cdiv(tiles, each)
@@ -128,6 +130,7 @@ def segmentation_loss_forward(
             kernels.sums, samples * parts, tile.warps,
             source, truth, slots, classes, spatial, parts, each, ignore_index,
             # A thread that reads 16 bytes of a row has neighbours.
+            maxnreg=None if constants["ACC"] == tl.float64 else MOST_REGISTERS,
             FOLD=fold, NEIGHBOURS=layout == "rows" and constants["ALIGN"] >= fold, **constants,
         )  # fmt: skip
         loss, slopes = _of_sums(slots, logits, class_weights, sigmoid, formula)
@@ -165,7 +168,7 @@ def segmentation_loss_backward(
     classes, spatial = logits.shape[1], logits.shape[2:].numel()
     dlogits = torch.empty_like(logits)
     views = strided(logits, layout), strided(dlogits, layout)
-    truth, tile = _truth(target), tile_of(classes, logits.dtype)
+    truth, tile = _truth(target), tile_of(classes, logits.dtype, sigmoid)
     with torch.cuda.device_of(logits):
         launch(
             kernels.gradient, logits.shape[0] * triton.cdiv(spatial, tile.pixels), tile.warps,

@@ -37,7 +37,7 @@ def _indices(shared, predicted, real, counts, share, fp_weight, fn_weight, smoot
     wrong = fp_weight * (predicted - shared) + fn_weight * (real - shared)
     everything = shared + wrong + smooth
     miss = wrong / everything
-    slope = share
+    slope = tl.full(miss.shape, 1.0, tl.float64) * share
     if FOCAL:
         flat = miss < LEAST
         miss = tl.where(flat, LEAST, miss)

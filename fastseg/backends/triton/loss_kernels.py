@@ -16,18 +16,31 @@ from fastseg.backends.triton.tensors import pointers, sigmoid, tile_mask
 
 
 @triton.jit
+def _log_near_one(f):
+    """log(1 + f) in float32 to the last bits, 1 + f from sqrt(1/2) to sqrt(2): the polynomial of Cephes' logf. There,
+    where sure predictions are, tl.log is off by 2^-22."""
+    y = 7.0376836292e-2 * f - 1.1514610310e-1
+    y = y * f + 1.1676998740e-1
+    y = y * f - 1.2420140846e-1
+    y = y * f + 1.4249322787e-1
+    y = y * f - 1.6668057665e-1
+    y = y * f + 2.0000714765e-1
+    y = y * f - 2.4999993993e-1
+    y = y * f + 3.3333331174e-1
+    return (y * f - 0.5) * (f * f) + f
+
+
+@triton.jit
 def _log(x):
-    """Of numbers from 1 on, to the last bits: tl.log in float32 is off by 2^-22 near 1, where sure predictions are."""
+    """Of numbers from 1 on."""
     if x.dtype == tl.float64:
         return tl.log(x)
     else:
         bits = x.to(tl.int32, bitcast=True)
-        exponent = (bits - 0x3F3504F3) >> 23  # of sqrt(1/2): the rest is from there to sqrt(2)
-        rest = (bits - (exponent << 23)).to(tl.float32, bitcast=True) - 1
-        s = rest / (2 + rest)  # log(1 + rest) = 2 artanh(s)
-        q = s * s
-        log = s * (2 + q * (0.6666667 + q * (0.4 + q * (0.2857143 + q * 0.2222222))))
-        return tl.where(x < float("inf"), exponent.to(tl.float32) * 0.6931472 + log, x)  # NaN has no exponent
+        exponent = (bits - 0x3F3504F3) >> 23  # that of sqrt(1/2) is 0
+        f = (bits - (exponent << 23)).to(tl.float32, bitcast=True) - 1
+        log = exponent.to(tl.float32) * 0.6931472 + _log_near_one(f)
+        return tl.where(x < float("inf"), log, x)  # NaN has no exponent
 
 
 @triton.jit
@@ -36,10 +49,9 @@ def _log_one_and(e):
     if e.dtype == tl.float64:
         return tl.log(1 + e)
     else:
-        s = e / (2 + e)
-        q = s * s
-        series = 0.2222222 + q * (0.1818182 + q * 0.1538462)
-        return s * (2 + q * (0.6666667 + q * (0.4 + q * (0.2857143 + q * series))))
+        halved = e > 0.4142
+        f = tl.where(halved, 0.5 * e - 0.5, e)
+        return tl.where(halved, 0.6931472, 0.0) + _log_near_one(f)
 
 
 @triton.jit
@@ -77,11 +89,13 @@ def _regions_of(truth, n, k, pixel, inside, ACC: tl.constexpr, TRUTH_LAST: tl.co
 
 
 @triton.jit
-def _softmax(z, k, classes):
+def _softmax(z, k, classes, PADDED: tl.constexpr):
     """Logits with the largest of each voxel subtracted, their exponentials, and the sum of these."""
-    z = tl.where((k < classes)[:, None], z, float("-inf"))
+    if PADDED:
+        z = tl.where((k < classes)[:, None], z, float("-inf"))
     z = z - tl.max(z, 0)[None, :]
-    e = tl.exp(z)
+    # exp2 flushes to 0, for which exp takes three more instructions.
+    e = tl.exp(z) if z.dtype == tl.float64 else tl.exp2(z * 1.4426950408889634)
     return z, e, tl.sum(e, 0)[None, :]
 
 
@@ -107,7 +121,8 @@ def sums(
     logits, truth, slots, classes, spatial, parts, tiles, ignored: tl.int64,
     ACC: tl.constexpr, SIGMOID: tl.constexpr, TRUTH_LAST: tl.constexpr, TRUTH_ALIGN: tl.constexpr,
     FOLD: tl.constexpr, NEIGHBOURS: tl.constexpr,
-    CHANNELS_LAST: tl.constexpr, ALIGN: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_S: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr, ALIGN: tl.constexpr, PADDED: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """The four sums of each class over ``tiles`` tiles, into slots[N, parts, 4, K]. A truth that is none makes those of
     the truth NaN, for all classes."""
@@ -131,12 +146,14 @@ def sums(
         else:
             label, none = _classes_of(truth, n, pixel, spatial, classes, ignored, TRUTH_LAST, TRUTH_ALIGN)
             wrong += none.to(tl.int32)
-            z, e, total = _softmax(z, k, classes)
+            z, e, total = _softmax(z, k, classes, PADDED)
             # Selected and not multiplied: what lies in voxels that do not count may be NaN.
             p = tl.where((label >= 0)[None, :], e * (1 / total), 0.0)
             true = label[None, :] == k.to(tl.int32)[:, None]
             h = tl.where(true, _log(total) - z, 0.0)
-            both, r = tl.where(true, p, 0.0), tl.where(true, 1.0, 0.0).to(ACC)
+            both = tl.where(true, p, 0.0)
+            # That p is a number makes the compiler count where p is, and not in a layout of its own with shuffles.
+            r = tl.where(true & (p == p), 1.0, 0.0).to(ACC)
         shared += _fold(both, FOLD, NEIGHBOURS)
         predicted += _fold(p, FOLD, NEIGHBOURS)
         real += _fold(r, FOLD, NEIGHBOURS)
@@ -154,7 +171,8 @@ def sums(
 def gradient(
     grad, logits, truth, slopes, dlogits, classes, spatial, ignored: tl.int64,
     ACC: tl.constexpr, SIGMOID: tl.constexpr, TRUTH_LAST: tl.constexpr, TRUTH_ALIGN: tl.constexpr,
-    CHANNELS_LAST: tl.constexpr, ALIGN: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_S: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr, ALIGN: tl.constexpr, PADDED: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """One tile of dlogits, by slopes[N, 3, K]: a_k by the sum of p_k and of r p_k, and w by the entropy.
 
@@ -178,7 +196,7 @@ def gradient(
         dz = derivative * (by_predicted + r * by_shared) + by_entropy * (p - r)
     else:
         label, _ = _classes_of(truth, n, pixel, spatial, classes, ignored, TRUTH_LAST, TRUTH_ALIGN)
-        _, e, total = _softmax(z, k, classes)
+        _, e, total = _softmax(z, k, classes, PADDED)
         p = tl.where((label >= 0)[None, :], e * (1 / total), 0.0)
         true = label[None, :] == k.to(tl.int32)[:, None]
         slope = by_predicted + tl.where(true, by_shared, 0.0)
