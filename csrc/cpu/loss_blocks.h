@@ -158,6 +158,30 @@ inline void load_regions(const Truth& t, int64_t n, int64_t first, int64_t count
   });
 }
 
+// The four sums of a class over voxels. Short runs in float32, then float64: what a voxel adds is often the same for
+// all, and so is its rounding.
+template <class A>
+class ClassSums {
+ public:
+  static constexpr int64_t run = 16 * lanes<A>;  // voxels
+
+  // Calls add(i, sums) for each vector of [0, count): it adds to sums[0] to sums[3].
+  template <class Add>
+  void add_vectors(int64_t count, const Add& add) {
+    for (int64_t begin = 0; begin < count; begin += run) {
+      Vec<A> sums[loss_sums] = {};
+      for (int64_t i = begin; i < count && i < begin + run; i += lanes<A>) add(i, sums);
+      for (int which = 0; which < loss_sums; ++which) wide_[which].add(sums[which]);
+    }
+  }
+  void add_to(double* sums, int64_t classes) const {
+    for (int which = 0; which < loss_sums; ++which) sums[which * classes] += wide_[which].total();
+  }
+
+ private:
+  WideSum<A> wide_[loss_sums];
+};
+
 // Slots of voxels: sample after sample.
 struct LossSlots {
   int64_t spatial, in_sample, count;

@@ -21,8 +21,12 @@ struct ClassBlock {
   Wrong wrong;
 
   explicit ClassBlock(int64_t classes_)
-      : classes(classes_), voxels(voxels_in_block<A>(classes_)), planes(classes * voxels), inverse(voxels),
-        entropy(voxels), labels(voxels) {}
+      : classes(classes_),
+        voxels(voxels_in_block<A>(classes_)),
+        planes(classes * voxels),
+        inverse(voxels),
+        entropy(voxels),
+        labels(voxels) {}
 
   A* plane(int64_t k) const { return planes.get() + k * voxels; }
 
@@ -55,25 +59,20 @@ struct ClassBlock {
 template <class T>
 inline void add_classes(const ClassBlock<T>& block, int64_t count, double* sums) {
   using A = compute_t<T>;
-  constexpr int L = lanes<A>;
   const int64_t classes = block.classes;
   for (int64_t k = 0; k < classes; ++k) {
-    Vec<A> shared{}, predicted{}, truth{}, entropy{};
-    const Vec<A> zero{};
-    for (int64_t i = 0; i < count; i += L) {
-      const auto is = load_labels<A>(block.labels.get() + i) == Label<A>(k);
-      const Vec<A> p = load(block.plane(k) + i) * load(block.inverse.get() + i);
-      predicted += p;
-      shared += is ? p : zero;
-      truth += is ? zero + 1 : zero;
-      entropy += is ? load(block.entropy.get() + i) : zero;
-    }
-    const Vec<A> all[] = {shared, predicted, truth, entropy};
-    for (int which = 0; which < loss_sums; ++which) {
-      WideSum<A> wide;
-      wide.add(all[which]);
-      sums[which * classes + k] += wide.total();
-    }
+    const A *plane = block.plane(k), *inverse = block.inverse.get(), *entropy = block.entropy.get();
+    const Label<A>* labels = block.labels.get();
+    ClassSums<A> of_class;
+    of_class.add_vectors(count, [&](int64_t i, Vec<A>* add) __attribute__((always_inline)) {
+      const auto is = load_labels<A>(labels + i) == Label<A>(k);
+      const Vec<A> p = load(plane + i) * load(inverse + i), zero{};
+      add[0] += is ? p : zero;
+      add[1] += p;
+      add[2] += is ? zero + 1 : zero;
+      add[3] += is ? load(entropy + i) : zero;
+    });
+    of_class.add_to(sums + k, classes);
   }
 }
 

@@ -35,22 +35,16 @@ inline void add_regions(const RegionBlock<T>& block, int64_t count, double* sums
   const auto number = load_labels<A>(numbers);
   for (int64_t k = 0; k < block.classes; ++k) {
     const A *logits = block.logits.get() + k * block.voxels, *truth = block.truth.get() + k * block.voxels;
-    Vec<A> shared{}, predicted{}, real{}, entropy{};
-    const Vec<A> zero{};
-    for (int64_t i = 0; i < count; i += L) {
-      const Vec<A> z = load(logits + i), r = load(truth + i), p = sigmoid(z).value;
+    ClassSums<A> of_region;
+    of_region.add_vectors(count, [&](int64_t i, Vec<A>* add) __attribute__((always_inline)) {
+      const Vec<A> z = load(logits + i), r = load(truth + i), p = sigmoid(z).value, zero{};
       const auto inside = number < Label<A>(count - i);
-      predicted += inside ? p : zero;
-      shared += p * r;
-      real += r;
-      entropy += inside ? (z > 0 ? z : zero) - z * r + log1p(exp(-abs(z))) : zero;
-    }
-    const Vec<A> all[] = {shared, predicted, real, entropy};
-    for (int which = 0; which < loss_sums; ++which) {
-      WideSum<A> wide;
-      wide.add(all[which]);
-      sums[which * block.classes + k] += wide.total();
-    }
+      add[0] += p * r;
+      add[1] += inside ? p : zero;
+      add[2] += r;
+      add[3] += inside ? (z > 0 ? z : zero) - z * r + log1p(exp(-abs(z))) : zero;
+    });
+    of_region.add_to(sums + k, block.classes);
   }
 }
 

@@ -251,6 +251,8 @@ def _loss(
     if not formula.include_background and logits.shape[1] == 1:
         raise ValueError(f"{op}: include_background is False, expected True for logits of one class")
     weights = _class_weights(op, class_weights, logits)
+    if target.ndim < logits.ndim:
+        target = target.unsqueeze(1)
     if select.runs_reference(op, logits):
         if logits.device.type == "cpu" and not torch.compiler.is_compiling():
             _check_values(op, logits, target, sigmoid, ignore_index)

@@ -47,9 +47,7 @@ class CrossEntropy(SegmentationLoss):
         self.class_weights = class_weights
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        return dice_cross_entropy(
-            logits, target, dice_weight=0.0, output=self.output, class_weights=self.class_weights
-        )
+        return dice_cross_entropy(logits, target, dice_weight=0.0, output=self.output, class_weights=self.class_weights)
 
 
 class DiceCrossEntropy(SegmentationLoss):
