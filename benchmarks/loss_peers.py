@@ -17,7 +17,7 @@ SMOOTH = 1e-5
 
 def eager(logits: Tensor, target: Tensor) -> Tensor:
     """The lean form, which nnU-Net trains with: a one-hot truth of bool, sums over the voxels of each image."""
-    axes = tuple(range(2, logits.ndim))
+    logits, axes = logits.float(), tuple(range(2, logits.ndim))  # as autocast has it
     p = torch.softmax(logits, 1)
     with torch.no_grad():
         truth = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device).scatter_(1, target.long(), 1)
@@ -34,8 +34,8 @@ def fused(logits: Tensor, target: Tensor) -> Tensor:
 def monai() -> Callable[[Tensor, Tensor], Tensor]:
     from monai.losses import DiceCELoss
 
-    loss: Callable[[Tensor, Tensor], Tensor] = DiceCELoss(softmax=True, to_onehot_y=True)
-    return loss
+    loss = DiceCELoss(softmax=True, to_onehot_y=True)
+    return lambda logits, target: loss(logits.float(), target)
 
 
 #: name -> (how the function is made, how the logits are laid out)

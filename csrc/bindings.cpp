@@ -4,24 +4,10 @@
 
 #include <cstdint>
 
-#include "fastseg/attention_gate.h"
-#include "fastseg/cbam.h"
-#include "fastseg/context.h"
+#include "arguments/segmentation.h"
+#include "arguments/stereo.h"
 #include "fastseg/cpu/capability.h"
 #include "fastseg/cpu/memory.h"
-#include "fastseg/cross_scale.h"
-#include "fastseg/depthwise.h"
-#include "fastseg/fast_global_smoother.h"
-#include "fastseg/guided_filter.h"
-#include "fastseg/loss.h"
-#include "fastseg/matching_cost.h"
-#include "fastseg/norm.h"
-#include "fastseg/pointwise.h"
-#include "fastseg/separable.h"
-#include "fastseg/soft_mask_attention.h"
-#include "fastseg/weighted_median.h"
-#include "fastseg/winner_takes_all.h"
-#include "fastseg/wls.h"
 
 namespace py = pybind11;
 
@@ -204,362 +190,8 @@ struct type_caster<fastseg::AttentionGate> {
 
 namespace {
 
-using fastseg::Activation;
-using fastseg::CensusTransform;
-using fastseg::DepthwiseConvBackward;
-using fastseg::DepthwiseConvForward;
-using fastseg::DepthwiseShape;
-using fastseg::FastGlobalSmoother;
-using fastseg::Images;
-using fastseg::InstanceNormActBackward;
-using fastseg::InstanceNormActForward;
-using fastseg::MatchingCost;
-using fastseg::PointwiseConv;
-using fastseg::PointwiseConvGradient;
-using fastseg::SeparableConvForward;
-using fastseg::Vector;
+using namespace fastseg::arguments;
 using fastseg::View;
-
-template <class T = void>
-T* pointer(uint64_t address) {
-  return reinterpret_cast<T*>(address);
-}
-
-InstanceNormActForward forward_args(int64_t batch, int64_t channels, int64_t spatial, View x, Vector weight,
-                                    Vector bias, View residual, View y, uint64_t mean, uint64_t rstd, int activation,
-                                    double negative_slope, double eps) {
-  return {batch,
-          channels,
-          spatial,
-          x,
-          weight,
-          bias,
-          residual,
-          y,
-          pointer(mean),
-          pointer(rstd),
-          static_cast<Activation>(activation),
-          negative_slope,
-          eps};
-}
-
-// Statistics that another kernel gathered.
-InstanceNormActForward apply_args(int64_t batch, int64_t channels, int64_t spatial, View x, Vector weight, Vector bias,
-                                  View y, uint64_t mean, uint64_t rstd, int activation, double negative_slope) {
-  InstanceNormActForward args =
-      forward_args(batch, channels, spatial, x, weight, bias, {}, y, mean, rstd, activation, negative_slope, 0.0);
-  args.statistics_given = true;
-  return args;
-}
-
-// Statistics over the batch too, which are those given where variance is 0.
-InstanceNormActForward batch_norm_args(int64_t batch, int64_t channels, int64_t spatial, View x, Vector weight,
-                                       Vector bias, View residual, View y, uint64_t mean, uint64_t rstd,
-                                       uint64_t variance, int activation, double negative_slope, double eps) {
-  InstanceNormActForward args =
-      forward_args(batch, channels, spatial, x, weight, bias, residual, y, mean, rstd, activation, negative_slope, eps);
-  args.over_batch = true;
-  args.statistics_given = variance == 0;
-  args.variance = pointer(variance);
-  return args;
-}
-
-InstanceNormActBackward backward_args(int64_t batch, int64_t channels, int64_t spatial, View grad, View x,
-                                      Vector weight, Vector bias, View y, uint64_t mean, uint64_t rstd, View dx,
-                                      View dresidual, uint64_t dweight, uint64_t dbias, int activation,
-                                      double negative_slope) {
-  return {batch,
-          channels,
-          spatial,
-          grad,
-          x,
-          weight,
-          bias,
-          y,
-          pointer(mean),
-          pointer(rstd),
-          dx,
-          dresidual,
-          pointer(dweight),
-          pointer(dbias),
-          static_cast<Activation>(activation),
-          negative_slope};
-}
-
-InstanceNormActBackward batch_norm_backward_args(int64_t batch, int64_t channels, int64_t spatial, View grad, View x,
-                                                 Vector weight, Vector bias, View y, uint64_t mean, uint64_t rstd,
-                                                 View dx, View dresidual, uint64_t dweight, uint64_t dbias,
-                                                 int activation, double negative_slope, bool statistics_fixed) {
-  InstanceNormActBackward args = backward_args(batch, channels, spatial, grad, x, weight, bias, y, mean, rstd, dx,
-                                               dresidual, dweight, dbias, activation, negative_slope);
-  args.over_batch = true;
-  args.statistics_fixed = statistics_fixed;
-  return args;
-}
-
-DepthwiseConvForward depthwise_forward_args(DepthwiseShape shape, View x, uint64_t weight, Vector bias, View y,
-                                            uint64_t mean, uint64_t rstd, double eps) {
-  return {shape, x, pointer(weight), bias, y, pointer(mean), pointer(rstd), eps};
-}
-
-DepthwiseConvBackward depthwise_backward_args(DepthwiseShape shape, View grad, View x, uint64_t weight, Vector bias,
-                                              View dx, uint64_t dweight, uint64_t dbias) {
-  return {shape, grad, x, pointer(weight), bias, dx, pointer(dweight), pointer(dbias)};
-}
-
-PointwiseConv pointwise_args(int64_t batch, int64_t inputs, int64_t outputs, int64_t pixels, View x, uint64_t weight,
-                             int64_t output_stride, int64_t input_stride, Vector bias, View y) {
-  return {batch, inputs, outputs, pixels, x, pointer(weight), output_stride, input_stride, bias, y};
-}
-
-PointwiseConv pointwise_residual_args(int64_t batch, int64_t inputs, int64_t outputs, int64_t pixels, View x,
-                                      uint64_t weight, int64_t output_stride, int64_t input_stride, Vector bias, View y,
-                                      View residual, int64_t height, int64_t width, int64_t depth_scale,
-                                      int64_t scale) {
-  PointwiseConv args = pointwise_args(batch, inputs, outputs, pixels, x, weight, output_stride, input_stride, bias, y);
-  args.residual = {residual, height, width, depth_scale, scale};
-  return args;
-}
-
-PointwiseConvGradient pointwise_gradient_args(int64_t batch, int64_t inputs, int64_t outputs, int64_t pixels, View grad,
-                                              View x, uint64_t dweight, uint64_t dbias) {
-  return {batch, inputs, outputs, pixels, grad, x, pointer(dweight), pointer(dbias)};
-}
-
-SeparableConvForward separable_args(DepthwiseShape shape, View x, uint64_t weight, Vector bias, int64_t outputs,
-                                    uint64_t pointwise_weight, Vector pointwise_bias, View y) {
-  return {shape, x, pointer(weight), bias, outputs, pointer(pointwise_weight), pointwise_bias, y};
-}
-
-fastseg::CbamForward cbam_forward_args(fastseg::CbamShape shape, View x, View y, fastseg::CbamWeights weights,
-                                       fastseg::CbamSaved saved, double eps) {
-  return {shape, x, y, weights, saved, eps};
-}
-
-fastseg::CbamBackward cbam_backward_args(fastseg::CbamShape shape, View grad, View x, View dx,
-                                         fastseg::CbamWeights weights, fastseg::CbamSaved saved,
-                                         fastseg::CbamGradients gradients, double eps) {
-  return {shape, grad, x, dx, weights, saved, gradients, eps};
-}
-
-fastseg::WlsSetup wls_setup_args(int64_t height, int64_t width, uint64_t guide, int type, double lambda, double alpha,
-                                 double eps, uint64_t system, uint64_t scratch) {
-  return {height,
-          width,
-          pointer(guide),
-          static_cast<fastseg::Element>(type),
-          lambda,
-          alpha,
-          eps,
-          pointer<float>(system),
-          pointer<float>(scratch)};
-}
-
-fastseg::WlsSolve wls_solve_args(int64_t sources, int64_t height, int64_t width, uint64_t system, uint64_t source,
-                                 uint64_t solution, int type, uint64_t work, double tolerance, int64_t max_iterations,
-                                 uint64_t iterations, uint64_t residual) {
-  return {sources,
-          height,
-          width,
-          pointer<const float>(system),
-          pointer(source),
-          pointer(solution),
-          static_cast<fastseg::Element>(type),
-          pointer<float>(work),
-          tolerance,
-          max_iterations,
-          pointer<int64_t>(iterations),
-          pointer<double>(residual)};
-}
-
-FastGlobalSmoother smoother_args(int64_t batch, int64_t channels, int64_t height, int64_t width, Images src,
-                                 Images guide, int64_t guide_channels, Images dst, double lambda, double sigma,
-                                 double attenuation, int64_t iterations, bool adjoint) {
-  return {batch, channels, height, width,       src,        guide,  guide_channels,
-          dst,   lambda,   sigma,  attenuation, iterations, adjoint};
-}
-
-fastseg::GuidedFilter guided_filter_args(int64_t batch, int64_t channels, int64_t height, int64_t width, Images guide,
-                                         int64_t guide_channels, Images src, Images dst, int64_t radius, double eps,
-                                         int border, bool coefficients) {
-  return {batch,
-          channels,
-          height,
-          width,
-          guide,
-          guide_channels,
-          src,
-          dst,
-          radius,
-          eps,
-          static_cast<fastseg::Border>(border),
-          coefficients,
-          nullptr,
-          nullptr};
-}
-
-fastseg::GuidedFilter guided_filter_argmin_args(int64_t batch, int64_t channels, int64_t height, int64_t width,
-                                                Images guide, int64_t guide_channels, Images src, int64_t radius,
-                                                double eps, int border, uint64_t index, uint64_t value) {
-  fastseg::GuidedFilter args =
-      guided_filter_args(batch, channels, height, width, guide, guide_channels, src, {}, radius, eps, border, false);
-  args.index = pointer<int64_t>(index);
-  args.value = pointer(value);
-  return args;
-}
-
-fastseg::GuidedFilterInterpolate guided_filter_interpolate_args(int64_t batch, int64_t channels, int64_t height,
-                                                                int64_t width, Images guide, int64_t guide_channels,
-                                                                Images coefficients, Images dst, int64_t subsample) {
-  return {batch, channels, height, width, guide, guide_channels, coefficients, dst, subsample};
-}
-
-#ifdef FASTSEG_WITH_CUDA
-fastseg::GuidedFilterPlanes guided_filter_planes(int64_t batch, int64_t channels, int64_t height, int64_t width,
-                                                 int64_t guide_channels, Images src, Images dst, uint64_t colours,
-                                                 uint64_t statistics, int64_t radius, int border) {
-  return {batch,
-          channels,
-          height,
-          width,
-          guide_channels,
-          src,
-          dst,
-          pointer(colours),
-          pointer(statistics),
-          radius,
-          static_cast<fastseg::Border>(border)};
-}
-#endif
-
-fastseg::CrossScale cross_scale_args(int64_t batch, int64_t height, int64_t width, int type,
-                                     fastseg::CrossScaleLevels levels, uint64_t result, uint64_t finite, double lambda,
-                                     int64_t min_disparity, bool pyramid) {
-  return {batch,
-          height,
-          width,
-          static_cast<fastseg::Element>(type),
-          levels,
-          pointer(result),
-          pointer<bool>(finite),
-          lambda,
-          min_disparity,
-          pyramid};
-}
-
-CensusTransform census_args(int64_t batch, int64_t channels, int64_t height, int64_t width, Images image,
-                            int64_t window_rows, int64_t window_columns, uint64_t words) {
-  return {batch, channels, height, width, image, window_rows, window_columns, pointer<uint64_t>(words)};
-}
-
-MatchingCost matching_cost_args(int64_t batch, int64_t channels, int64_t height, int64_t width, Images left,
-                                Images right, int64_t min_disparity, int64_t disparities, bool right_view,
-                                bool ad_census, double ad_weight, double gradient_weight, double census_weight,
-                                double ad_threshold, double gradient_threshold, int64_t window_rows,
-                                int64_t window_columns, double outside, double ad_scale, double census_scale,
-                                uint64_t cost, int type) {
-  return {batch,
-          channels,
-          height,
-          width,
-          left,
-          right,
-          min_disparity,
-          disparities,
-          right_view,
-          ad_census,
-          ad_weight,
-          gradient_weight,
-          census_weight,
-          ad_threshold,
-          gradient_threshold,
-          window_rows,
-          window_columns,
-          outside,
-          ad_scale,
-          census_scale,
-          pointer(cost),
-          static_cast<fastseg::Element>(type)};
-}
-
-fastseg::WeightedMedian weighted_median_args(int64_t batch, int64_t channels, int64_t height, int64_t width, Images src,
-                                             Images guide, int64_t guide_channels, Images mask, Images weights,
-                                             Images dst, int64_t radius, double sigma_color, double sigma_space) {
-  return {batch, channels, height, width,  src,         guide,      guide_channels,
-          mask,  weights,  dst,    radius, sigma_color, sigma_space};
-}
-
-fastseg::WinnerTakesAll winner_args(int64_t batch, int64_t slices, int64_t pixels, Images costs, int64_t first,
-                                    fastseg::WinnerPlanes previous, uint64_t near, int64_t reach,
-                                    fastseg::WinnerPlanes result) {
-  return {batch, slices, pixels, costs, first, previous, pointer<const int32_t>(near), reach, result};
-}
-
-fastseg::AttentionGateForward gate_args(fastseg::AttentionGate gate, View y) { return {gate, y}; }
-
-fastseg::AttentionGateBackward gate_backward_args(fastseg::AttentionGate gate, View grad, View dx, View dgating,
-                                                  View dcoarse, uint64_t dweight, uint64_t dvectors) {
-  return {gate, grad, dx, dgating, dcoarse, pointer(dweight), pointer(dvectors)};
-}
-
-fastseg::SoftMaskAttentionForward soft_mask_args(int64_t batch, int64_t channels, int64_t spatial,
-                                                 int64_t mask_channels, View trunk, View mask, View y) {
-  return {batch, channels, spatial, mask_channels, trunk, mask, y};
-}
-
-fastseg::SoftMaskAttentionBackward soft_mask_backward_args(int64_t batch, int64_t channels, int64_t spatial,
-                                                           int64_t mask_channels, View grad, View trunk, View mask,
-                                                           View dtrunk, View dmask) {
-  return {batch, channels, spatial, mask_channels, grad, trunk, mask, dtrunk, dmask};
-}
-
-fastseg::SoftMaskAttentionConv soft_mask_conv_args(int64_t batch, int64_t inputs, int64_t channels, int64_t pixels,
-                                                   View features, uint64_t weight, int64_t output_stride,
-                                                   int64_t input_stride, Vector bias, View trunk, View y) {
-  return {pointwise_args(batch, inputs, channels, pixels, features, weight, output_stride, input_stride, bias, y),
-          trunk};
-}
-
-fastseg::LossSums loss_sums_args(int64_t batch, int64_t classes, int64_t spatial, View logits, fastseg::Truth truth,
-                                 bool sigmoid, int64_t ignored, uint64_t sums, uint64_t wrong) {
-  return {batch, classes, spatial, logits, truth, sigmoid, ignored, pointer<double>(sums), pointer<double>(wrong)};
-}
-
-fastseg::LossFormula loss_formula_args(int64_t batch, int64_t classes, int64_t spatial, bool sigmoid, uint64_t sums,
-                                       uint64_t class_weights, bool balanced, bool generalized, double overlap_weight,
-                                       double ce_weight, double fp_weight, double fn_weight, double smooth,
-                                       double gamma, bool whole_batch, bool include_background, uint64_t loss,
-                                       uint64_t slopes) {
-  return {batch,
-          classes,
-          spatial,
-          sigmoid,
-          pointer<const double>(sums),
-          pointer<const double>(class_weights),
-          balanced,
-          generalized,
-          overlap_weight,
-          ce_weight,
-          fp_weight,
-          fn_weight,
-          smooth,
-          gamma,
-          whole_batch,
-          include_background,
-          pointer<double>(loss),
-          pointer<double>(slopes)};
-}
-
-fastseg::LossGradient loss_gradient_args(int64_t batch, int64_t classes, int64_t spatial, View logits,
-                                         fastseg::Truth truth, bool sigmoid, int64_t ignored, uint64_t slopes,
-                                         double grad, View dlogits) {
-  return {batch, classes, spatial, logits, truth, sigmoid, ignored, pointer<const double>(slopes), grad, dlogits};
-}
-
-fastseg::AsppConv aspp_args(int64_t batch, int64_t inputs, int64_t depth, int64_t height, int64_t width,
-                            fastseg::AsppBranches branches, View x, View y, View dx, uint64_t workspace) {
-  return {batch, inputs, {depth, height, width}, branches, x, y, dx, pointer(workspace)};
-}
 
 // Exposes `run(args, extra...)` under `name`: Python passes the fields that `make` takes, then the extras.
 template <class... Fields, class Args, class... Extra>
@@ -596,7 +228,7 @@ PYBIND11_MODULE(_C, m) {
   define(m, "depthwise_conv_backward", depthwise_backward_args, fastseg::cpu::depthwise_conv_backward);
   define(m, "pointwise_conv", pointwise_residual_args, fastseg::cpu::pointwise_conv);
   define(m, "pointwise_conv_gradient", pointwise_gradient_args, fastseg::cpu::pointwise_conv_gradient);
-  m.def("separable_conv_pays", [](DepthwiseShape shape, View x, int64_t outputs, View y) {
+  m.def("separable_conv_pays", [](fastseg::DepthwiseShape shape, View x, int64_t outputs, View y) {
     return fastseg::cpu::separable_conv_pays({shape, x, nullptr, {}, outputs, nullptr, {}, y});
   });
   define(m, "separable_conv_forward", separable_args, fastseg::cpu::separable_conv_forward);
@@ -642,31 +274,31 @@ PYBIND11_MODULE(_C, m) {
   });
   define(
       m, "cuda_instance_norm_act_forward", forward_args,
-      +[](const InstanceNormActForward& args, uint64_t workspace, uint64_t stream) {
+      +[](const fastseg::InstanceNormActForward& args, uint64_t workspace, uint64_t stream) {
         fastseg::cuda::instance_norm_act_forward(args, pointer(workspace), pointer(stream));
       });
   define(
       m, "cuda_instance_norm_act_backward", backward_args,
-      +[](const InstanceNormActBackward& args, uint64_t workspace, uint64_t stream) {
+      +[](const fastseg::InstanceNormActBackward& args, uint64_t workspace, uint64_t stream) {
         fastseg::cuda::instance_norm_act_backward(args, pointer(workspace), pointer(stream));
       });
   define(
-      m, "cuda_instance_norm_act_apply", apply_args, +[](const InstanceNormActForward& args, uint64_t stream) {
+      m, "cuda_instance_norm_act_apply", apply_args, +[](const fastseg::InstanceNormActForward& args, uint64_t stream) {
         fastseg::cuda::instance_norm_act_forward(args, nullptr, pointer(stream));
       });
   m.def("cuda_depthwise_conv_workspace",
-        [](DepthwiseShape shape, int type, bool channels_last, bool backward, bool reduces) {
+        [](fastseg::DepthwiseShape shape, int type, bool channels_last, bool backward, bool reduces) {
           return fastseg::cuda::depthwise_conv_workspace(shape, static_cast<fastseg::Element>(type), channels_last,
                                                          backward, reduces);
         });
   define(
       m, "cuda_depthwise_conv_forward", depthwise_forward_args,
-      +[](const DepthwiseConvForward& args, uint64_t workspace, uint64_t stream) {
+      +[](const fastseg::DepthwiseConvForward& args, uint64_t workspace, uint64_t stream) {
         fastseg::cuda::depthwise_conv_forward(args, pointer(workspace), pointer(stream));
       });
   define(
       m, "cuda_depthwise_conv_backward", depthwise_backward_args,
-      +[](const DepthwiseConvBackward& args, uint64_t workspace, uint64_t stream) {
+      +[](const fastseg::DepthwiseConvBackward& args, uint64_t workspace, uint64_t stream) {
         fastseg::cuda::depthwise_conv_backward(args, pointer(workspace), pointer(stream));
       });
   define(

@@ -38,6 +38,21 @@ inline int64_t voxels_in_block(int64_t classes) {
   return fit > most ? most : fit < L ? L : fit;
 }
 
+// One plane a class. Planes a multiple of 4 KB apart would share a few sets of the cache, and a load would wait for the
+// store to the plane before it.
+template <class A>
+class Planes {
+ public:
+  const int64_t classes;
+
+  Planes(int64_t classes_, int64_t voxels) : classes(classes_), pitch_(voxels + lanes<A>), data_(classes * pitch_) {}
+  A* operator[](int64_t k) const { return data_.get() + k * pitch_; }
+
+ private:
+  int64_t pitch_;
+  Scratch<A> data_;
+};
+
 // What a truth that is no class leaves behind: how many such voxels, and one of the values.
 struct Wrong {
   int64_t count = 0;
@@ -46,32 +61,31 @@ struct Wrong {
 
 // Planes of `count` voxels from `first` on; zeros up to a whole vector.
 template <class T>
-inline void load_planes(const View& v, int64_t n, int64_t first, int64_t count, int64_t classes, int64_t pitch,
-                        compute_t<T>* planes) {
+inline void load_planes(const View& v, int64_t n, int64_t first, int64_t count, const Planes<compute_t<T>>& planes) {
   constexpr int L = lanes<compute_t<T>>;
   const T* from = static_cast<const T*>(v.data) + n * v.batch_stride + first * v.spatial_stride;
-  for (int64_t k = 0; k < classes; ++k, from += v.channel_stride, planes += pitch) {
+  for (int64_t k = 0; k < planes.classes; ++k, from += v.channel_stride) {
+    compute_t<T>* plane = planes[k];
     if (v.spatial_stride == 1) {
-      for (int64_t i = 0; i < count; i += L) store(planes + i, load_part(from + i, count - i < L ? count - i : L));
+      for (int64_t i = 0; i < count; i += L) store(plane + i, load_part(from + i, count - i < L ? count - i : L));
     } else {
-      for (int64_t i = 0; i < count; ++i) planes[i] = load_one(from + i * v.spatial_stride);
-      for (int64_t i = count; i % L; ++i) planes[i] = 0;
+      for (int64_t i = 0; i < count; ++i) plane[i] = load_one(from + i * v.spatial_stride);
+      for (int64_t i = count; i % L; ++i) plane[i] = 0;
     }
   }
 }
 
 // And back.
 template <class T, bool Stream>
-inline void store_planes(const View& v, int64_t n, int64_t first, int64_t count, int64_t classes, int64_t pitch,
-                         const compute_t<T>* planes) {
+inline void store_planes(const View& v, int64_t n, int64_t first, int64_t count, const Planes<compute_t<T>>& planes) {
   constexpr int L = lanes<compute_t<T>>;
   T* to = static_cast<T*>(v.data) + n * v.batch_stride + first * v.spatial_stride;
-  for (int64_t k = 0; k < classes; ++k, to += v.channel_stride, planes += pitch) {
+  for (int64_t k = 0; k < planes.classes; ++k, to += v.channel_stride) {
+    const compute_t<T>* plane = planes[k];
     if (v.spatial_stride == 1) {
-      for (int64_t i = 0; i < count; i += L)
-        store_part<Stream>(to + i, load(planes + i), count - i < L ? count - i : L);
+      for (int64_t i = 0; i < count; i += L) store_part<Stream>(to + i, load(plane + i), count - i < L ? count - i : L);
     } else {
-      for (int64_t i = 0; i < count; ++i) store_one(to + i * v.spatial_stride, planes[i]);
+      for (int64_t i = 0; i < count; ++i) store_one(to + i * v.spatial_stride, plane[i]);
     }
   }
 }
@@ -138,25 +152,50 @@ inline void load_classes(const Truth& t, int64_t n, int64_t first, int64_t count
 
 // Regions from 0 to 1 as planes; zeros up to a whole vector.
 template <class A>
-inline void load_regions(const Truth& t, int64_t n, int64_t first, int64_t count, int64_t classes, int64_t pitch,
-                         A* planes, Wrong& wrong) {
+inline void load_regions(const Truth& t, int64_t n, int64_t first, int64_t count, const Planes<A>& planes,
+                         Wrong& wrong) {
   with_truth(t, n, first, [&](const auto* from) {
-    for (int64_t k = 0; k < classes; ++k, from += t.channel_stride, planes += pitch) {
+    for (int64_t k = 0; k < planes.classes; ++k, from += t.channel_stride) {
+      A* plane = planes[k];
       const int64_t step = t.spatial_stride;
       int64_t outside = 0;
       for (int64_t i = 0; i < count; ++i) {
-        planes[i] = A(from[i * step]);
-        outside += !(planes[i] >= 0 && planes[i] <= 1);
+        plane[i] = A(from[i * step]);
+        outside += !(plane[i] >= 0 && plane[i] <= 1);
       }
       for (int64_t i = 0; outside && i < count; ++i)
-        if (!(planes[i] >= 0 && planes[i] <= 1)) {
+        if (!(plane[i] >= 0 && plane[i] <= 1)) {
           ++wrong.count;
           wrong.value = double(from[i * step]);
         }
-      for (int64_t i = count; i % lanes<A>; ++i) planes[i] = 0;
+      for (int64_t i = count; i % lanes<A>; ++i) plane[i] = 0;
     }
   });
 }
+
+// The four sums of a class over voxels. Short runs in float32, then float64: what a voxel adds is often the same for
+// all, and so is its rounding.
+template <class A>
+class ClassSums {
+ public:
+  static constexpr int64_t run = 16 * lanes<A>;  // voxels
+
+  // Calls add(i, sums) for each vector of [0, count): it adds to sums[0] to sums[3].
+  template <class Add>
+  void add_vectors(int64_t count, const Add& add) {
+    for (int64_t begin = 0; begin < count; begin += run) {
+      Vec<A> sums[loss_sums] = {};
+      for (int64_t i = begin; i < count && i < begin + run; i += lanes<A>) add(i, sums);
+      for (int which = 0; which < loss_sums; ++which) wide_[which].add(sums[which]);
+    }
+  }
+  void add_to(double* sums, int64_t classes) const {
+    for (int which = 0; which < loss_sums; ++which) sums[which * classes] += wide_[which].total();
+  }
+
+ private:
+  WideSum<A> wide_[loss_sums];
+};
 
 // Slots of voxels: sample after sample.
 struct LossSlots {

@@ -14,36 +14,38 @@ struct ClassBlock {
   static constexpr int L = lanes<A>;
 
   const int64_t classes, voxels;
-  Scratch<A> planes;   // exp(logit - largest), one plane a class; 0 where a voxel does not count
+  Planes<A> planes;    // exp(logit - largest), one plane a class; 0 where a voxel does not count
   Scratch<A> inverse;  // 1 / their sum; 0 there
   Scratch<A> entropy;  // -log p of the voxel's class; anything where it has none
   Scratch<Label<A>> labels;
   Wrong wrong;
 
   explicit ClassBlock(int64_t classes_)
-      : classes(classes_), voxels(voxels_in_block<A>(classes_)), planes(classes * voxels), inverse(voxels),
-        entropy(voxels), labels(voxels) {}
-
-  A* plane(int64_t k) const { return planes.get() + k * voxels; }
+      : classes(classes_),
+        voxels(voxels_in_block<A>(classes_)),
+        planes(classes, voxels),
+        inverse(voxels),
+        entropy(voxels),
+        labels(voxels) {}
 
   template <bool Entropy, class Args>
   void load_block(const Args& args, int64_t n, int64_t first, int64_t count) {
-    load_planes<T>(args.logits, n, first, count, classes, voxels, planes.get());
+    load_planes<T>(args.logits, n, first, count, planes);
     load_classes<A>(args.truth, n, first, count, classes, args.ignored, labels.get(), wrong);
     for (int64_t i = 0; i < count; i += L) {
-      Vec<A> largest = load(plane(0) + i);
+      Vec<A> largest = load(planes[0] + i);
       for (int64_t k = 1; k < classes; ++k) {
-        const Vec<A> z = load(plane(k) + i);
+        const Vec<A> z = load(planes[k] + i);
         largest = z > largest ? z : largest;
       }
       const auto label = load_labels<A>(labels.get() + i);
       const Vec<A> zero{};
       Vec<A> sum{}, chosen{};
       for (int64_t k = 0; k < classes; ++k) {
-        const Vec<A> z = load(plane(k) + i) - largest, e = exp(z);
+        const Vec<A> z = load(planes[k] + i) - largest, e = exp(z);
         if constexpr (Entropy) chosen = label == Label<A>(k) ? z : chosen;
         sum += e;
-        store(plane(k) + i, label >= 0 ? e : zero);
+        store(planes[k] + i, label >= 0 ? e : zero);
       }
       store(inverse.get() + i, label >= 0 ? 1 / sum : zero);
       // log is for numbers only.
@@ -55,25 +57,20 @@ struct ClassBlock {
 template <class T>
 inline void add_classes(const ClassBlock<T>& block, int64_t count, double* sums) {
   using A = compute_t<T>;
-  constexpr int L = lanes<A>;
   const int64_t classes = block.classes;
   for (int64_t k = 0; k < classes; ++k) {
-    Vec<A> shared{}, predicted{}, truth{}, entropy{};
-    const Vec<A> zero{};
-    for (int64_t i = 0; i < count; i += L) {
-      const auto is = load_labels<A>(block.labels.get() + i) == Label<A>(k);
-      const Vec<A> p = load(block.plane(k) + i) * load(block.inverse.get() + i);
-      predicted += p;
-      shared += is ? p : zero;
-      truth += is ? zero + 1 : zero;
-      entropy += is ? load(block.entropy.get() + i) : zero;
-    }
-    const Vec<A> all[] = {shared, predicted, truth, entropy};
-    for (int which = 0; which < loss_sums; ++which) {
-      WideSum<A> wide;
-      wide.add(all[which]);
-      sums[which * classes + k] += wide.total();
-    }
+    const A *plane = block.planes[k], *inverse = block.inverse.get(), *entropy = block.entropy.get();
+    const Label<A>* labels = block.labels.get();
+    ClassSums<A> of_class;
+    of_class.add_vectors(count, [&](int64_t i, Vec<A>* add) __attribute__((always_inline)) {
+      const auto is = load_labels<A>(labels + i) == Label<A>(k);
+      const Vec<A> p = load(plane + i) * load(inverse + i), zero{};
+      add[0] += is ? p : zero;
+      add[1] += p;
+      add[2] += is ? zero + 1 : zero;
+      add[3] += is ? load(entropy + i) : zero;
+    });
+    of_class.add_to(sums + k, classes);
   }
 }
 
@@ -124,18 +121,18 @@ inline void gradient_of_classes(const LossGradient& args, int threads) {
           Vec<A> mean{}, weight{};
           for (int64_t k = 0; k < classes; ++k) {
             const auto is = label == Label<A>(k);
-            const Vec<A> p = load(block.plane(k) + i) * inverse;
+            const Vec<A> p = load(block.planes[k] + i) * inverse;
             mean += p * (by_predicted[k] + (is ? zero + by_shared[k] : zero));
             weight = is ? zero + by_entropy[k] : weight;
           }
           for (int64_t k = 0; k < classes; ++k) {
             const auto is = label == Label<A>(k);
-            const Vec<A> p = load(block.plane(k) + i) * inverse;
+            const Vec<A> p = load(block.planes[k] + i) * inverse;
             const Vec<A> slope = by_predicted[k] + (is ? zero + by_shared[k] : zero) - mean;
-            store(block.plane(k) + i, p * slope + weight * (p - (is ? zero + 1 : zero)));
+            store(block.planes[k] + i, p * slope + weight * (p - (is ? zero + 1 : zero)));
           }
         }
-        store_planes<T, Stream>(args.dlogits, n, first, count, classes, block.voxels, block.planes.get());
+        store_planes<T, Stream>(args.dlogits, n, first, count, block.planes);
       });
     if constexpr (Stream) stream_fence();
   });

@@ -33,9 +33,7 @@ class Formula {
   }
 
  private:
-  double sum(int64_t n, int which, int64_t k) const {
-    return args_.sums[(n * loss_sums + which) * args_.classes + k];
-  }
+  double sum(int64_t n, int which, int64_t k) const { return args_.sums[(n * loss_sums + which) * args_.classes + k]; }
   double over_batch(int which, int64_t k) const {
     double total = 0;
     for (int64_t n = 0; n < args_.batch; ++n) total += sum(n, which, k);

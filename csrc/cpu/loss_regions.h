@@ -12,16 +12,16 @@ struct RegionBlock {
   using A = compute_t<T>;
 
   const int64_t classes, voxels;
-  Scratch<A> logits, truth;  // a plane each for a region
+  Planes<A> logits, truth;
   Wrong wrong;
 
   explicit RegionBlock(int64_t classes_)
-      : classes(classes_), voxels(voxels_in_block<A>(classes_)), logits(classes * voxels), truth(classes * voxels) {}
+      : classes(classes_), voxels(voxels_in_block<A>(classes_)), logits(classes, voxels), truth(classes, voxels) {}
 
   template <class Args>
   void load_block(const Args& args, int64_t n, int64_t first, int64_t count) {
-    load_planes<T>(args.logits, n, first, count, classes, voxels, logits.get());
-    load_regions<A>(args.truth, n, first, count, classes, voxels, truth.get(), wrong);
+    load_planes<T>(args.logits, n, first, count, logits);
+    load_regions<A>(args.truth, n, first, count, truth, wrong);
   }
 };
 
@@ -34,23 +34,17 @@ inline void add_regions(const RegionBlock<T>& block, int64_t count, double* sums
   for (int i = 0; i < L; ++i) numbers[i] = i;
   const auto number = load_labels<A>(numbers);
   for (int64_t k = 0; k < block.classes; ++k) {
-    const A *logits = block.logits.get() + k * block.voxels, *truth = block.truth.get() + k * block.voxels;
-    Vec<A> shared{}, predicted{}, real{}, entropy{};
-    const Vec<A> zero{};
-    for (int64_t i = 0; i < count; i += L) {
-      const Vec<A> z = load(logits + i), r = load(truth + i), p = sigmoid(z).value;
+    const A *logits = block.logits[k], *truth = block.truth[k];
+    ClassSums<A> of_region;
+    of_region.add_vectors(count, [&](int64_t i, Vec<A>* add) __attribute__((always_inline)) {
+      const Vec<A> z = load(logits + i), r = load(truth + i), p = sigmoid(z).value, zero{};
       const auto inside = number < Label<A>(count - i);
-      predicted += inside ? p : zero;
-      shared += p * r;
-      real += r;
-      entropy += inside ? (z > 0 ? z : zero) - z * r + log1p(exp(-abs(z))) : zero;
-    }
-    const Vec<A> all[] = {shared, predicted, real, entropy};
-    for (int which = 0; which < loss_sums; ++which) {
-      WideSum<A> wide;
-      wide.add(all[which]);
-      sums[which * block.classes + k] += wide.total();
-    }
+      add[0] += p * r;
+      add[1] += inside ? p : zero;
+      add[2] += r;
+      add[3] += inside ? (z > 0 ? z : zero) - z * r + log1p(exp(-abs(z))) : zero;
+    });
+    of_region.add_to(sums + k, block.classes);
   }
 }
 
@@ -92,14 +86,14 @@ inline void gradient_of_regions(const LossGradient& args, int threads) {
         for (int64_t k = 0; k < classes; ++k) {
           const A by_shared = A(args.grad * slopes[k]), by_predicted = A(args.grad * slopes[classes + k]),
                   by_entropy = A(args.grad * slopes[2 * classes + k]);
-          A *logits = block.logits.get() + k * block.voxels, *truth = block.truth.get() + k * block.voxels;
+          A *logits = block.logits[k], *truth = block.truth[k];
           for (int64_t i = 0; i < count; i += L) {
             const auto s = sigmoid(load(logits + i));
             const Vec<A> r = load(truth + i);
             store(logits + i, s.derivative * (by_predicted + r * by_shared) + by_entropy * (s.value - r));
           }
         }
-        store_planes<T, Stream>(args.dlogits, n, first, count, classes, block.voxels, block.logits.get());
+        store_planes<T, Stream>(args.dlogits, n, first, count, block.logits);
       });
     if constexpr (Stream) stream_fence();
   });

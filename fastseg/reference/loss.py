@@ -37,10 +37,12 @@ def dice_cross_entropy(
     class_weights: Tensor | str | None,
     ignore_index: int,
 ) -> Tensor:
+    entropy = _entropy(ce_weight, logits, target, output, ignore_index, class_weights)
+    if dice_weight == 0:
+        return entropy
     o = overlaps(logits, target, output, ignore_index, include_background, batch)
     dice = (2 * o.shared + smooth) / (o.predicted + o.truth + smooth)
-    entropy = cross_entropy(logits, target, output, ignore_index, class_weights)
-    return dice_weight * (1 - dice).mean() + ce_weight * entropy
+    return dice_weight * (1 - dice).mean() + entropy
 
 
 def tversky(
@@ -63,8 +65,7 @@ def tversky(
     miss = wrong / (o.shared + wrong + smooth)  # 1 - index
     if gamma != 1:
         miss = miss.clamp_min(LEAST).pow(gamma)
-    entropy = cross_entropy(logits, target, output, ignore_index, class_weights)
-    return miss.mean() + ce_weight * entropy
+    return miss.mean() + _entropy(ce_weight, logits, target, output, ignore_index, class_weights)
 
 
 def generalized_dice(
@@ -85,7 +86,7 @@ def generalized_dice(
     wrong = (weights * (o.predicted + o.truth - 2 * o.shared)).sum(-1)
     everything = (weights * (o.predicted + o.truth)).sum(-1)
     loss = torch.where(everything == 0, 0, wrong / torch.where(everything == 0, 1, everything)).mean()
-    return loss + ce_weight * cross_entropy(logits, target, output, ignore_index, class_weights)
+    return loss + _entropy(ce_weight, logits, target, output, ignore_index, class_weights)
 
 
 def overlaps(
@@ -102,6 +103,20 @@ def overlaps(
     first = 0 if include_background else 1
     shared, predicted, truth = (t.sum(axes, keepdim=batch).reshape(-1, z.shape[1]) for t in (r * p, p, r))
     return Overlaps(shared[:, first:], predicted[:, first:], truth[:, first:])
+
+
+def _entropy(
+    ce_weight: float,
+    logits: Tensor,
+    target: Tensor,
+    output: str,
+    ignore_index: int,
+    class_weights: Tensor | str | None,
+) -> Tensor:
+    """What does not count may be infinite."""
+    if ce_weight == 0:
+        return logits.new_zeros((), dtype=torch.promote_types(logits.dtype, torch.float32))
+    return ce_weight * cross_entropy(logits, target, output, ignore_index, class_weights)
 
 
 def cross_entropy(

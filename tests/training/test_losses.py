@@ -7,8 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("monai")
-
 from fastseg.models import SegmentationNetwork, list_models
 from fastseg.training.losses import create_loss, default_loss, list_losses
 
@@ -232,13 +230,13 @@ def test_soft_regions() -> None:
 
 
 REFUSED = {
-    "rank": (lambda x, t: (x[0, 0], t), ValueError, r"logits are torch.float64 of shape \(6, 5\)"),
-    "integers as logits": (lambda x, t: (x.long(), t), ValueError, "logits are torch.int64"),
-    "axis of one": (lambda x, t: (x, t[:, None]), ValueError, r"target has shape \(3, 1, 6, 5\), expected \(3, 6, 5\)"),
-    "floats": (lambda x, t: (x, t.double()), TypeError, "target is torch.float64, expected integers"),
-    "bool": (lambda x, t: (x, t > 0), TypeError, "target is torch.bool, expected integers"),
-    "unknown class": (lambda x, t: (x, t + 1), ValueError, "target has values from 1 to 4, expected 0 to 3"),
-    "ignored": (lambda x, t: (x, t - 1), ValueError, "target has values from -1 to 2, expected 0 to 3"),
+    "rank": (lambda x, t: (x[0, 0], t), ValueError, r"logits has shape \(6, 5\)"),
+    "integers as logits": (lambda x, t: (x.long(), t), TypeError, "logits is torch.int64"),
+    "regions": (lambda x, t: (x, x > 0), ValueError, r"target has shape \(3, 4, 6, 5\), expected \(3, 6, 5\)"),
+    "fractions": (lambda x, t: (x, t + 0.5), ValueError, "target has the value .*.5, 90 such in all"),
+    "bool": (lambda x, t: (x, t > 0), TypeError, "target is torch.bool, expected numbers"),
+    "unknown class": (lambda x, t: (x, t + 1), ValueError, "target has the value 4, .* expected classes from 0 to 3"),
+    "ignored": (lambda x, t: (x, t - 1), ValueError, "target has the value -1, .* expected classes from 0 to 3"),
 }
 
 
@@ -246,19 +244,19 @@ REFUSED = {
 @pytest.mark.parametrize("name", sorted(set(list_losses()) - set(SIGMOID)))
 def test_what_losses_of_classes_refuse(name: str, case: str) -> None:
     change, error, message = REFUSED[case]
-    with pytest.raises(error, match=f"{name}: {message}"):
+    with pytest.raises(error, match=message):
         create_loss(name)(*change(*example("softmax")))
 
 
 def test_what_losses_of_regions_refuse() -> None:
     logits, target = example("sigmoid")
     for wrong in (target[:, :1], target[:, 0], logits.argmax(1)):
-        with pytest.raises(ValueError, match=r"region_dice: target has shape .* expected \(3, 4, 6, 5\)"):
+        with pytest.raises(ValueError, match=r"target has shape .* expected \(3, 4, 6, 5\)"):
             create_loss("region_dice")(logits, wrong)
     for value in (-1.0, 2.0, float("nan")):
         soft = target.double()
         soft[0, 0, 0, 0] = value
-        with pytest.raises(ValueError, match=r"target has values from .* expected 0 to 1"):
+        with pytest.raises(ValueError, match=r"target has the value .* expected numbers from 0 to 1"):
             create_loss("region_dice")(logits, soft)
 
 
@@ -282,7 +280,7 @@ def test_arguments_that_are_refused(name: str, options: dict, message: str) -> N
 
 
 def test_number_of_class_weights() -> None:
-    with pytest.raises(ValueError, match="class_weights has 2 numbers, expected 4, one a class"):
+    with pytest.raises(ValueError, match=r"class_weights has shape \(2,\), expected \(4,\), one number a class"):
         create_loss("cross_entropy", class_weights=[1, 2])(*example("softmax"))
 
 

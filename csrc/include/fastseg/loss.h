@@ -28,11 +28,11 @@ constexpr int64_t loss_slopes = 3;
 struct LossSums {
   int64_t batch, classes, spatial;
   View logits;
-  Truth truth;    // softmax: [batch, spatial], classes; sigmoid: [batch, classes, spatial], from 0 to 1
-  bool sigmoid;   // or softmax over the classes
+  Truth truth;      // softmax: [batch, spatial], classes; sigmoid: [batch, classes, spatial], from 0 to 1
+  bool sigmoid;     // or softmax over the classes
   int64_t ignored;  // the class whose voxels count nowhere (softmax)
-  double* sums;   // [batch, 4, classes], written; softmax: the entropy is that of the voxels of the class
-  double* wrong;  // [2], written: the voxels whose truth is no class, or not from 0 to 1, and one of these values
+  double* sums;     // [batch, 4, classes], written; softmax: the entropy is that of the voxels of the class
+  double* wrong;    // [2], written: the voxels whose truth is no class, or not from 0 to 1, and one of these values
 };
 
 struct LossFormula {
