@@ -31,11 +31,15 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = "benchmarks/gpu"
 #: name -> files, and what of them
 PARTS: dict[str, tuple[list[str], str]] = {
-    "norm": ([f"{HERE}/test_bandwidth_on_device.py", "benchmarks/test_norm.py", "benchmarks/test_batch_norm.py"], ""),
+    "norm": (
+        [f"{HERE}/test_bandwidth_on_device.py", "benchmarks/test_norm.py", "benchmarks/test_batch_norm.py"],
+        "not test_loss",
+    ),
     "depthwise": ([f"{HERE}/test_depthwise_on_device.py", "benchmarks/test_depthwise.py"], ""),
     "stereo": ([f"{HERE}/test_stereo_on_device.py"], ""),
     "gates": (["benchmarks/test_attention_gate.py", "benchmarks/test_soft_mask_attention.py"], "not unet"),
     "cbam": (["benchmarks/test_cbam.py", "benchmarks/test_context.py"], "not simple_aspp"),
+    "loss": ([f"{HERE}/test_bandwidth_on_device.py", "benchmarks/test_loss.py"], "test_loss"),
     "networks": (["benchmarks/test_models.py", "benchmarks/test_networks.py"], ""),
     "end-to-end": ([f"{HERE}/test_end_to_end.py"], ""),
 }

@@ -36,11 +36,11 @@ class Goal(ABC):
 class Bandwidth(Goal):
     """A share of what the copy of the tensor reaches, of so many passes."""
 
-    passes: int
+    passes: float
     share: float
 
     def asked(self) -> str:
-        return f"{self.share:.0%} of {self.passes}u"
+        return f"{self.share:.0%} of {self.passes:g}u"
 
     def reached(self, ours: Row, peers: dict[str, Row], machine: dict[str, Any]) -> tuple[bool, str] | None:
         if not ours.floor:
@@ -120,12 +120,17 @@ def _aims() -> Iterator[Aim]:
         yield Aim(f"soft mask {kind}", "soft_mask_attention", f"forward, {kind}", volume, Bandwidth(3, 0.75))
         yield Aim(f"attention gate {kind}", "attention_gate", f"forward, {kind}", volume, Bandwidth(3, 0.75))
         yield Aim(f"CBAM {kind}", "cbam", f"forward, {kind}", "8x64x256x256", Bandwidth(4, 0.75))
+        # Labels in bytes, beside four classes.
+        labels = 1 / 16 if kind == "float32" else 1 / 8
+        for way, passes in (("forward", 1), ("backward", 2)):
+            goal = Bandwidth(passes + labels, 0.8)
+            yield Aim(f"Dice + cross-entropy {way} {kind}", "loss", f"{way}, {kind}", "2x4x128x128x128", goal)
     large = "2x32x128x128x128"
     for kernel, kind in ((k, kind) for k in (3, 5, 7) for kind in ("", " bfloat16")):
         case = f"3D k{kernel}{kind}"
         for way, passes in (("forward", 2), ("forward + backward", 5)):
-            goal: Goal = Bandwidth(passes, 0.6) if kernel == 3 else Multiplying(0.5)
-            yield Aim(f"depthwise {case} {way}", "depthwise", f"{case} {way}", large, goal)
+            asked: Goal = Bandwidth(passes, 0.6) if kernel == 3 else Multiplying(0.5)
+            yield Aim(f"depthwise {case} {way}", "depthwise", f"{case} {way}", large, asked)
         yield Aim(
             f"depthwise {case} beside torch's", "depthwise", f"{case} forward + backward", large, Faster(5, NATIVE)
         )

@@ -1,9 +1,10 @@
 """What the compilers say of the kernels that a part of the benchmarks launches, for an H100 that need not be there.
 
-``python -m benchmarks.gpu.predict norm depthwise gates cbam`` compiles for sm_90: the Triton kernels with the constants
-of the real calls (on meta tensors; nothing runs), the CUDA C++ ones with nvcc where it is found. A row has programs and
-their warps, registers, bytes of the stack frame (spills), shared memory, programs on a multiprocessor and their waves,
-global accesses by width, and instructions and multiply-adds of each innermost loop. docs/gpu-predictions.md reads them.
+``python -m benchmarks.gpu.predict norm depthwise gates cbam loss`` compiles for sm_90: the Triton kernels with the
+constants of the real calls (on meta tensors; nothing runs), the CUDA C++ ones with nvcc where it is found. A row has
+programs and their warps, registers, bytes of the stack frame (spills), shared memory, programs on a multiprocessor and
+their waves, global accesses by width, and instructions and multiply-adds of each innermost loop.
+docs/gpu-predictions.md reads them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import create_function_from_signature
 
-from fastseg.backends.triton import attention_gate, cbam, depthwise, norm, soft_mask_attention
+from fastseg.backends.loss_call import Formula
+from fastseg.backends.triton import attention_gate, cbam, depthwise, loss, norm, soft_mask_attention
 from fastseg.backends.views import Layout, memory_format
 
 MULTIPROCESSORS, REGISTERS, WARPS, SHARED = 132, 65536, 64, 227 * 1024  # of an H100; all but the first of one of them
@@ -93,11 +95,23 @@ def cbam_calls(layout: Layout) -> Iterator[str]:
         yield f"{shape}"
 
 
+def loss_calls(layout: Layout) -> Iterator[str]:
+    formula = Formula(False, 1.0, 1.0, 0.5, 0.5, 5e-6, 1.0, False, True, False)  # Dice and cross-entropy
+    for shape in ((2, 4, 128, 128, 128), (8, 2, 256, 256), (2, 150, 64, 64)):
+        for dtype in (torch.float32, torch.bfloat16):
+            logits = image(layout, *shape).to(dtype)
+            labels = vector(shape[0], 1, *shape[2:]).to(torch.uint8)
+            value, slopes, _ = loss.segmentation_loss_forward(logits, labels, None, False, -100, formula)
+            loss.segmentation_loss_backward(value, logits, labels, slopes, False, -100)
+            yield f"{shape} {dtype}".replace("torch.", "")
+
+
 PARTS = {
     "norm": (norm_calls, (norm,)),
     "depthwise": (depthwise_calls, (depthwise,)),
     "gates": (gates_calls, (soft_mask_attention, attention_gate)),
     "cbam": (cbam_calls, (cbam,)),
+    "loss": (loss_calls, (loss,)),
 }
 
 

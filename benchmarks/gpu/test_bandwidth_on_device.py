@@ -12,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.conftest import BesideCopy
 from benchmarks.gpu import record
+from benchmarks.loss_peers import LOSS_PEERS
 from benchmarks.peers import NORM_PEERS, compiled, same, with_autotune
 from benchmarks.test_attention_gate import eager as eager_gate
 from benchmarks.test_cbam import parameters_of, public_cbam
@@ -28,6 +29,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 #: Rows of the norm that are streamed, and rows that a cluster of blocks holds.
 NORMS = ((1, 4, 8, 8, 8),) if SMOKE else ((1, 32, 128, 128, 128), (2, 32, 64, 64, 64))
 VOLUME, IMAGE = ((1, 4, 8, 8, 8), (2, 16, 16, 16)) if SMOKE else ((1, 32, 128, 128, 128), (8, 64, 256, 256))
+LOGITS = (1, 4, 8, 8, 8) if SMOKE else (2, 4, 128, 128, 128)
 
 
 def kind(dtype: torch.dtype) -> str:
@@ -39,15 +41,22 @@ def drawn(*shape: int, dtype: torch.dtype, scale: float = 1.0) -> Tensor:
 
 
 def both_ways(
-    beside_copy: BesideCopy, family: str, case: str, peer: str, function: Callable[..., Tensor], inputs: list[Tensor]
+    beside_copy: BesideCopy,
+    family: str,
+    case: str,
+    peer: str,
+    function: Callable[..., Tensor],
+    inputs: list[Tensor],
+    grad: Tensor | None = None,
 ) -> None:
     """Forward, and backward of a forward pass that is kept; the floor is the copy of the first input, which the result
-    is as large as."""
+    is as large as where no other ``grad`` is given."""
     if case.startswith("forward"):
         with torch.no_grad():
             beside_copy(family, case, peer, inputs[0], lambda: function(*inputs))
         return
-    leaves, grad = [t.requires_grad_() for t in inputs], torch.randn_like(inputs[0])
+    leaves = [t.requires_grad_() for t in inputs]
+    grad = torch.randn_like(inputs[0]) if grad is None else grad
     kept: dict[str | None, Tensor] = {}
 
     def backward() -> object:
@@ -119,3 +128,24 @@ def peers_of(family: str) -> dict[str, Callable[[], Callable[..., Tensor]]]:
 def test_attention(beside_copy: BesideCopy, family: str, way: str, dtype: torch.dtype, peer: str) -> None:
     _, _, make = ATTENTION[family]
     both_ways(beside_copy, family, f"{way}, {kind(dtype)}", peer, peers_of(family)[peer](), make(dtype))
+
+
+@pytest.mark.parametrize("peer", LOSS_PEERS)
+@dtypes
+@ways
+def test_loss(beside_copy: BesideCopy, way: str, dtype: torch.dtype, peer: str) -> None:
+    """Labels in bytes, as a loader may hand them over: a sixteenth of the float32 logits. The peers have them in int64
+    before, which their cross-entropy takes alone."""
+    make, layout = LOSS_PEERS[peer]
+    labels = torch.randint(LOGITS[1], (LOGITS[0], 1, *LOGITS[2:]), device=DEVICE)
+    labels = labels.to(torch.uint8) if peer.startswith("fastseg") else labels
+    function = make()
+    both_ways(
+        beside_copy,
+        "loss",
+        f"{way}, {kind(dtype)}",
+        peer,
+        lambda logits: function(logits, labels),
+        [layout(drawn(*LOGITS, dtype=dtype))],
+        torch.ones((), device=DEVICE),
+    )

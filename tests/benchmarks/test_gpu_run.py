@@ -35,7 +35,7 @@ def test_a_smoke_run_writes_its_report(tmp_path: Path) -> None:
     forced = {f"{peer} [reference]" for peer in peers}
     assert {row["peer"] for row in written["rows"]} == {*peers, *forced, "eager"}
     assert written["failures"] == {} and json.loads((tmp_path / "smoke-gpu.json").read_text())["failures"] == {}
-    families = {"norm", "depthwise", "soft_mask_attention", "attention_gate", "cbam", "stereo on the device"}
+    families = {"norm", "depthwise", "soft_mask_attention", "attention_gate", "cbam", "loss", "stereo on the device"}
     assert {row["family"] for row in written["rows"]} == families
     assert all(row["median"] > 0 and row["rounds"] == 2 for row in written["rows"])
     page = (tmp_path / "docs" / "benchmarks-gpu.md").read_text()

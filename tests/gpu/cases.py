@@ -97,10 +97,9 @@ def with_gradients(case: Case, tensors: Sequence[Tensor]) -> list[Tensor]:
 def assert_as_exact(case: Case, actual: Sequence[Tensor], exact: Sequence[Tensor], peer: Sequence[Tensor]) -> None:
     """Of :func:`with_gradients`; the gradient of a parameter is a sum over pixels of numbers of size one half."""
     assert len(actual) == len(exact) == len(peer)
-    pixels = actual[0][:, 0].numel()
     parameters = len(actual) - case.grads + case.images
     for i, (a, t, p) in enumerate(zip(actual, exact, peer, strict=True)):
-        assert_within_budget(a, t, p, f"result {i}", terms=8.0 if i < parameters else pixels / 2)
+        assert_within_budget(a, t, p, f"result {i}", terms=8.0 if i < parameters else actual[0][:, 0].numel() / 2)
 
 
 class Recorder(TorchDispatchMode):
@@ -152,6 +151,17 @@ def _cross_scale(*costs: Tensor) -> Tensor:
 
 def _guided(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda src, guide: function(guide, src, radius=4, eps=1e-2)
+
+
+def _loss(function: Callable[..., Tensor], **options: Any) -> Callable[..., Tensor]:
+    """Of the class with the largest score, and of regions whose score is above zero: the same truth in every dtype.
+    Times the voxels, so that gradients have the size of one."""
+
+    def call(logits: Tensor, scores: Tensor) -> Tensor:
+        target = scores > 0 if options.get("output") == "sigmoid" else scores.argmax(1)
+        return logits[0, 0].numel() * function(logits, target, **options)
+
+    return call
 
 
 PLANE, VOLUME = (2, 12, 21, 18), (2, 12, 9, 11, 10)
@@ -250,6 +260,16 @@ CASES: dict[str, Case] = {
     "spatial_attention": _attention(ops.spatial_attention, (1, 2, 7, 7), large=((1, 2, 7, 7),)),
     "squeeze_excitation": _attention(ops.squeeze_excitation, *DENSE, large=((2, 8), (8, 2))),
     "scse": _attention(ops.scse, *DENSE, (1, 12, 1, 1), large=((2, 8), (8, 2), (1, 8, 1, 1))),
+    "dice_cross_entropy": Case(_loss(ops.dice_cross_entropy), (PLANE, PLANE), grads=1),
+    "tversky": Case(
+        _loss(ops.tversky, output="sigmoid", ce_weight=0.5, fp_weight=0.3), (PLANE, PLANE), images=2, grads=1
+    ),
+    "focal_tversky": Case(
+        _loss(ops.focal_tversky, batch=True, include_background=False, ce_weight=0.5, class_weights="balanced"),
+        (VOLUME, VOLUME),
+        grads=1,
+    ),
+    "generalized_dice": Case(_loss(ops.generalized_dice, ignore_index=3), (PLANE, PLANE), grads=1),
     "wls_filter": Case(
         lambda src, guide: ops.wls_filter(src, guide, tol=1e-6),
         ((3, 21, 34), (21, 34)),

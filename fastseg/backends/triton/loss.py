@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
 from fastseg.backends.loss_call import SLOPES, SUMS, Formula, truth_for
@@ -30,8 +29,7 @@ WARPS = 4  # of a program, for many classes twice as many
 ELEMENTS = 16  # of a thread; of float64 half as many, here and below
 MOST_ELEMENTS = 32  # of a thread with all classes of its voxels; with more, threads and warps share them
 SECTOR_BYTES = 32  # the least that device memory hands out
-PROGRAMS = 528  # of the sums: 4 for each multiprocessor of an H100, which all run at once
-MOST_REGISTERS = 128  # of a thread, so that they can; ptxas would hold more loads back without gain
+PROGRAMS = 528  # of the sums: 4 for each multiprocessor of an H100, which run at once where registers allow
 MOST_TILES = 64  # of such a program, which adds in float32
 FORMULA_ELEMENTS = 2048  # numbers of a kind that its one program adds at once
 FORMULA_SLOTS = 64 * 1024  # numbers that it adds in the time of a launch; of more, torch adds the parts
@@ -130,7 +128,6 @@ def segmentation_loss_forward(
             kernels.sums, samples * parts, tile.warps,
             source, truth, slots, classes, spatial, parts, each, ignore_index,
             # A thread that reads 16 bytes of a row has neighbours.
-            maxnreg=None if constants["ACC"] == tl.float64 else MOST_REGISTERS,
             FOLD=fold, NEIGHBOURS=layout == "rows" and constants["ALIGN"] >= fold, **constants,
         )  # fmt: skip
         loss, slopes = _of_sums(slots, logits, class_weights, sigmoid, formula)
