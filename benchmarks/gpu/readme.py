@@ -20,6 +20,7 @@ class Line:
 
 
 VOLUME, HELD, LARGE = "1x32x128x128x128", "2x32x64x64x64", "2x32x128x128x128"
+LOGITS = "2x4x128x128x128"
 STEREO = "stereo on the device"
 STEP = "training step, bf16 autocast"
 LINES = (
@@ -32,6 +33,8 @@ LINES = (
     Line("(1 + sigmoid(S)) * T, bfloat16, forward", "soft_mask_attention", "forward, bfloat16", VOLUME),
     Line("attention gate, bfloat16, forward", "attention_gate", "forward, bfloat16", VOLUME),
     Line("CBAM, bfloat16, forward", "cbam", "forward, bfloat16", "8x64x256x256"),
+    Line("Dice + cross-entropy, bfloat16, forward", "loss", "forward, bfloat16", LOGITS),
+    Line("the same, backward", "loss", "backward, bfloat16", LOGITS),
     Line("guided filter, colour guide", STEREO, "guided_filter of a full HD volume, colour guide", "128x1080x1920"),
     Line("exact WLS, residual 1e-6", STEREO, "wls_filter", "1024x1024"),
     Line("stereo pipeline, accurate, teddy", STEREO, "pipeline, accurate, teddy", "375x450, 60 disparities"),
