@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastseg.accelerate import attention, context, mednext, monai, nnunet, resnet
+from fastseg.accelerate import attention, context, losses, mednext, monai, nnunet, resnet
 from fastseg.accelerate.convolutions import DepthwiseRule, SMPSeparableRule
 from fastseg.accelerate.own_layers import OwnLayerRule
 from fastseg.accelerate.planning import Rule
@@ -18,6 +18,7 @@ RULES: tuple[Rule, ...] = (
     *context.RULES,
     *attention.RULES,
     *resnet.RULES,
+    *losses.RULES,
     SMPSeparableRule(),
     SequentialRule(),
     NormRule(),
