@@ -1,4 +1,4 @@
-"""What tests of every op share: layouts, float64 truth, the error budget, NaN-poisoned outputs."""
+"""What tests of every op share: layouts, float64 truth, the error budget, NaN-poisoned outputs, numbers of threads."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 
 LAYOUTS = ("contiguous", "channels_last", "channel_slice", "permuted")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+_Result = TypeVar("_Result")
 
 #: Real inputs, where they are there.
 DATA = Path(os.environ.get("FASTSEG_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -110,6 +112,28 @@ def poison(monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> None:
         return out.fill_(float("nan") if out.is_floating_point() else 77)
 
     monkeypatch.setattr(module, name, poisoned)
+
+
+def for_thread_counts(counts: Iterable[int], run: Callable[[], _Result]) -> list[_Result]:
+    """What ``run`` gives with each number of threads; torch's number is what it was before."""
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for count in counts:
+            torch.set_num_threads(count)
+            results.append(run())
+    finally:
+        torch.set_num_threads(before)
+    return results
+
+
+def assert_same_bits(results: Sequence[Tensor | Sequence[Tensor]]) -> None:
+    """Each result, a tensor or several, is equal to the first one; NaN is equal to nothing."""
+    first, *others = ([result] if isinstance(result, Tensor) else result for result in results)
+    assert others, "one result alone has no other to be equal to"
+    for other in others:
+        for a, b in zip(first, other, strict=True):
+            assert torch.equal(a, b)
 
 
 def rerun(file: str, *options: str, **environment: str) -> None:

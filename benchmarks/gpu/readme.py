@@ -77,9 +77,9 @@ def _beside(row: Row, ours: Row) -> str:
 
 
 def filled(text: str, lines: Sequence[str]) -> str:
-    """The README with these lines between its two marks."""
+    """The README with these lines between its two marks; without lines, as it is."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"README.md has no {BEGIN} ... {END}")
-    return "\n".join([before + BEGIN, *(["", *lines, ""] if lines else []), END + after])
+    return "\n".join([before + BEGIN, "", *lines, "", END + after]) if lines else text

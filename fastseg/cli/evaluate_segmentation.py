@@ -126,11 +126,14 @@ class _Case:
 
 def _regions(options: argparse.Namespace, paths: Sequence[Path]) -> Regions:
     """What to score: as asked for, or by the labels that all files together have."""
-    if options.labels is not None:
-        return {str(label): (label,) for label in options.labels}
     if options.regions == "brats":
         return dict(REGIONS)
     present = {int(label) for path in paths for label in np.unique(load_labels(path).data)}
+    if options.labels is not None:
+        # Absent from a case, a label has Dice 1 there; absent from all, it is a mistake.
+        if unknown := [label for label in options.labels if label not in present]:
+            raise CommandError(f"--labels: no file has {listed(unknown)}, expected some of {listed(sorted(present))}")
+        return {str(label): (label,) for label in options.labels}
     if present <= _BRATS and not present <= {0, 1}:
         return dict(REGIONS)
     labels = sorted(present - {0})

@@ -229,6 +229,7 @@ REFUSED = {
         ["pred.nii", "truth.nii", "--probabilities", "two.nii"],
         "two.nii: 2 channels, expected 3 for WT, TC, ET, or 4 for the labels 0, 1, 2, 4",
     ),
+    "labels": (["pred.nii", "truth.nii", "--labels", "1", "7", "99"], "--labels: no file has 7, 99, expected some of"),
     "roc alone": (["pred.nii", "truth.nii", "--roc", "roc.csv"], "--roc needs --probabilities"),
     "one case": (["pred.nii", "truth.nii", "--against", "pred.nii"], "--against needs at least 2 cases"),
     "ending": (["pred.nii", "truth.nii", "--csv", "scores.txt"], "scores.txt: expected a name that ends in .csv"),

@@ -15,7 +15,17 @@ from fastseg import reference
 from fastseg.backends import cpu
 from fastseg.backends import cpu_attention_gate as gate
 from fastseg.ops import attention_gate
-from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, pairwise, poison, rerun_with_capability
+from tests.support import (
+    DTYPES,
+    LAYOUTS,
+    assert_same_bits,
+    assert_within_budget,
+    for_thread_counts,
+    in_layout,
+    pairwise,
+    poison,
+    rerun_with_capability,
+)
 
 CONV = {4: F.conv2d, 5: F.conv3d}
 NAMES = ("y", "dx", "dgating", "dx_weight", "dgating_weight", "dbias", "dpsi_weight", "dpsi_bias")
@@ -236,16 +246,7 @@ def test_empty(shape):
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
 def test_deterministic_and_independent_of_threads(layout, grid):
     *inputs, grad = drawn((2, 20, 12, 10), (70, 90), grid, torch.float32, layout)
-    threads = torch.get_num_threads()
-    results = []
-    try:
-        for count in (1, 2, 3, 4, 4):
-            torch.set_num_threads(count)
-            results.append(run(attention_gate, inputs, grad))
-    finally:
-        torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    assert_same_bits(for_thread_counts((1, 2, 3, 4, 4), lambda: run(attention_gate, inputs, grad)))
 
 
 def test_keeps_its_arguments_only():

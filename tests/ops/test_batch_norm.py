@@ -16,7 +16,17 @@ import fastseg
 from fastseg import reference
 from fastseg.backends import cpu_batch_norm
 from fastseg.ops import batch_norm_act
-from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, pairwise, poison, rerun_with_capability
+from tests.support import (
+    DTYPES,
+    LAYOUTS,
+    assert_same_bits,
+    assert_within_budget,
+    for_thread_counts,
+    in_layout,
+    pairwise,
+    poison,
+    rerun_with_capability,
+)
 
 SHAPES = (
     (2, 1, 1, 1),  # the smallest that has a variance
@@ -264,16 +274,10 @@ def test_empty_batch(shape, training, backend):
 def test_deterministic_and_independent_of_threads(layout):
     x, grad = (in_layout(torch.randn(2, 3, 150, 500), layout) for _ in range(2))
     running = [torch.zeros(3), torch.ones(3)]
-    threads = torch.get_num_threads()
-    results = []
-    try:
-        for count in (1, 2, 3, threads, threads):
-            torch.set_num_threads(count)
-            results.append(gradients(fused, [x, None, None, None], grad, running, "relu", 0.0, True))
-    finally:
-        torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    inputs = [x, None, None, None]
+    assert_same_bits(
+        for_thread_counts((1, 2, 3, 2, 2), lambda: gradients(fused, inputs, grad, running, "relu", 0.0, True))
+    )
 
 
 def test_gradcheck():

@@ -15,7 +15,17 @@ import fastseg
 from fastseg.backends import cbam_call, cpu_cbam
 from fastseg.ops import cbam, channel_attention, spatial_attention
 from tests.ops.cbam_cases import CASES, dense, exact, gradients, parameters_of, sizes_of_terms, spatial
-from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, pairwise, poison, rerun_with_capability
+from tests.support import (
+    DTYPES,
+    LAYOUTS,
+    assert_same_bits,
+    assert_within_budget,
+    for_thread_counts,
+    in_layout,
+    pairwise,
+    poison,
+    rerun_with_capability,
+)
 
 SHAPES = (
     (4, 3, 1, 1),
@@ -233,22 +243,13 @@ def test_batch_norm_is_torchs(training):
             torch.testing.assert_close(getattr(ours, name), getattr(theirs, name))
 
 
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
-def test_deterministic_and_independent_of_threads(layout):
+def test_deterministic_and_independent_of_threads(layout, case):
     shape = (2, 17, 150, 100)
     x, grad = (in_layout(torch.randn(shape), layout) for _ in range(2))
-    threads = torch.get_num_threads()
-    for case in CASES:
-        parameters = parameters_of(case, shape, torch.float32)
-        results = []
-        try:
-            for count in (1, 2, 3, threads, threads):
-                torch.set_num_threads(count)
-                results.append(gradients(CASES[case].fused, [x, *parameters], grad))
-        finally:
-            torch.set_num_threads(threads)
-        for other in results[1:]:
-            assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True)), case
+    inputs = [x, *parameters_of(case, shape, torch.float32)]
+    assert_same_bits(for_thread_counts((1, 2, 3, 2, 2), lambda: gradients(CASES[case].fused, inputs, grad)))
 
 
 @pytest.mark.parametrize("capability", ("baseline", "avx2"))

@@ -13,7 +13,7 @@ import fastseg
 from fastseg import reference
 from fastseg.backends import cpu_matching_cost as cpu
 from fastseg.ops import census_transform
-from tests.support import DTYPES, pairwise, rerun_with_capability
+from tests.support import DTYPES, assert_same_bits, for_thread_counts, pairwise, rerun_with_capability
 
 OP = torch.ops.fastseg.census_transform.default
 ODD = (21, 53)
@@ -125,15 +125,7 @@ def test_ranks():
 
 def test_same_bits_for_every_number_of_threads():
     image = picture(2, 3, 120, 130)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 3, 7):
-            torch.set_num_threads(count)
-            results.append(census_transform(image))
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(results[0], other) for other in results[1:])
+    assert_same_bits(for_thread_counts((1, 2, 3, 7), lambda: census_transform(image)))
 
 
 def test_has_no_gradient():

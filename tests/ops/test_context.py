@@ -14,7 +14,17 @@ from fastseg.backends import cpu, cpu_context
 from fastseg.ops import context
 from fastseg.ops import context_registered as registered
 from tests.ops.context_cases import CASES, Case, halves, magnitudes, run
-from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, pairwise, poison, rerun_with_capability
+from tests.support import (
+    DTYPES,
+    LAYOUTS,
+    assert_same_bits,
+    assert_within_budget,
+    for_thread_counts,
+    in_layout,
+    pairwise,
+    poison,
+    rerun_with_capability,
+)
 
 KINDS = ("dense", "separable")
 
@@ -117,16 +127,7 @@ def test_a_separable_branch_without_depthwise_convolution(layout):
 def test_same_bits_for_every_number_of_threads(kind, layout):
     case = Case((40, 41), ((70, 3, 6), (9, 3, 2), (12, 1, 1)), channels=40)
     inputs = case.inputs(torch.float32, kind == "separable")
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 3, 4):
-            torch.set_num_threads(count)
-            results.append(run(getattr(case, kind), inputs, layout))
-    finally:
-        torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(torch.equal(one, two) for one, two in zip(results[0], other, strict=True))
+    assert_same_bits(for_thread_counts((1, 3, 4), lambda: run(getattr(case, kind), inputs, layout)))
 
 
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))

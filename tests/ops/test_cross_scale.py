@@ -13,7 +13,15 @@ from fastseg import reference
 from fastseg.backends import cpu_cross_scale as cpu
 from fastseg.ops import cross_scale_aggregate, cross_scale_shapes
 from fastseg.reference.cross_scale import coupling_weights
-from tests.support import DTYPES, assert_within_budget, pairwise, poison, rerun_with_capability
+from tests.support import (
+    DTYPES,
+    assert_same_bits,
+    assert_within_budget,
+    for_thread_counts,
+    pairwise,
+    poison,
+    rerun_with_capability,
+)
 
 OP = torch.ops.fastseg.cross_scale_aggregate.default
 BACKWARD_OP = torch.ops.fastseg.cross_scale_aggregate_backward.default
@@ -183,16 +191,7 @@ def test_single_pixels_are_of_full_size():
 def test_same_bits_for_every_number_of_threads(form):
     costs = levels_of(form, (2, 11, 60, 71))
     grad = volume(2, 11, 60, 71, seed=9)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 3, 7):
-            torch.set_num_threads(count)
-            results.append([cross_scale_aggregate(costs), *gradients(costs, grad)])
-    finally:
-        torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    assert_same_bits(for_thread_counts((1, 2, 3, 7), lambda: [cross_scale_aggregate(costs), *gradients(costs, grad)]))
 
 
 def test_disparities_that_nobody_looks_up():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,7 +25,17 @@ from tests.ops.depthwise_cases import (
     square,
     torch_conv,
 )
-from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, pairwise, poison, rerun_with_capability
+from tests.support import (
+    DTYPES,
+    LAYOUTS,
+    assert_same_bits,
+    assert_within_budget,
+    for_thread_counts,
+    in_layout,
+    pairwise,
+    poison,
+    rerun_with_capability,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -200,16 +212,8 @@ def test_large_outputs_go_past_the_caches():
 )
 def test_same_bits_for_every_number_of_threads(case, layout):
     inputs = case.inputs(torch.float32)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 3, 4):
-            torch.set_num_threads(count)
-            results.append(run(lambda x, w, b: conv(case)(x, w, b, **case.geometry), inputs, layout))
-    finally:
-        torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(torch.equal(one, two) for one, two in zip(results[0], other, strict=True))
+    function = partial(conv(case), **case.geometry)
+    assert_same_bits(for_thread_counts((1, 2, 3, 4), lambda: run(function, inputs, layout)))
 
 
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
@@ -380,15 +384,8 @@ def test_separable(case, outputs, dtype, layout):
 def test_separable_past_the_caches_and_for_every_number_of_threads():
     x = in_layout(torch.randn(2, 16, 320, 288), "channels_last")
     weight, pointwise = torch.randn(16, 1, 3, 3), torch.randn(32, 16, 1, 1)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 3, 4):
-            torch.set_num_threads(count)
-            results.append(ops.depthwise_separable_conv2d(x, weight, pointwise, padding=1))
-    finally:
-        torch.set_num_threads(threads)
-    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+    results = for_thread_counts((1, 3, 4), lambda: ops.depthwise_separable_conv2d(x, weight, pointwise, padding=1))
+    assert_same_bits(results)
     torch.testing.assert_close(results[0], F.conv2d(F.conv2d(x, weight, padding=1, groups=16), pointwise))
 
 

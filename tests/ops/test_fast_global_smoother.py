@@ -16,8 +16,10 @@ from fastseg.ops import fast_global_smoother
 from tests.support import (
     DTYPES,
     IMAGE_LAYOUTS,
+    assert_same_bits,
     assert_within_budget,
     data_file,
+    for_thread_counts,
     pairwise,
     picture,
     poison,
@@ -149,15 +151,7 @@ def test_stays_between_the_extremes_and_keeps_constants():
 @pytest.mark.parametrize("batch", (1, 5))
 def test_same_bits_for_every_number_of_threads(batch):
     src, guide = picture(batch, 2, 150, 170), picture(batch, 3, 150, 170, seed=1)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 3, 7):
-            torch.set_num_threads(count)
-            results.append(fast_global_smoother(src, guide, **SETTINGS))
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(results[0], other) for other in results[1:])
+    assert_same_bits(for_thread_counts((1, 2, 3, 7), lambda: fast_global_smoother(src, guide, **SETTINGS)))
 
 
 # ---- gradients -------------------------------------------------------------------------------------------------------

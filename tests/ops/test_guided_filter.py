@@ -18,8 +18,10 @@ from fastseg.ops import guided_filter
 from tests.support import (
     DTYPES,
     IMAGE_LAYOUTS,
+    assert_same_bits,
     assert_within_budget,
     data_file,
+    for_thread_counts,
     pairwise,
     picture,
     poison,
@@ -235,15 +237,7 @@ def test_constants_stay(channels):
 @pytest.mark.parametrize("channels", (FEW, MANY))
 def test_same_bits_for_every_number_of_threads(channels):
     guide, src = picture(3, 3, 150, 170, seed=1), picture(3, channels, 150, 170)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 3, 7):
-            torch.set_num_threads(count)
-            results.append(guided_filter(guide, src, **SETTINGS))
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(results[0], other) for other in results[1:])
+    assert_same_bits(for_thread_counts((1, 2, 3, 7), lambda: guided_filter(guide, src, **SETTINGS)))
 
 
 @pytest.mark.parametrize("number", (float("nan"), float("inf"), -float("inf")))

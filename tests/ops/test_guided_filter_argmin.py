@@ -9,7 +9,15 @@ from torch import Tensor
 
 import fastseg
 from fastseg.ops import guided_filter, guided_filter_argmin, matching_cost
-from tests.support import DTYPES, data_file, in_layout, pairwise, rerun_with_capability
+from tests.support import (
+    DTYPES,
+    assert_same_bits,
+    data_file,
+    for_thread_counts,
+    in_layout,
+    pairwise,
+    rerun_with_capability,
+)
 
 OP = torch.ops.fastseg.guided_filter_argmin.default
 SETTINGS = {"radius": 4, "eps": 1e-3}
@@ -90,16 +98,7 @@ def test_numpy():
 
 def test_same_bits_for_every_number_of_threads():
     guide, costs = inputs(37, size=(300, 60))
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 3, 7):
-            torch.set_num_threads(count)
-            results.append(guided_filter_argmin(guide, costs, **SETTINGS))
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(results[0].index, other.index) for other in results[1:])
-    assert all(torch.equal(results[0].cost, other.cost) for other in results[1:])
+    assert_same_bits(for_thread_counts((1, 2, 3, 7), lambda: guided_filter_argmin(guide, costs, **SETTINGS)))
 
 
 def test_opcheck():

@@ -15,7 +15,16 @@ import fastseg
 from fastseg import reference
 from fastseg.backends import cpu_matching_cost as cpu
 from fastseg.ops import matching_cost
-from tests.support import DTYPES, assert_within_budget, data_file, pairwise, poison, rerun_with_capability
+from tests.support import (
+    DTYPES,
+    assert_same_bits,
+    assert_within_budget,
+    data_file,
+    for_thread_counts,
+    pairwise,
+    poison,
+    rerun_with_capability,
+)
 
 OP = torch.ops.fastseg.matching_cost.default
 ODD = (19, 53)
@@ -246,15 +255,9 @@ def test_images_without_channels_and_batches():
 @pytest.mark.parametrize("batch", (1, 3))
 def test_same_bits_for_every_number_of_threads(batch):
     left, right = pair(batch, 3, 70, 130)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 3, 7):
-            torch.set_num_threads(count)
-            results.append(matching_cost(left, right, max_disparity=37, census_weight=0.2))
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(results[0], other) for other in results[1:])
+    assert_same_bits(
+        for_thread_counts((1, 2, 3, 7), lambda: matching_cost(left, right, max_disparity=37, census_weight=0.2))
+    )
 
 
 # ---- gradients -------------------------------------------------------------------------------------------------------

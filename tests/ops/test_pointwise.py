@@ -13,7 +13,7 @@ from torch import Tensor
 import fastseg
 from fastseg.backends import cpu, cpu_context
 from fastseg.ops import pointwise, pointwise_conv
-from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, poison
+from tests.support import DTYPES, LAYOUTS, assert_same_bits, assert_within_budget, for_thread_counts, in_layout, poison
 
 CONV = {2: F.conv2d, 3: F.conv3d}
 
@@ -118,16 +118,7 @@ def test_outputs_past_the_caches(layout):
 @pytest.mark.parametrize("channels,image", (((20, 30), (50, 50)), ((512, 512), (6, 7))))
 def test_same_bits_for_every_number_of_threads(layout, channels, image):
     numbers = inputs_of(2, *channels, image, torch.float32)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 3, 4):
-            torch.set_num_threads(count)
-            results.append(run(pointwise_conv, numbers, layout))
-    finally:
-        torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(torch.equal(one, two) for one, two in zip(results[0], other, strict=True))
+    assert_same_bits(for_thread_counts((1, 3, 4), lambda: run(pointwise_conv, numbers, layout)))
 
 
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last", "permuted"))

@@ -13,7 +13,17 @@ from torch import Tensor
 import fastseg
 from fastseg.backends import cpu, cpu_context
 from fastseg.ops import pointwise, pointwise_conv
-from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, pairwise, poison, rerun_with_capability
+from tests.support import (
+    DTYPES,
+    LAYOUTS,
+    assert_same_bits,
+    assert_within_budget,
+    for_thread_counts,
+    in_layout,
+    pairwise,
+    poison,
+    rerun_with_capability,
+)
 
 CONV = {4: F.conv2d, 5: F.conv3d}
 NAMES = ("y", "dx", "dweight", "dbias", "dresidual")
@@ -128,16 +138,7 @@ def test_outputs_past_the_caches(layout, scale):
 @pytest.mark.parametrize("half", ((45, 35), (9, 10, 11)))
 def test_same_bits_for_every_number_of_threads(layout, half):
     numbers = inputs_of(2, 7, 9, half, 2, torch.float32)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 3, 4):
-            torch.set_num_threads(count)
-            results.append(run(fused, numbers, layout))
-    finally:
-        torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(torch.equal(one, two) for one, two in zip(results[0], other, strict=True))
+    assert_same_bits(for_thread_counts((1, 3, 4), lambda: run(fused, numbers, layout)))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,17 @@ import fastseg
 from fastseg import reference
 from fastseg.backends import cpu_soft_mask_attention as cpu
 from fastseg.ops import pointwise_conv, soft_mask_attention, soft_mask_attention_conv
-from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, pairwise, poison, rerun_with_capability
+from tests.support import (
+    DTYPES,
+    LAYOUTS,
+    assert_same_bits,
+    assert_within_budget,
+    for_thread_counts,
+    in_layout,
+    pairwise,
+    poison,
+    rerun_with_capability,
+)
 
 SHAPES = (
     (2, 3, 7),  # rank 3
@@ -168,16 +178,7 @@ def test_empty(shape, one):
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
 def test_deterministic_and_independent_of_threads(layout, one):
     *inputs, grad = drawn((2, 20, 70, 90), one, torch.float32, layout)
-    threads = torch.get_num_threads()
-    results = []
-    try:
-        for count in (1, 2, 3, 4, 4):
-            torch.set_num_threads(count)
-            results.append(gradients(soft_mask_attention, inputs, grad))
-    finally:
-        torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    assert_same_bits(for_thread_counts((1, 2, 3, 4, 4), lambda: gradients(soft_mask_attention, inputs, grad)))
 
 
 def test_keeps_its_inputs_only():
@@ -289,19 +290,12 @@ def test_with_the_convolution_of_the_mask(shape, inputs, dtype, layout):
 
 
 @pytest.mark.parametrize("one", (False, True))
-def test_conv_beyond_the_caches_and_for_every_number_of_threads(one):
-    for layout in ("contiguous", "channels_last"):
-        *tensors, _ = convolved((1, 48, 384, 448), 9, torch.float32, layout, one)
-        threads = torch.get_num_threads()
-        try:
-            results = []
-            for count in (1, 3, 4):
-                torch.set_num_threads(count)
-                results.append(soft_mask_attention_conv(*tensors))
-        finally:
-            torch.set_num_threads(threads)
-        assert all(torch.equal(results[0], other) for other in results)
-        torch.testing.assert_close(results[0], two_kernels(*tensors))
+@pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
+def test_conv_beyond_the_caches_and_for_every_number_of_threads(layout, one):
+    *tensors, _ = convolved((1, 48, 384, 448), 9, torch.float32, layout, one)
+    results = for_thread_counts((1, 3, 4), lambda: soft_mask_attention_conv(*tensors))
+    assert_same_bits(results)
+    torch.testing.assert_close(results[0], two_kernels(*tensors))
 
 
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last", "permuted"))

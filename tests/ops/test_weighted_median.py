@@ -13,7 +13,16 @@ from torch import Tensor
 from fastseg import reference
 from fastseg.backends import cpu_weighted_median as cpu
 from fastseg.ops import weighted_median
-from tests.support import DTYPES, IMAGE_LAYOUTS, pairwise, picture, poison, rerun_with_capability
+from tests.support import (
+    DTYPES,
+    IMAGE_LAYOUTS,
+    assert_same_bits,
+    for_thread_counts,
+    pairwise,
+    picture,
+    poison,
+    rerun_with_capability,
+)
 from tests.weighted_medians import assert_weighted_median, random_mask, random_weights
 
 SETTINGS = {"radius": 4, "sigma_color": 0.3, "sigma_space": 4.0}
@@ -252,15 +261,8 @@ def test_layouts(layout):
 @pytest.mark.parametrize("batch", (1, 5))
 def test_same_bits_for_every_number_of_threads(batch):
     src, guide = picture(batch, 2, 90, 110), picture(batch, 3, 90, 110, seed=1)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 3, 7):
-            torch.set_num_threads(count)
-            results.append(weighted_median(src, guide, weights=random_weights(90, 110), **SETTINGS))
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(results[0], other) for other in results[1:])
+    weights = random_weights(90, 110)
+    assert_same_bits(for_thread_counts((1, 2, 3, 7), lambda: weighted_median(src, guide, weights=weights, **SETTINGS)))
 
 
 def test_a_pixel_does_not_depend_on_the_image_around_its_window():

@@ -14,7 +14,7 @@ import fastseg
 from fastseg.backends import cpu_winner_takes_all as cpu
 from fastseg.ops import Winner, winner_takes_all
 from tests.ops.winner_cases import PLANES, assert_same, centres, in_chunks, volume, winner_of
-from tests.support import DTYPES, IMAGE_LAYOUTS, pairwise, poison, rerun_with_capability
+from tests.support import DTYPES, IMAGE_LAYOUTS, for_thread_counts, pairwise, poison, rerun_with_capability
 
 OP = torch.ops.fastseg.winner_takes_all.default
 ALL_DTYPES = (*DTYPES, torch.uint8)
@@ -140,15 +140,7 @@ def test_layouts(layout):
 @pytest.mark.parametrize("batch", (1, 3))
 def test_same_bits_for_every_number_of_threads(batch):
     costs = torch.rand(batch, 30, 61, 97, generator=torch.Generator().manual_seed(0))
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 3, 7):
-            torch.set_num_threads(count)
-            results.append(in_chunks(winner_takes_all, costs, 20))
-    finally:
-        torch.set_num_threads(threads)
-    for result in results:
+    for result in for_thread_counts((1, 2, 3, 7), lambda: in_chunks(winner_takes_all, costs, 20)):
         assert_same(result, winner_of(costs))
 
 

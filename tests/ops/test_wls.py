@@ -14,7 +14,7 @@ import fastseg
 from fastseg import reference
 from fastseg.backends import memory
 from fastseg.ops import WLSConvergenceError, WLSConvergenceWarning, WLSSystem, wls, wls_decompose, wls_filter, wls_solve
-from tests.support import data_file, pairwise, poison, rerun_with_capability
+from tests.support import data_file, for_thread_counts, pairwise, poison, rerun_with_capability
 
 SHAPES = ((1, 1), (1, 2), (2, 1), (1, 300), (300, 1), (2, 3), (17, 33), (64, 50), (37, 130), (129, 64))
 SETTINGS = ((1.0, 1.2, 1e-4), (64.0, 1.2, 1e-4), (0.1, 2.0, 1e-3), (1000.0, 1.5, 1e-4))
@@ -290,14 +290,7 @@ def test_compile_without_break_or_recompile():
 
 def test_same_bits_for_every_number_of_threads():
     src = image((150, 170), "steps").astype(np.float32)
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2, 3, 4):
-            torch.set_num_threads(threads)
-            results.append(wls_filter(src, tol=1e-7))
-    finally:
-        torch.set_num_threads(before)
+    results = for_thread_counts((1, 2, 3, 4), lambda: wls_filter(src, tol=1e-7))
     assert all(np.array_equal(results[0], other) for other in results[1:])
 
 

@@ -27,7 +27,7 @@ from fastseg.stereo import (
     image_pyramid,
     rendered_pair,
 )
-from tests.support import picture
+from tests.support import for_thread_counts, picture
 
 RANGE = 48
 
@@ -285,14 +285,7 @@ def test_costs_that_are_no_numbers_are_refused(levels: int) -> None:
 
 def test_same_bits_for_any_number_of_threads(scene: Any) -> None:
     matcher = StereoMatcher(RANGE)
-    threads = torch.get_num_threads()
-    try:
-        found = []
-        for count in (1, 3):
-            torch.set_num_threads(count)
-            found.append(matcher.match(scene.left, scene.right))
-    finally:
-        torch.set_num_threads(threads)
+    found = for_thread_counts((1, 3), lambda: matcher.match(scene.left, scene.right))
     assert np.array_equal(found[0].disparity, found[1].disparity)
     assert np.array_equal(found[0].confidence, found[1].confidence)
 
