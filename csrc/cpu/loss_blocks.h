@@ -121,6 +121,14 @@ inline bool is_class(S value, int64_t classes) {
     return value >= 0 && int64_t(value) < classes;
 }
 
+template <class S>
+inline bool same(S value, int64_t ignored) {
+  if constexpr (std::is_floating_point_v<S>)
+    return value == S(ignored);
+  else
+    return int64_t(value) == ignored;
+}
+
 // The classes of `count` voxels; no_class for those that do not count, and up to a whole vector.
 template <class A>
 inline void load_classes(const Truth& t, int64_t n, int64_t first, int64_t count, int64_t classes, int64_t ignored,
@@ -139,7 +147,7 @@ inline void load_classes(const Truth& t, int64_t n, int64_t first, int64_t count
       const S value = from[i * step];
       if (is_class(value, classes)) {
         if (int64_t(value) == ignored) labels[i] = no_class;
-      } else if (double(value) != double(ignored)) {
+      } else if (!same(value, ignored)) {
         ++wrong.count;
         wrong.value = double(value);
       }

@@ -56,8 +56,7 @@ class Formula {
     }
   }
 
-  // Its part of the mean over groups and classes of (1 - index)^gamma. One minus the index comes from what is missed
-  // and does not cancel.
+  // Its part of the mean over groups and classes of (1 - index)^gamma. One minus the index comes from what is missed.
   double indices(int64_t group) {
     const double fp = args_.fp_weight, fn = args_.fn_weight;
     const double share = 1.0 / double(groups_ * (args_.classes - first_class()));
@@ -65,7 +64,7 @@ class Formula {
     for (int64_t k = first_class(); k < args_.classes; ++k) {
       const ClassSums s = of(group, k);
       const double wrong = fp * (s.predicted - s.shared) + fn * (s.truth - s.shared);
-      const double all = s.shared + wrong + args_.smooth;
+      const double right = s.shared + args_.smooth, all = right + wrong;
       double miss = wrong / all;
       double slope = share;
       if (args_.gamma != 1) {
@@ -75,8 +74,7 @@ class Formula {
         miss = std::pow(miss, args_.gamma);
       }
       loss += share * miss;
-      set_slopes(group, k, -slope * ((fp + fn) * (all - wrong) + wrong) / (all * all),
-                 slope * fp * (all - wrong) / (all * all));
+      set_slopes(group, k, -slope * ((fp + fn) * right + wrong) / (all * all), slope * fp * right / (all * all));
     }
     return loss;
   }

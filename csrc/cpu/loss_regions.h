@@ -42,7 +42,8 @@ inline void add_regions(const RegionBlock<T>& block, int64_t count, double* sums
       add[0] += p * r;
       add[1] += inside ? p : zero;
       add[2] += r;
-      add[3] += inside ? (z > 0 ? z : zero) - z * r + log1p(exp(-abs(z))) : zero;
+      const Vec<A> wrong = z > 0 ? 1 - r : -r;  // max(z, 0) - z r = z wrong, and z may be infinite
+      add[3] += inside ? (wrong == 0 ? zero : z * wrong) + log1p(exp(-abs(z))) : zero;
     });
     of_region.add_to(sums + k, block.classes);
   }

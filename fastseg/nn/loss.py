@@ -8,15 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastseg.ops.loss import (
-    ClassWeights,
-    Output,
-    check_options,
-    dice_cross_entropy,
-    focal_tversky,
-    generalized_dice,
-    tversky,
-)
+from fastseg.ops.loss import dice_cross_entropy, focal_tversky, generalized_dice, tversky
+from fastseg.ops.loss_arguments import ClassWeights, Output, check_options
 
 
 class _SegmentationLoss(nn.Module):
@@ -30,14 +23,16 @@ class _SegmentationLoss(nn.Module):
         if class_weights is None or isinstance(class_weights, str):
             self.class_weights = class_weights
         else:  # no part of the state_dict: losses that this one takes the place of have none
-            weights = torch.as_tensor(class_weights, dtype=torch.float32).detach().clone()
+            weights = torch.as_tensor(class_weights, dtype=torch.float64).detach().clone()
             self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return self._function(logits, target, class_weights=self.class_weights, **self.options)
 
     def extra_repr(self) -> str:
-        weights = self.class_weights.tolist() if isinstance(self.class_weights, Tensor) else self.class_weights
+        weights: Any = self.class_weights
+        if isinstance(weights, Tensor) and not weights.is_meta:
+            weights = weights.tolist()
         return ", ".join(f"{name}={value!r}" for name, value in {**self.options, "class_weights": weights}.items())
 
 

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
 
-import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastseg import reference
-from fastseg.backends import select
-from fastseg.backends.loss_call import SLOPES, Formula
-from fastseg.backends.views import ELEMENT, output_like
-from fastseg.ops import checks
-from fastseg.ops.registry import register
-
-Output = Literal["softmax", "sigmoid"]
-#: One number a class, ``"balanced"`` or None.
-ClassWeights = Tensor | Sequence[float] | Literal["balanced"] | None
+from fastseg.backends.loss_call import Formula
+from fastseg.ops.loss_arguments import ClassWeights, Output, check_options
+from fastseg.ops.loss_registered import segmentation_loss
 
 
 def dice_cross_entropy(
@@ -47,8 +37,8 @@ def dice_cross_entropy(
         logits: (N, K, *spatial) with one or more spatial axes; float32, float64, bfloat16 or float16, any strides
             (contiguous and channels-last are read as they lie).
         target: with ``"softmax"`` a map of classes, (N, *spatial) or (N, 1, *spatial), whole numbers of any integer
-            or floating dtype; with ``"sigmoid"`` K regions, (N, K, *spatial), bool or numbers from 0 to 1. Not
-            differentiated.
+            or floating dtype that has them; with ``"sigmoid"`` K regions, (N, K, *spatial), bool or numbers from 0 to
+            1. Not differentiated.
         dice_weight: w_D. With 0 the loss is the cross-entropy.
         ce_weight: w_C. With 0 it is the Dice loss.
         output: ``"softmax"``, one class a voxel, or ``"sigmoid"``, regions that may overlap.
@@ -60,8 +50,8 @@ def dice_cross_entropy(
         ignore_index: voxels of this class count nowhere (softmax only).
 
     Returns:
-        Scalar, float32, for float64 logits float64. Computed in float32 (float64), sums in float64. 0 where no voxel
-        counts.
+        Scalar, float32, for float64 logits float64. Computed in float32 (float64), sums in float64. That of a perfect
+        prediction where no voxel counts.
 
     Raises:
         ValueError: wrong shape, device or option; on the CPU also a target that is no class, or not from 0 to 1. On
@@ -73,7 +63,13 @@ def dice_cross_entropy(
     """
     op = "dice_cross_entropy"
     check_options(
-        op, output=output, class_weights=class_weights, dice_weight=dice_weight, ce_weight=ce_weight, smooth=smooth
+        op,
+        output=output,
+        class_weights=class_weights,
+        dice_weight=dice_weight,
+        ce_weight=ce_weight,
+        smooth=smooth,
+        ignore_index=ignore_index,
     )
     formula = Formula(
         generalized=False,
@@ -88,7 +84,7 @@ def dice_cross_entropy(
         balanced=isinstance(class_weights, str),
     )
     definition = partial(reference.dice_cross_entropy, dice_weight=dice_weight, smooth=smooth)
-    return _loss(op, definition, logits, target, formula, output, class_weights, ignore_index)
+    return segmentation_loss(op, definition, logits, target, formula, output, class_weights, ignore_index)
 
 
 def tversky(
@@ -179,7 +175,7 @@ def generalized_dice(
     The other arguments, the result and the errors are those of :func:`dice_cross_entropy`.
     """
     op = "generalized_dice"
-    check_options(op, output=output, class_weights=class_weights, ce_weight=ce_weight)
+    check_options(op, output=output, class_weights=class_weights, ce_weight=ce_weight, ignore_index=ignore_index)
     formula = Formula(
         generalized=True,
         overlap_weight=1.0,
@@ -192,7 +188,9 @@ def generalized_dice(
         include_background=include_background,
         balanced=isinstance(class_weights, str),
     )
-    return _loss(op, reference.generalized_dice, logits, target, formula, output, class_weights, ignore_index)
+    return segmentation_loss(
+        op, reference.generalized_dice, logits, target, formula, output, class_weights, ignore_index
+    )
 
 
 def _tversky(
@@ -219,6 +217,7 @@ def _tversky(
         gamma=gamma,
         ce_weight=ce_weight,
         smooth=smooth,
+        ignore_index=ignore_index,
     )
     formula = Formula(
         generalized=False,
@@ -233,190 +232,4 @@ def _tversky(
         balanced=isinstance(class_weights, str),
     )
     definition = partial(reference.tversky, fp_weight=fp_weight, fn_weight=fn_weight, gamma=gamma, smooth=smooth)
-    return _loss(op, definition, logits, target, formula, output, class_weights, ignore_index)
-
-
-def _loss(
-    op: str,
-    definition: Callable[..., Tensor],
-    logits: Tensor,
-    target: Tensor,
-    formula: Formula,
-    output: Output,
-    class_weights: ClassWeights,
-    ignore_index: int,
-) -> Tensor:
-    _check(op, logits, target, output)
-    sigmoid = output == "sigmoid"
-    if not formula.include_background and logits.shape[1] == 1:
-        raise ValueError(f"{op}: include_background is False, expected True for logits of one class")
-    weights = _class_weights(op, class_weights, logits)
-    if target.ndim < logits.ndim:
-        target = target.unsqueeze(1)
-    if select.runs_reference(op, logits):
-        if logits.device.type == "cpu" and not torch.compiler.is_compiling():
-            _check_values(op, logits, target, sigmoid, ignore_index)
-        return definition(
-            logits,
-            target,
-            ce_weight=formula.ce_weight,
-            output=output,
-            include_background=formula.include_background,
-            batch=formula.batch,
-            class_weights="balanced" if formula.balanced else weights,
-            ignore_index=ignore_index,
-        )
-    if torch.is_grad_enabled() and logits.requires_grad:
-        loss: Tensor = _SegmentationLoss.apply(logits, target, weights, op, sigmoid, ignore_index, formula)
-        return loss
-    return _forward_op(logits, target, weights, op, sigmoid, ignore_index, *formula)[0]
-
-
-def check_options(op: str, *, output: str, class_weights: ClassWeights, **options: Any) -> None:
-    """Errors of what does not depend on logits and target; options that can be anything are passed over."""
-    checks.check_choice(op, "output", output, ("softmax", "sigmoid"))
-    for name in options.keys() & {"dice_weight", "ce_weight", "fp_weight", "fn_weight"}:
-        checks.check_not_negative(op, name, options[name])
-    for name in options.keys() & {"smooth", "gamma"}:
-        checks.check_positive(op, name, options[name])
-    if class_weights is None:
-        return
-    if output == "sigmoid":
-        raise ValueError(f"{op}: class_weights is {class_weights!r}, expected None for output 'sigmoid'")
-    if isinstance(class_weights, str):
-        checks.check_choice(op, "class_weights", class_weights, ("balanced",))
-    elif not isinstance(class_weights, Tensor):  # looking into a tensor may wait for its device
-        for weight in class_weights:
-            checks.check_not_negative(op, "class_weights", weight)
-
-
-def _check(op: str, logits: Tensor, target: Tensor, output: str) -> None:
-    shape = tuple(logits.shape)
-    if logits.ndim < 3:
-        raise ValueError(f"{op}: logits has shape {shape}, expected rank 3 or more: (N, K, *spatial)")
-    if logits.dtype not in ELEMENT:
-        raise TypeError(f"{op}: logits is {logits.dtype}, expected float32, float64, bfloat16 or float16")
-    if logits.numel() == 0:
-        raise ValueError(f"{op}: logits has shape {shape}, expected at least one image, class and voxel")
-    one = (shape[0], 1, *shape[2:])
-    maps = {"softmax": ((shape[0], *shape[2:]), one), "sigmoid": (shape,)}[output]
-    if tuple(target.shape) not in maps:
-        expected = " or ".join(map(str, maps))
-        raise ValueError(
-            f"{op}: target has shape {tuple(target.shape)}, expected {expected} for logits of shape {shape} ({output})"
-        )
-    if target.is_complex() or (output == "softmax" and target.dtype == torch.bool):
-        expected = "numbers: a class for each voxel" if output == "softmax" else "bool or numbers from 0 to 1"
-        raise TypeError(f"{op}: target is {target.dtype}, expected {expected}")
-    if target.requires_grad:
-        raise ValueError(f"{op}: target requires a gradient, expected a truth: pass target.detach()")
-    checks.check_device(op, "target", target, logits, "logits")
-
-
-def _class_weights(op: str, class_weights: ClassWeights, logits: Tensor) -> Tensor | None:
-    """(K,) in float64 on logits' device; None for None and ``"balanced"``."""
-    if class_weights is None or isinstance(class_weights, str):
-        return None
-    weights = torch.as_tensor(class_weights, dtype=torch.float64, device=logits.device)
-    if weights.shape != (logits.shape[1],):
-        raise ValueError(
-            f"{op}: class_weights has shape {tuple(weights.shape)}, expected ({logits.shape[1]},), one number a class"
-        )
-    return weights.detach().contiguous()
-
-
-def _check_values(op: str, logits: Tensor, target: Tensor, sigmoid: bool, ignore_index: int) -> None:
-    """What the CPU kernel finds as it reads."""
-    most = 1 if sigmoid else logits.shape[1] - 1
-    fits = (target >= 0) & (target <= most)
-    if not sigmoid:
-        fits = (fits & (target == target.long())) | (target == ignore_index)
-    if not fits.all():
-        _refuse_values(op, logits, sigmoid, int((~fits).sum()), target[~fits][-1].item())
-
-
-def _refuse_values(op: str, logits: Tensor, sigmoid: bool, count: int, value: float) -> None:
-    expected = "numbers from 0 to 1" if sigmoid else f"classes from 0 to {logits.shape[1] - 1}, or ignore_index"
-    raise ValueError(f"{op}: target has the value {value:g}, {count} such in all, expected {expected}")
-
-
-class _SegmentationLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        logits: Tensor,
-        target: Tensor,
-        weights: Tensor | None,
-        op: str,
-        sigmoid: bool,
-        ignore_index: int,
-        formula: Formula,
-    ) -> Tensor:
-        loss, slopes = _forward_op(logits, target, weights, op, sigmoid, ignore_index, *formula)
-        ctx.save_for_backward(logits, target, slopes)
-        ctx.call = (op, sigmoid, ignore_index)
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _backward_op(grad, *ctx.saved_tensors, *ctx.call), *[None] * 6
-
-
-def _forward(
-    logits: Tensor,
-    target: Tensor,
-    weights: Tensor | None,
-    op: str,
-    sigmoid: bool,
-    ignore_index: int,
-    *formula: Any,
-) -> tuple[Tensor, Tensor]:
-    launch = select.kernel(op, logits).segmentation_loss_forward
-    loss, slopes, (count, value) = launch(logits, target, weights, sigmoid, ignore_index, Formula(*formula))
-    if count:
-        _refuse_values(op, logits, sigmoid, count, value)
-    return loss, slopes
-
-
-def _forward_fake(
-    logits: Tensor,
-    target: Tensor,
-    weights: Tensor | None,
-    op: str,
-    sigmoid: bool,
-    ignore_index: int,
-    *formula: Any,
-) -> tuple[Tensor, Tensor]:
-    return (
-        logits.new_empty((), dtype=torch.promote_types(logits.dtype, torch.float32)),
-        logits.new_empty((logits.shape[0], SLOPES, logits.shape[1]), dtype=torch.float64),
-    )
-
-
-def _backward(
-    grad: Tensor, logits: Tensor, target: Tensor, slopes: Tensor, op: str, sigmoid: bool, ignore_index: int
-) -> Tensor:
-    launch = select.kernel(op, logits).segmentation_loss_backward
-    return launch(grad, logits, target, slopes, sigmoid, ignore_index)
-
-
-def _backward_fake(
-    grad: Tensor, logits: Tensor, target: Tensor, slopes: Tensor, op: str, sigmoid: bool, ignore_index: int
-) -> Tensor:
-    return output_like(logits)
-
-
-_forward_op = register(
-    "segmentation_loss(Tensor logits, Tensor target, Tensor? class_weights, str op, bool sigmoid, int ignore_index, "
-    "bool generalized, float overlap_weight, float ce_weight, float fp_weight, float fn_weight, float smooth, "
-    "float gamma, bool batch, bool include_background, bool balanced) -> (Tensor loss, Tensor slopes)",
-    _forward,
-    _forward_fake,
-)
-_backward_op = register(
-    "segmentation_loss_backward(Tensor grad, Tensor logits, Tensor target, Tensor slopes, str op, bool sigmoid, "
-    "int ignore_index) -> Tensor",
-    _backward,
-    _backward_fake,
-)
+    return segmentation_loss(op, definition, logits, target, formula, output, class_weights, ignore_index)

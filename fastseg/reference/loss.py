@@ -96,9 +96,9 @@ def overlaps(
     if output == "sigmoid":
         p, r = torch.sigmoid(z), _regions(target, z)
     else:
-        # Selected and not multiplied: what lies in voxels that do not count may be NaN.
         r, counts = _one_hot(target, z, ignore_index)
-        p = torch.where(counts, torch.softmax(z, 1), 0)
+        # Selected before and after: what lies in voxels that do not count may be NaN, and so would its gradient be.
+        p = torch.where(counts, torch.softmax(torch.where(counts, z, 0), 1), 0)
     axes = ((0,) if batch else ()) + tuple(range(2, z.ndim))
     first = 0 if include_background else 1
     shared, predicted, truth = (t.sum(axes, keepdim=batch).reshape(-1, z.shape[1]) for t in (r * p, p, r))
@@ -129,19 +129,21 @@ def cross_entropy(
     r, counts = _one_hot(target, z, ignore_index)
     axes = (0, *range(2, z.ndim))
     truth = r.sum(axes)
-    entropy = torch.where(counts & (r > 0), -F.log_softmax(z, 1), 0).sum(axes)
+    entropy = torch.where(counts & (r > 0), -F.log_softmax(torch.where(counts, z, 0), 1), 0).sum(axes)
     if isinstance(class_weights, str):  # balanced
         weights = torch.where(truth > 0, 1 / truth.clamp_min(1), 0)
     else:
         weights = torch.ones_like(truth) if class_weights is None else class_weights.to(truth)
     total = (weights * truth).sum()
-    return torch.where(weights > 0, weights * entropy, 0).sum() / torch.where(total == 0, 1, total)
+    return torch.where(weights != 0, weights * entropy, 0).sum() / torch.where(total == 0, 1, total)
 
 
 def _one_hot(target: Tensor, z: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     """The truth as (N, K, *spatial), NaN where it is no class; and which voxels count, (N, 1, *spatial)."""
-    classes = torch.arange(z.shape[1], device=z.device).view(-1, *[1] * (z.ndim - 2))
+    # Compared in a type that has all classes: -100 as a byte is 156, and bfloat16 has no 257.
     labels = target.reshape(z.shape[0], 1, *z.shape[2:])
+    labels = labels.to(torch.promote_types(labels.dtype, torch.float32) if labels.is_floating_point() else torch.int64)
+    classes = torch.arange(z.shape[1], device=z.device, dtype=labels.dtype).view(-1, *[1] * (z.ndim - 2))
     r = (labels == classes) & (labels != ignore_index)
     known = r.any(1, keepdim=True)
     wrong = ~known & (labels != ignore_index)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fastseg.models.network import Output
 from fastseg.ops import dice_cross_entropy, focal_tversky, generalized_dice
-from fastseg.ops.loss import ClassWeights, check_options
+from fastseg.ops.loss_arguments import ClassWeights, check_options
 
 
 class SegmentationLoss(nn.Module):

@@ -104,7 +104,7 @@ class Recipe:
         Raises:
             ValueError: no loss of that name, or one that does not take the network's output.
         """
-        from fastseg.training.losses import create_loss, default_loss  # needs MONAI
+        from fastseg.training.losses import create_loss, default_loss
 
         return default_loss(network) if self.loss is None else create_loss(self.loss, output=network.output)
 

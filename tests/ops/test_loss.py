@@ -16,7 +16,17 @@ import fastseg
 from fastseg import ops
 from fastseg.backends import cpu_loss
 from fastseg.ops import dice_cross_entropy, focal_tversky, generalized_dice, tversky
-from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, pairwise, poison, rerun_with_capability
+from tests.support import (
+    DTYPES,
+    LAYOUTS,
+    assert_same_bits,
+    assert_within_budget,
+    for_thread_counts,
+    in_layout,
+    pairwise,
+    poison,
+    rerun_with_capability,
+)
 
 SHAPES = (
     (2, 3, 7),  # rank 3
@@ -179,12 +189,11 @@ def test_ignored_voxels_count_nowhere(name, ignored):
     function = partial(LOSSES[name], ignore_index=ignored)
     target[where] = ignored
     check(function, logits, target)
-    before = gradients(function, logits, target)
-    logits.movedim(1, -1)[target == ignored] = float("nan")
-    after = gradients(function, logits, target)
-    assert torch.equal(before[0], after[0])
-    assert torch.equal(before[1], after[1].nan_to_num(0))
-    assert not before[1].movedim(1, -1)[target == ignored].any()
+    for run in (gradients, defined):
+        before = run(function, logits, target)
+        after = run(function, logits.masked_fill((target == ignored)[:, None], float("nan")), target)
+        assert torch.equal(before[0], after[0]) and torch.equal(before[1], after[1])
+        assert not before[1].movedim(1, -1)[target == ignored].any()
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -224,19 +233,59 @@ def test_gradients_are_finite_at_the_edges(name, output, scale, truth):
     assert all(torch.isfinite(t).all() for t in gradients(partial(LOSSES[name], output=output), scale * logits, target))
 
 
+@pytest.mark.parametrize("backend", ("cpu", "reference"))
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("name", LOSSES)
-def test_nan_and_infinite_logits(name, output):
+def test_nan_logits(name, output, backend):
+    logits, target = drawn((2, 3, 50), output)
+    logits[0, 1, 3] = float("nan")
+    with fastseg.backend(backend):
+        assert LOSSES[name](logits, target, output=output).isnan()
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("name", LOSSES)
+def test_infinite_logits(name, output):
+    """As very large ones, where the truth agrees."""
     logits, target = drawn((2, 3, 50), output)
     function = partial(LOSSES[name], output=output)
-    logits[0, 1, 3] = -float("inf")
+    logits[0, 1, 3:5] = -float("inf")
     if output == "softmax":
-        target[0, 3] = 0
+        target[0, 3:5] = 0
     else:
-        target[0, 1, 3] = False
-    torch.testing.assert_close(function(logits, target), defined(function, logits, target)[0], equal_nan=True)
-    logits[0, 1, 3] = float("nan")
-    assert function(logits, target).isnan()
+        target[0, 1, 3:5] = False
+        logits[1, 2, 7], target[1, 2, 7] = float("inf"), True
+    torch.testing.assert_close(function(logits, target), defined(function, logits.clamp(-1e4, 1e4), target)[0])
+
+
+def test_infinite_and_wrong():
+    logits, target = drawn((2, 3, 50), "sigmoid")
+    logits[0, 1, 3], target[0, 1, 3] = float("inf"), False
+    assert dice_cross_entropy(logits, target, output="sigmoid") == float("inf")
+
+
+@pytest.mark.parametrize("backend", ("cpu", "reference"))
+@pytest.mark.parametrize("dtype", (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.bfloat16))
+def test_numbers_that_a_dtype_wraps(dtype, backend):
+    """-100 as a byte is 156, 300 in bfloat16 lies between its neighbours."""
+    classes = {torch.uint8: 200, torch.int8: 100}.get(dtype, 600)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, classes, 20, 20, generator=generator)
+    target = (4 * torch.randint(classes // 4, (1, 20, 20), generator=generator)).to(dtype)
+    with fastseg.backend(backend):
+        ours = gradients(dice_cross_entropy, logits, target)
+    for a, b in zip(ours, gradients(dice_cross_entropy, logits, target.long()), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("layout", ("contiguous", "permuted"))
+def test_a_copy_is_made_once(layout, monkeypatch):
+    logits, target = drawn((2, 4, 9, 11), "softmax", layout=layout)
+    copies: list[Tensor] = []
+    contiguous = Tensor.contiguous
+    monkeypatch.setattr(Tensor, "contiguous", lambda t: copies.append(t) or contiguous(t))
+    gradients(dice_cross_entropy, logits, target.half())
+    assert len([t for t in copies if t.ndim == 4 and t.shape[1] == 4]) == (layout == "permuted")
 
 
 def test_as_monai():
@@ -267,16 +316,7 @@ def test_as_monai():
 def test_deterministic_and_independent_of_threads(layout, output):
     logits, target = drawn((2, 5, 170, 190), output, layout=layout)
     function = partial(dice_cross_entropy, output=output)
-    threads = torch.get_num_threads()
-    results = []
-    try:
-        for count in (1, 2, 3, 4, 4):
-            torch.set_num_threads(count)
-            results.append(gradients(function, logits, target))
-    finally:
-        torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    assert_same_bits(for_thread_counts((1, 2, 3, 4, 4), lambda: gradients(function, logits, target)))
 
 
 def test_memory_format_and_upstream_gradient():
@@ -416,6 +456,7 @@ def test_the_definition_gives_nan_for_them(output):
         (TypeError, "target is torch.complex64", {"target": torch.ones(2, 5, dtype=torch.complex64)}),
         (ValueError, "target requires a gradient", {"target": torch.ones(2, 5, requires_grad=True)}),
         (ValueError, "target is on meta, expected logits's device cpu", {"target": torch.ones(2, 5, device="meta")}),
+        (TypeError, "ignore_index is None, expected an int", {"ignore_index": None}),
         (ValueError, "output is 'logits', expected one of 'softmax', 'sigmoid'", {"output": "logits"}),
         (ValueError, "dice_weight is -1, expected a finite number >= 0", {"dice_weight": -1}),
         (ValueError, "ce_weight is nan, expected a finite number >= 0", {"ce_weight": float("nan")}),
