@@ -37,7 +37,7 @@ ISOLATION = ["--no-isolation"] if all(importlib.util.find_spec(tool) for tool in
 
 
 def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None, succeeds: bool = True) -> str:
-    done = subprocess.run(list(map(str, command)), cwd=cwd, env=env, capture_output=True, text=True, timeout=380)
+    done = subprocess.run(list(map(str, command)), cwd=cwd, env=env, capture_output=True, text=True, timeout=1500)
     output = done.stdout + done.stderr
     assert (done.returncode == 0) == succeeds, output[-5000:]
     return output

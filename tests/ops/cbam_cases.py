@@ -111,8 +111,8 @@ def exact(case: str, inputs: list[Tensor], grad: Tensor) -> list[Tensor]:
 def sizes_of_terms(case: str, inputs: list[Tensor], grad: Tensor, truth: list[Tensor]) -> list[float]:
     """Of the numbers that each result adds up: what small relative changes of all that goes in make of it.
 
-    The largest of three: what one change does may happen to cancel. 16-bit x stays: it has ties, where a change would
-    move the place of a maximum.
+    The largest of six: what one change does may happen to cancel, and a parameter of one number has none beside it that
+    does not. 16-bit x stays: it has ties, where a change would move the place of a maximum.
     """
     change = 1e-9
     generator = torch.Generator().manual_seed(0)
@@ -123,7 +123,7 @@ def sizes_of_terms(case: str, inputs: list[Tensor], grad: Tensor, truth: list[Te
     x, *parameters = inputs
     stays = x.dtype in (torch.bfloat16, torch.float16)
     sizes = [0.0] * len(truth)
-    for _ in range(3):
+    for _ in range(6):
         near = exact(case, [x if stays else changed(x), *map(changed, parameters)], changed(grad))
         for i, (a, b) in enumerate(zip(near, truth, strict=True)):
             if b.numel():
