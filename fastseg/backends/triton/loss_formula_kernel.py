@@ -33,9 +33,10 @@ def _sums_of(slots, n, k, samples, classes, parts, BLOCK_N: tl.constexpr, BLOCK_
 @triton.jit
 def _indices(shared, predicted, real, counts, share, fp_weight, fn_weight, smooth, gamma, FOCAL: tl.constexpr):
     """(1 - Tversky index)^gamma of groups and classes times share, and its slopes by the first two sums. One minus the
-    index comes from what is missed and does not cancel."""
+    index comes from what is missed."""
     wrong = fp_weight * (predicted - shared) + fn_weight * (real - shared)
-    everything = shared + wrong + smooth
+    right = shared + smooth
+    everything = right + wrong
     miss = wrong / everything
     slope = tl.full(miss.shape, 1.0, tl.float64) * share
     if FOCAL:
@@ -44,7 +45,7 @@ def _indices(shared, predicted, real, counts, share, fp_weight, fn_weight, smoot
         power = tl.exp((gamma - 1) * tl.log(miss))
         slope = tl.where(flat, 0.0, share * gamma * power)
         miss *= power
-    right, square = everything - wrong, everything * everything
+    square = everything * everything
     by_shared = -slope * ((fp_weight + fn_weight) * right + wrong) / square
     return tl.where(counts, share * miss, 0.0), by_shared, slope * fp_weight * right / square
 
