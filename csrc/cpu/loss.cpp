@@ -8,7 +8,7 @@ namespace fastseg::FASTSEG_ISA {
 void loss_sums_of(const LossSums& args, int threads) {
   with_element(args.logits.type, [&](auto element) {
     using T = decltype(element);
-    args.sigmoid ? sum_regions<T>(args, threads) : sum_classes<T>(args, threads);
+    args.sigmoid ? sum_slots<RegionBlock<T>>(args, threads) : sum_slots<ClassBlock<T>>(args, threads);
   });
 }
 

@@ -222,9 +222,25 @@ struct LossSlots {
   }
 };
 
-// Adds the slots of each sample in their order, and what was wrong.
-inline void merge_slots(const LossSlots& slots, const double* partial, const Wrong* wrong, const LossSums& args) {
+// The sums of each sample, by a Block of a thread's own, whose add(args, sample, first voxel, voxels, sums) adds those
+// of a block of voxels. Slots are added in their order, and so is what was wrong.
+template <class Block>
+inline void sum_slots(const LossSums& args, int threads) {
+  const LossSlots slots(args.batch, args.spatial);
   const int64_t size = loss_sums * args.classes;
+  Scratch<double> partial(slots.count * size);
+  Scratch<Wrong> wrong(slots.count);
+  parallel_spans(threads, slots.count, [&](int64_t begin, int64_t end) {
+    Block block(args.classes);
+    for (int64_t slot = begin; slot < end; ++slot) {
+      double* sums = partial.get() + slot * size;
+      for (int64_t i = 0; i < size; ++i) sums[i] = 0;
+      block.wrong = {};
+      slots.for_blocks(slot, block.voxels,
+                       [&](int64_t n, int64_t first, int64_t count) { block.add(args, n, first, count, sums); });
+      wrong[slot] = block.wrong;
+    }
+  });
   for (int64_t i = 0; i < args.batch * size; ++i) args.sums[i] = 0;
   args.wrong[0] = args.wrong[1] = 0;
   for (int64_t slot = 0; slot < slots.count; ++slot) {

@@ -1,7 +1,8 @@
 // Softmax over classes: its sums, and the gradient of logits.
 //
-// Floor: forward u + labels, backward 2u + labels, u being one pass over the logits. The probabilities are computed
-// again in backward, one exp an element: some fifteen operations, in less time than 4 bytes more would take to arrive.
+// Floor: forward u + labels, backward 2u + labels, u being one pass over the logits. An element takes one exp and some
+// thirty operations in forward, about as much time as its bytes; in backward, where the probabilities are computed
+// again, as many.
 #pragma once
 #include "loss_blocks.h"
 
@@ -52,49 +53,25 @@ struct ClassBlock {
       if constexpr (Entropy) store(entropy.get() + i, sum == sum ? log(sum) - chosen : sum);
     }
   }
-};
 
-template <class T>
-inline void add_classes(const ClassBlock<T>& block, int64_t count, double* sums) {
-  using A = compute_t<T>;
-  const int64_t classes = block.classes;
-  for (int64_t k = 0; k < classes; ++k) {
-    const A *plane = block.planes[k], *inverse = block.inverse.get(), *entropy = block.entropy.get();
-    const Label<A>* labels = block.labels.get();
-    ClassSums<A> of_class;
-    of_class.add_vectors(count, [&](int64_t i, Vec<A>* add) __attribute__((always_inline)) {
-      const auto is = load_labels<A>(labels + i) == Label<A>(k);
-      const Vec<A> p = load(plane + i) * load(inverse + i), zero{};
-      add[0] += is ? p : zero;
-      add[1] += p;
-      add[2] += is ? zero + 1 : zero;
-      add[3] += is ? load(entropy + i) : zero;
-    });
-    of_class.add_to(sums + k, classes);
-  }
-}
-
-template <class T>
-inline void sum_classes(const LossSums& args, int threads) {
-  const LossSlots slots(args.batch, args.spatial);
-  const int64_t size = loss_sums * args.classes;
-  Scratch<double> partial(slots.count * size);
-  Scratch<Wrong> wrong(slots.count);
-  parallel_spans(threads, slots.count, [&](int64_t begin, int64_t end) {
-    ClassBlock<T> block(args.classes);
-    for (int64_t slot = begin; slot < end; ++slot) {
-      double* sums = partial.get() + slot * size;
-      for (int64_t i = 0; i < size; ++i) sums[i] = 0;
-      block.wrong = {};
-      slots.for_blocks(slot, block.voxels, [&](int64_t n, int64_t first, int64_t count) {
-        block.template load_block<true>(args, n, first, count);
-        add_classes(block, count, sums);
+  void add(const LossSums& args, int64_t n, int64_t first, int64_t count, double* sums) {
+    load_block<true>(args, n, first, count);
+    for (int64_t k = 0; k < classes; ++k) {
+      const A *plane = planes[k], *scale = inverse.get(), *missed = entropy.get();
+      const Label<A>* label = labels.get();
+      ClassSums<A> of_class;
+      of_class.add_vectors(count, [&](int64_t i, Vec<A>* to) __attribute__((always_inline)) {
+        const auto is = load_labels<A>(label + i) == Label<A>(k);
+        const Vec<A> p = load(plane + i) * load(scale + i), zero{};
+        to[0] += is ? p : zero;
+        to[1] += p;
+        to[2] += is ? zero + 1 : zero;
+        to[3] += is ? load(missed + i) : zero;
       });
-      wrong[slot] = block.wrong;
+      of_class.add_to(sums + k, classes);
     }
-  });
-  merge_slots(slots, partial.get(), wrong.get(), args);
-}
+  }
+};
 
 // dz_k = p_k (a_k - sum_j p_j a_j) + w (p_k - r_k) with a_k, the slope by p_k, and w, that by the entropy.
 template <class T, bool Stream>

@@ -23,53 +23,29 @@ struct RegionBlock {
     load_planes<T>(args.logits, n, first, count, logits);
     load_regions<A>(args.truth, n, first, count, truth, wrong);
   }
-};
 
-// Voxels behind the block's end, which vectors reach into, are left out.
-template <class T>
-inline void add_regions(const RegionBlock<T>& block, int64_t count, double* sums) {
-  using A = compute_t<T>;
-  constexpr int L = lanes<A>;
-  Label<A> numbers[L];
-  for (int i = 0; i < L; ++i) numbers[i] = i;
-  const auto number = load_labels<A>(numbers);
-  for (int64_t k = 0; k < block.classes; ++k) {
-    const A *logits = block.logits[k], *truth = block.truth[k];
-    ClassSums<A> of_region;
-    of_region.add_vectors(count, [&](int64_t i, Vec<A>* add) __attribute__((always_inline)) {
-      const Vec<A> z = load(logits + i), r = load(truth + i), p = sigmoid(z).value, zero{};
-      const auto inside = number < Label<A>(count - i);
-      add[0] += p * r;
-      add[1] += inside ? p : zero;
-      add[2] += r;
-      const Vec<A> wrong = z > 0 ? 1 - r : -r;  // max(z, 0) - z r = z wrong, and z may be infinite
-      add[3] += inside ? (wrong == 0 ? zero : z * wrong) + log1p(exp(-abs(z))) : zero;
-    });
-    of_region.add_to(sums + k, block.classes);
-  }
-}
-
-template <class T>
-inline void sum_regions(const LossSums& args, int threads) {
-  const LossSlots slots(args.batch, args.spatial);
-  const int64_t size = loss_sums * args.classes;
-  Scratch<double> partial(slots.count * size);
-  Scratch<Wrong> wrong(slots.count);
-  parallel_spans(threads, slots.count, [&](int64_t begin, int64_t end) {
-    RegionBlock<T> block(args.classes);
-    for (int64_t slot = begin; slot < end; ++slot) {
-      double* sums = partial.get() + slot * size;
-      for (int64_t i = 0; i < size; ++i) sums[i] = 0;
-      block.wrong = {};
-      slots.for_blocks(slot, block.voxels, [&](int64_t n, int64_t first, int64_t count) {
-        block.load_block(args, n, first, count);
-        add_regions(block, count, sums);
+  // Voxels behind the block's end, which vectors reach into, are left out.
+  void add(const LossSums& args, int64_t n, int64_t first, int64_t count, double* sums) {
+    load_block(args, n, first, count);
+    Label<A> numbers[lanes<A>];
+    for (int i = 0; i < lanes<A>; ++i) numbers[i] = i;
+    const auto number = load_labels<A>(numbers);
+    for (int64_t k = 0; k < classes; ++k) {
+      const A *logit = logits[k], *real = truth[k];
+      ClassSums<A> of_region;
+      of_region.add_vectors(count, [&](int64_t i, Vec<A>* to) __attribute__((always_inline)) {
+        const Vec<A> z = load(logit + i), r = load(real + i), p = sigmoid(z).value, zero{};
+        const auto inside = number < Label<A>(count - i);
+        to[0] += p * r;
+        to[1] += inside ? p : zero;
+        to[2] += r;
+        const Vec<A> side = z > 0 ? 1 - r : -r;  // max(z, 0) - z r = z side, and z may be infinite
+        to[3] += inside ? (side == 0 ? zero : z * side) + log1p(exp(-abs(z))) : zero;
       });
-      wrong[slot] = block.wrong;
+      of_region.add_to(sums + k, classes);
     }
-  });
-  merge_slots(slots, partial.get(), wrong.get(), args);
-}
+  }
+};
 
 // dz = p' (slope by p + r slope by rp) + w (p - r).
 template <class T, bool Stream>

@@ -30,16 +30,16 @@ class Formula(NamedTuple):
     half of Dice's smooth.
     """
 
-    generalized: bool
-    overlap_weight: float
-    ce_weight: float
-    fp_weight: float
-    fn_weight: float
-    smooth: float
-    gamma: float
-    batch: bool
-    include_background: bool
-    balanced: bool
+    generalized: bool = False
+    overlap_weight: float = 1.0
+    ce_weight: float = 0.0
+    fp_weight: float = 0.5
+    fn_weight: float = 0.5
+    smooth: float = 0.0
+    gamma: float = 1.0
+    batch: bool = False
+    include_background: bool = True
+    balanced: bool = False
 
 
 def truth_for(target: Tensor) -> Tensor:

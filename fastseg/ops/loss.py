@@ -72,13 +72,9 @@ def dice_cross_entropy(
         ignore_index=ignore_index,
     )
     formula = Formula(
-        generalized=False,
         overlap_weight=dice_weight,
         ce_weight=ce_weight,
-        fp_weight=0.5,
-        fn_weight=0.5,
         smooth=smooth / 2,
-        gamma=1.0,
         batch=batch,
         include_background=include_background,
         balanced=isinstance(class_weights, str),
@@ -178,12 +174,7 @@ def generalized_dice(
     check_options(op, output=output, class_weights=class_weights, ce_weight=ce_weight, ignore_index=ignore_index)
     formula = Formula(
         generalized=True,
-        overlap_weight=1.0,
         ce_weight=ce_weight,
-        fp_weight=0.0,
-        fn_weight=0.0,
-        smooth=0.0,
-        gamma=1.0,
         batch=batch,
         include_background=include_background,
         balanced=isinstance(class_weights, str),
@@ -220,8 +211,6 @@ def _tversky(
         ignore_index=ignore_index,
     )
     formula = Formula(
-        generalized=False,
-        overlap_weight=1.0,
         ce_weight=ce_weight,
         fp_weight=fp_weight,
         fn_weight=fn_weight,

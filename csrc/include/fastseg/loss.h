@@ -16,7 +16,7 @@ struct Truth {
   const void* data;
   TruthType type;
   int64_t batch_stride;
-  int64_t channel_stride;  // 0 for a map of classes
+  int64_t channel_stride;  // of regions; a map of classes has one channel
   int64_t spatial_stride;
 };
 
