@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
@@ -54,16 +54,15 @@ def dice_cross_entropy_refusal(loss: Any) -> str | None:
 class LossRule(Rule):
     """A loss whose options :mod:`fastseg.ops` has."""
 
-    def __init__(self, stock: str, fused: str) -> None:
-        self._stock, self._fused = stock, fused
+    def __init__(self, stock: str, fused: str, refusal: Callable[[Any], str | None]) -> None:
+        self._stock, self._fused, self._refusal = stock, fused, refusal
 
     def matches(self, module: nn.Module) -> bool:
         return full_name(stock_class(module)) == self._stock
 
     def plan(self, path: str, module: nn.Module, uses: Uses) -> Iterator[Step]:
-        why = dice_cross_entropy_refusal(module) if hasattr(module, "dice") else overlap_refusal(module)
-        if "forward" in vars(module):
-            why = "its forward was replaced on the instance"
+        replaced = "forward" in vars(module)
+        why = "its forward was replaced on the instance" if replaced else self._refusal(module)
         if why is not None:
             yield Left(path, module, why)
         else:
@@ -71,7 +70,7 @@ class LossRule(Rule):
 
 
 RULES: tuple[Rule, ...] = (
-    LossRule("monai.losses.dice.DiceCELoss", "FusedDiceCELoss"),
-    LossRule("monai.losses.dice.DiceLoss", "FusedDiceLoss"),
-    LossRule("monai.losses.tversky.TverskyLoss", "FusedTverskyLoss"),
+    LossRule("monai.losses.dice.DiceCELoss", "FusedDiceCELoss", dice_cross_entropy_refusal),
+    LossRule("monai.losses.dice.DiceLoss", "FusedDiceLoss", overlap_refusal),
+    LossRule("monai.losses.tversky.TverskyLoss", "FusedTverskyLoss", overlap_refusal),
 )
