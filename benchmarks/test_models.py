@@ -10,8 +10,7 @@ import torch
 
 from benchmarks.network_peers import CASES, PEERS, runs, truth
 from fastseg.cli.memory import PeakMemory
-
-losses = pytest.importorskip("fastseg.training.losses", reason="needs monai")
+from fastseg.training.losses import default_loss
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SECONDS = 1.5  # of rounds for each peer, where that gives from LEAST to MOST of them
@@ -23,7 +22,7 @@ def test_training_step(benchmark, name, peer):
     """Forward, the loss of the paper, backward, Adam."""
     network = PEERS[peer](name).to(DEVICE).train()
     optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
-    loss = losses.default_loss(name)
+    loss = default_loss(name)
     x, target = example(name), truth(network, CASES[name].shape).to(DEVICE)
 
     def step() -> None:

@@ -18,7 +18,7 @@ import fastseg
 from fastseg.backends.triton import loss as losses
 from fastseg.ops import dice_cross_entropy, generalized_dice
 from tests.backends.interpreter import DEVICE, INTERPRETED, runs_kernels
-from tests.ops.test_loss import LABELS, LOSSES, OUTPUTS, REGIONS, defined, drawn, gradients, slopes_of
+from tests.ops.test_loss import LABELS, LOSSES, OUTPUTS, PLACES, REGIONS, defined, drawn, gradients, slopes_of
 from tests.support import DTYPES, LAYOUTS, assert_within_budget, in_layout, pairwise, poison, rerun
 
 #: How the sums are split: tiles of a program, programs, steps of the second kernel, and parts that torch adds.
@@ -166,21 +166,13 @@ def test_a_long_program_begins_a_new_slot(monkeypatch):
 
 @runs_kernels
 @pytest.mark.parametrize("dtype", LABELS, ids=str)
-@pytest.mark.parametrize("place", ("(N, *spatial)", "(N, 1, *spatial)", "permuted", "sliced", "expanded"))
+@pytest.mark.parametrize("place", PLACES)
 def test_maps_of_classes(dtype, place):
     logits, target = drawn((2, 4, 8, 12), "softmax")
     if place == "expanded":
         target = target[:, :1, :1].expand(target.shape)
     expected = launched(dice_cross_entropy, logits, target)
-    target = target.to(dtype)
-    if place == "(N, 1, *spatial)":
-        target = target[:, None]
-    if place == "permuted":
-        target = target.mT.contiguous().mT
-    if place == "sliced":
-        target = torch.stack([target, target + 1], -1)[..., 0]
-    if place == "expanded":
-        target = target[:, :1, :1].expand(target.shape)
+    target = PLACES[place](target.to(dtype))
     assert same(launched(dice_cross_entropy, logits, target), expected)
 
 

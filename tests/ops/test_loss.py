@@ -51,6 +51,14 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 OUTPUTS = ("softmax", "sigmoid")
 LABELS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float32, torch.float64, torch.float16)
+#: The same map of classes (N, H, W) in another place; expanded, where it is the same along both axes.
+PLACES: dict[str, Callable[[Tensor], Tensor]] = {
+    "(N, *spatial)": lambda t: t,
+    "(N, 1, *spatial)": lambda t: t[:, None],
+    "permuted": lambda t: t.mT.contiguous().mT,
+    "sliced": lambda t: torch.stack([t, t + 1], -1)[..., 0],
+    "expanded": lambda t: t[:, :1, :1].expand(t.shape),
+}
 REGIONS = (torch.bool, torch.uint8, torch.int64, torch.float32, torch.float64, torch.bfloat16)
 
 
@@ -145,21 +153,13 @@ def test_gradients_past_the_caches(layout, output):
 
 
 @pytest.mark.parametrize("dtype", LABELS, ids=str)
-@pytest.mark.parametrize("place", ("(N, *spatial)", "(N, 1, *spatial)", "permuted", "sliced", "expanded"))
+@pytest.mark.parametrize("place", PLACES)
 def test_maps_of_classes(dtype, place):
     logits, target = drawn((2, 4, 9, 11), "softmax")
     if place == "expanded":
         target = target[:, :1, :1].expand(target.shape)
     expected = gradients(dice_cross_entropy, logits, target)
-    target = target.to(dtype)
-    if place == "(N, 1, *spatial)":
-        target = target[:, None]
-    if place == "permuted":
-        target = target.mT.contiguous().mT
-    if place == "sliced":
-        target = torch.stack([target, target + 1], -1)[..., 0]
-    if place == "expanded":
-        target = target[:, :1, :1].expand(target.shape)
+    target = PLACES[place](target.to(dtype))
     for a, b in zip(gradients(dice_cross_entropy, logits, target), expected, strict=True):
         assert torch.equal(a, b)
 
