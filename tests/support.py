@@ -40,6 +40,19 @@ def picture(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> T
     return (255 * image).round().to(dtype) if dtype == torch.uint8 else image.to(dtype)
 
 
+def torchvision_imports() -> bool:
+    """Whether torchvision is there, which then imports, if need be without the operators that a build for another torch
+    lacks: its Python code wants to see their names."""
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        return False
+    except RuntimeError:
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float threshold) -> Tensor")
+    return True
+
+
 #: An image, or a stack of them, in other places.
 IMAGE_LAYOUTS = {
     "transposed": lambda t: t.mT.contiguous().mT,

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "fastseg"
 #: Part of the library: what it must not import.
 FORBIDDEN = {
     **dict.fromkeys(
-        ("nn", "models", "accelerate", "stereo", "segmentation", "training", "io"),
+        ("nn", "models", "accelerate", "integrations", "stereo", "segmentation", "training", "io"),
         ("fastseg._C", "fastseg.backends", "fastseg.cli", "fastseg.reference"),
     ),
     "ops": ("fastseg._C", "fastseg.nn", "fastseg.models", "fastseg.stereo", "fastseg.segmentation", "fastseg.cli"),

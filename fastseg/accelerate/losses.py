@@ -1,15 +1,19 @@
-"""Rules for MONAI's losses of overlap: in a trainer's module they are swapped with its network, or one by one."""
+"""Rules for losses of MONAI and nnU-Net: in a trainer's module they are swapped with its network, or one by one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fastseg.accelerate.fusion import has_hooks
 from fastseg.accelerate.planning import Left, Rule, Step, Swap, Uses
 from fastseg.accelerate.swap import full_name, stock_class
+from fastseg.ops.loss_registered import runs_fused
+
+_NNUNET = "nnunetv2.training.loss"
+_NNUNET_DICE = (f"{_NNUNET}.dice.MemoryEfficientSoftDiceLoss", f"{_NNUNET}.dice.SoftDiceLoss")
 
 
 def overlap_refusal(loss: Any) -> str | None:
@@ -41,14 +45,62 @@ def dice_cross_entropy_refusal(loss: Any) -> str | None:
         return "its cross-entropy is that of softmax, and its dice is not"
     if (why := overlap_refusal(loss.dice)) is not None:
         return f"dice: {why}"
-    entropy = loss.cross_entropy
-    if entropy.weight is not None or entropy.label_smoothing or entropy.reduction != "mean":
-        return "cross_entropy has weights, label smoothing or another reduction, which has no fused form"
-    for name in ("dice", "cross_entropy"):
+    return _entropy_refusal("cross_entropy", loss.cross_entropy) or _parts_refusal(loss, "dice", "cross_entropy")
+
+
+def nnunet_classes_refusal(loss: Any) -> str | None:
+    """Why nnU-Net's DC_and_CE_loss has no fused form as it is set now."""
+    return _nnunet_refusal(loss, f"{_NNUNET}.robust_ce_loss.RobustCrossEntropyLoss", "softmax_helper_dim1")
+
+
+def nnunet_regions_refusal(loss: Any) -> str | None:
+    """The same of DC_and_BCE_loss."""
+    if loss.use_ignore_label:
+        return "it has an ignore label, which regions have no fused form with"
+    return _nnunet_refusal(loss, "torch.nn.modules.loss.BCEWithLogitsLoss", "sigmoid")
+
+
+def _nnunet_refusal(loss: Any, entropy: str, activation: str) -> str | None:
+    for name, classes in (("dc", _NNUNET_DICE), ("ce", (entropy,))):
+        cls = full_name(type(loss.get_submodule(name)))
+        if cls not in classes:
+            return f"{name} is a {cls}, which has no fused form"
+    dice = loss.dc
+    if getattr(dice.apply_nonlin, "__name__", None) != activation:
+        return f"dc.apply_nonlin is not {activation}"
+    if getattr(dice, "clip_tp", None) is not None:
+        return f"dc.clip_tp is {dice.clip_tp}, which has no fused form"
+    if dice.ddp and dice.batch_dice:
+        return "dc adds up the batches of all processes"
+    if not dice.smooth > 0:
+        return f"dc.smooth is {dice.smooth}, the fused form has a number > 0"
+    if not min(loss.weight_ce, loss.weight_dice) >= 0:
+        return f"weight_ce is {loss.weight_ce} and weight_dice {loss.weight_dice}, the fused form has numbers >= 0"
+    return _entropy_refusal("ce", loss.ce) or _parts_refusal(loss, "dc", "ce")
+
+
+def _entropy_refusal(name: str, entropy: Any) -> str | None:
+    weighted = entropy.weight is not None or getattr(entropy, "pos_weight", None) is not None
+    if weighted or getattr(entropy, "label_smoothing", 0.0) > 0 or entropy.reduction != "mean":
+        return f"{name} has weights, label smoothing or another reduction, which has no fused form"
+    return None
+
+
+def _parts_refusal(loss: nn.Module, *names: str) -> str | None:
+    for name in names:
         layer = loss.get_submodule(name)
         if has_hooks(layer) or "forward" in vars(layer):
             return f"{name} has hooks or a forward of its own, which would not run"
     return None
+
+
+def fits(op: str, logits: Tensor, target: Tensor, channels: int) -> bool:
+    """Whether ``op`` has a kernel for logits, of several classes or regions, and takes a target of ``channels``."""
+    if logits.ndim < 3 or logits.shape[1] == 1 or not logits.numel() or not logits.is_floating_point():
+        return False
+    if target.shape != (logits.shape[0], channels, *logits.shape[2:]):
+        return False
+    return target.device == logits.device and not target.requires_grad and runs_fused(op, logits)
 
 
 class LossRule(Rule):
@@ -66,11 +118,13 @@ class LossRule(Rule):
         if why is not None:
             yield Left(path, module, why)
         else:
-            yield Swap(path, module, f"fastseg.accelerate.losses_monai:{self._fused}", self._fused)
+            yield Swap(path, module, f"fastseg.accelerate.{self._fused}", self._fused.partition(":")[2])
 
 
 RULES: tuple[Rule, ...] = (
-    LossRule("monai.losses.dice.DiceCELoss", "FusedDiceCELoss", dice_cross_entropy_refusal),
-    LossRule("monai.losses.dice.DiceLoss", "FusedDiceLoss", overlap_refusal),
-    LossRule("monai.losses.tversky.TverskyLoss", "FusedTverskyLoss", overlap_refusal),
+    LossRule("monai.losses.dice.DiceCELoss", "losses_monai:FusedDiceCELoss", dice_cross_entropy_refusal),
+    LossRule("monai.losses.dice.DiceLoss", "losses_monai:FusedDiceLoss", overlap_refusal),
+    LossRule("monai.losses.tversky.TverskyLoss", "losses_monai:FusedTverskyLoss", overlap_refusal),
+    LossRule(f"{_NNUNET}.compound_losses.DC_and_CE_loss", "losses_nnunet:FusedDiceCELoss", nnunet_classes_refusal),
+    LossRule(f"{_NNUNET}.compound_losses.DC_and_BCE_loss", "losses_nnunet:FusedDiceBCELoss", nnunet_regions_refusal),
 )

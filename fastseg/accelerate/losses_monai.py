@@ -1,7 +1,7 @@
 """MONAI's losses over fused ops. Imported when a loss of MONAI is met; no state of their own.
 
 Options are looked at in every call, for they are attributes that anybody may set; what has no fused form, a single
-class or a target of another shape among it, runs MONAI's own.
+class or a target of another shape among it, runs MONAI's own, and so do devices for which there is no kernel.
 """
 
 from __future__ import annotations
@@ -13,15 +13,11 @@ from monai.losses.tversky import TverskyLoss
 from torch import Tensor
 
 from fastseg import ops
-from fastseg.accelerate.losses import dice_cross_entropy_refusal, overlap_refusal
+from fastseg.accelerate.losses import dice_cross_entropy_refusal, fits, overlap_refusal
 
 
-def _fits(loss: Any, input: Tensor, target: Tensor) -> bool:
-    """Logits of several classes, and the target that the loss is set for."""
-    if input.ndim < 3 or input.shape[1] == 1 or not input.numel() or not input.is_floating_point():
-        return False
-    shape = input.shape if loss.sigmoid else (input.shape[0], 1, *input.shape[2:])
-    return target.shape == shape and target.device == input.device and not target.requires_grad
+def _fits(op: str, loss: Any, input: Tensor, target: Tensor) -> bool:
+    return fits(op, input, target, input.shape[1] if loss.sigmoid and input.ndim > 1 else 1)
 
 
 def _options(loss: Any) -> dict[str, Any]:
@@ -34,14 +30,14 @@ def _options(loss: Any) -> dict[str, Any]:
 
 class FusedDiceLoss(DiceLoss):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        if overlap_refusal(self) is not None or not _fits(self, input, target):
+        if overlap_refusal(self) is not None or not _fits("dice_cross_entropy", self, input, target):
             return super().forward(input, target)
         return ops.dice_cross_entropy(input, target, ce_weight=0.0, smooth=float(self.smooth_nr), **_options(self))
 
 
 class FusedDiceCELoss(DiceCELoss):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        if dice_cross_entropy_refusal(self) is not None or not _fits(self.dice, input, target):
+        if dice_cross_entropy_refusal(self) is not None or not _fits("dice_cross_entropy", self.dice, input, target):
             return super().forward(input, target)
         return ops.dice_cross_entropy(
             input,
@@ -55,7 +51,7 @@ class FusedDiceCELoss(DiceCELoss):
 
 class FusedTverskyLoss(TverskyLoss):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        if overlap_refusal(self) is not None or not _fits(self, input, target):
+        if overlap_refusal(self) is not None or not _fits("tversky", self, input, target):
             return super().forward(input, target)
         return ops.tversky(
             input,

@@ -16,6 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack as _transform
+from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from fastseg.backends import availability
 from fastseg.backends.views import layout_of
@@ -282,7 +285,19 @@ def choose(op: str, x: Tensor, *call: Any) -> Candidate:
 
 def runs_reference(op: str, x: Tensor, *call: Any) -> bool:
     """Whether plain torch ops are to run, which need no registered op and no autograd of ours."""
-    return _forced == "reference" or (_forced is None and choose(op, x, *call).backend == "reference")
+    if _forced == "reference":
+        return True
+    if _transformed():
+        only_reference(op, "forward-mode derivatives and the transforms of torch.func run plain torch ops")
+        return True
+    return _forced is None and choose(op, x, *call).backend == "reference"
+
+
+def _transformed() -> bool:
+    """Whether torch follows the ops with tangents or transforms, of which kernels and our autograd know nothing."""
+    if is_compiling():  # where both are seen as torch traces
+        return False
+    return forward_ad._current_level >= 0 or _transform() is not None
 
 
 def only_reference(op: str, why: str) -> None:
@@ -296,7 +311,12 @@ _modules: dict[str, ModuleType] = {}
 
 def kernel(op: str, x: Tensor, *call: Any) -> ModuleType:
     """The module whose ``<op>_forward`` and ``<op>_backward`` launch the chosen kernel."""
-    name = choose(op, x, *call).module
+    candidate = choose(op, x, *call)
+    if candidate.backend == "reference":
+        raise BackendError(
+            f"{op}: backend 'reference' is forced for the backward pass of a kernel: force it for the forward pass too"
+        )
+    name = candidate.module
     module = _modules.get(name)
     if module is None:  # Triton is imported when it is first needed
         module = _modules[name] = importlib.import_module(name)

@@ -261,7 +261,7 @@ def _separable_conv(
     padding: Padding,
     dilation: Axes,
 ) -> Tensor:
-    on_cpu = select.choose(op, x).backend == "cpu"
+    on_cpu = not select.runs_reference(op, x) and select.choose(op, x).backend == "cpu"
     if not on_cpu or _differentiates(x, weight, pointwise_weight, bias, pointwise_bias):
         y = _depthwise_conv(op, rank, x, weight, bias, stride, padding, dilation)
         if on_cpu:

@@ -60,6 +60,12 @@ def segmentation_loss(
     return _forward_op(logits, target, weights, op, sigmoid, ignore_index, *formula)[0]
 
 
+def runs_fused(op: str, logits: Tensor) -> bool:
+    """Whether a loss that has a form of its own is to call ``op``: there is a kernel for logits. The definition takes
+    longer than other libraries' losses. A forced backend is always asked."""
+    return select.forced() is not None or not select.runs_reference(op, logits)
+
+
 class _SegmentationLoss(torch.autograd.Function):
     @staticmethod
     def forward(

@@ -15,7 +15,9 @@ pytest.importorskip("monai")
 from monai.data import MetaTensor
 from monai.losses import DeepSupervisionLoss, DiceCELoss, DiceLoss, TverskyLoss
 
+import fastseg
 from fastseg.accelerate import accelerate, losses_monai, report, restore
+from tests.accelerate.losses import check, watched, without_kernel
 
 CLASSES: dict[str, Any] = {"softmax": True, "to_onehot_y": True}
 FUSED = {
@@ -47,34 +49,13 @@ LEFT = {
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the fused ops as they run."""
-    names: list[str] = []
-
-    class Watched:
-        def __getattr__(self, name: str) -> Any:
-            names.append(name)
-            return getattr(ops, name)
-
-    ops = losses_monai.ops
-    monkeypatch.setattr(losses_monai, "ops", Watched())
-    return names
+    return watched(monkeypatch, losses_monai)
 
 
 def drawn(loss: Any, classes: int = 3) -> tuple[Tensor, Tensor]:
     sigmoid = getattr(loss, "dice", loss).sigmoid
     target = torch.randint(2 if sigmoid else classes, (2, classes if sigmoid else 1, 6, 7, 8)).float()
     return torch.randn(2, classes, 6, 7, 8), target
-
-
-def value_and_gradient(loss: nn.Module, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    logits = logits.detach().clone().requires_grad_()
-    value = loss(logits, target)
-    return value.detach(), torch.autograd.grad(value, logits)[0]
-
-
-def check(ours: nn.Module, stock: nn.Module, logits: Tensor, target: Tensor) -> None:
-    for a, b in zip(*(value_and_gradient(loss, logits, target) for loss in (ours, stock)), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("case", FUSED)
@@ -148,3 +129,14 @@ def test_hooks_and_replaced_forwards() -> None:
     loss = DiceLoss(**CLASSES)
     loss.forward = lambda input, target: input.sum()
     assert type(accelerate(loss)) is DiceLoss
+
+
+def test_where_no_kernel_runs(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    stock = DiceCELoss(**CLASSES)
+    fused = accelerate(copy.deepcopy(stock))
+    without_kernel(monkeypatch, "dice_cross_entropy")
+    check(fused, stock, *drawn(stock))
+    assert not calls
+    with fastseg.backend("reference"):
+        check(fused, stock, *drawn(stock))
+    assert calls

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fastseg.accelerate import Report, accelerate, report
 from fastseg.accelerate.swap import PassThrough
 from tests.accelerate.conftest import CheckNetwork, trained
+from tests.support import torchvision_imports
 
 KINDS = ("torchvision.BasicBlock", "torchvision.Bottleneck", "monai.ResNetBlock", "monai.ResNetBottleneck")
 MODULES = {"torchvision": "torchvision.models.resnet", "monai": "monai.networks.nets.resnet"}
@@ -23,18 +24,9 @@ def library(name: str) -> Any:
     """The module with the residual networks of torchvision or MONAI."""
     if name == "monai":
         pytest.importorskip(name)
-    else:
-        _import_torchvision()
+    elif not torchvision_imports():
+        pytest.skip("torchvision is not installed")
     return importlib.import_module(MODULES[name])
-
-
-def _import_torchvision() -> None:
-    """Without its operators, which a build for another torch lacks: its Python code wants to see their names."""
-    try:
-        pytest.importorskip("torchvision", exc_type=ImportError)
-    except RuntimeError:
-        for name in ("nms", "qnms"):
-            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float threshold) -> Tensor")
 
 
 def counted(summary: Report) -> Counter[str]:

@@ -1,0 +1,1 @@
+"""The folder that nnU-Net searches: trainer files only."""
