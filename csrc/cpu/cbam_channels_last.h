@@ -18,11 +18,12 @@ struct CbamChannelsLast {
     return static_cast<T*>(v.data) + n * v.batch_stride + p * v.spatial_stride;
   }
 
-  // ---- means and maxima over pixels
+  // ---- means, and with Peak maxima, over pixels
 
   static int64_t pool_slots(const CbamShape& shape) { return blocks_of(shape); }
   static int64_t pool_tasks(const CbamShape& shape) { return blocks_of(shape); }
 
+  template <bool Peak>
   static void pool(const CbamShape& shape, const View& x, int64_t n, int64_t task, PoolPart<A>* parts) {
     const Span span = block_span(shape, task);
     const int64_t slots = blocks_of(shape);
@@ -38,7 +39,7 @@ struct CbamChannelsLast {
           for (int q = 0; q < count; ++q) {
             const V v = load_first(from + q * L, shape.channels - c - q * L);
             sum[q] += v;
-            best[q].take(v, IndexVec<A>{} + bits_t<A>(i));
+            if constexpr (Peak) best[q].take(v, IndexVec<A>{} + bits_t<A>(i));
           }
         }
         for (int q = 0; q < count; ++q) add_to_sums<A>(sum[q], total + q * L);

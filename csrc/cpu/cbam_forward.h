@@ -100,8 +100,17 @@ inline void cbam_forward_images(const CbamForward& args, int threads) {
   };
 
   // The passes over one image; `slot` is its place in the group.
-  const auto gate_channels = [&](int64_t n, int64_t slot) {
-    A* means = static_cast<A*>(saved.pooled) + 2 * n * channels;
+  const auto pools_of = [&](int64_t n) { return static_cast<A*>(saved.pooled) + 2 * n * channels; };
+  const auto hidden_of = [&](int64_t slot) { return hidden.get() + slot * 2 * shape.hidden; };
+  const auto pool = [&](int64_t n, int64_t slot, int64_t task) {
+    PoolPart<A>* to = parts.get() + slot * channels * slots;
+    if (shape.max_pool)
+      P::template pool<true>(shape, args.x, n, task, to);
+    else
+      P::template pool<false>(shape, args.x, n, task, to);
+  };
+  const auto merge_pools = [&](int64_t n, int64_t slot) {
+    A* means = pools_of(n);
     for (int64_t c = 0; c < channels; ++c) {
       const PoolPart<A>* part = parts.get() + (slot * channels + c) * slots;
       PoolPart<A> all = part[0];
@@ -113,9 +122,24 @@ inline void cbam_forward_images(const CbamForward& args, int threads) {
       means[channels + c] = all.peak;
       saved.peak[n * channels + c] = all.at;
     }
-    A* gate = static_cast<A*>(saved.channel_gate) + n * channels;
-    channel_gate(shape, args.weights, means, hidden.get() + slot * 2 * shape.hidden,
-                 [&](int64_t c, double value) { gate[c] = A(value); });
+  };
+  // Dense layers: some rows of their weights go by once for all images of the group, of which n is the first.
+  const auto for_images = [&](int64_t n, const auto& body) {
+    for (int64_t slot = 0; slot < groups.images(n / groups.together); ++slot) body(n + slot, slot);
+  };
+  const auto hide = [&](int64_t first, int64_t block) {
+    for_images(first, [&](int64_t n, int64_t slot) {
+      for (int64_t p = 0; p < shape.pools(); ++p)
+        hidden_units(shape, args.weights, pools_of(n) + p * channels, block * dense_rows,
+                     hidden_of(slot) + p * shape.hidden);
+    });
+  };
+  const auto gate_channels = [&](int64_t first, int64_t block) {
+    for_images(first, [&](int64_t n, int64_t slot) {
+      A* gate = static_cast<A*>(saved.channel_gate) + n * channels;
+      channel_gates(shape, args.weights, hidden_of(slot), block * dense_rows,
+                    [&](int64_t c, double value) { gate[c] = A(value); });
+    });
   };
   const auto mix = [&](int64_t n, int64_t block) {
     if constexpr (pooled) {
@@ -147,14 +171,19 @@ inline void cbam_forward_images(const CbamForward& args, int threads) {
     if constexpr (Stream) stream_fence();
   };
 
-  enum Stage { pools, channel_gates, mixes, frame_lines, convolutions, scales, stages };
+  enum Stage { pools, merges, units, gate_blocks, mixes, frame_lines, convolutions, scales, stages };
   const int64_t numbers = channels * pixels;
   const auto work = [&](int64_t stage) -> Work {
     switch (stage) {
       case pools:
         return {shape.hidden ? P::pool_tasks(shape) : 0, numbers / P::pool_tasks(shape)};
-      case channel_gates:
-        return {shape.hidden ? 1 : 0, channels * (slots + shape.hidden)};
+      case merges:
+        return {shape.hidden ? 1 : 0, channels * slots};
+      case units:
+        return {(shape.hidden + dense_rows - 1) / dense_rows, groups.together * dense_rows * channels, true};
+      case gate_blocks:
+        return {shape.hidden ? (channels + dense_rows - 1) / dense_rows : 0,
+                groups.together * dense_rows * (shape.hidden + 16), true};
       case mixes:
         return {Kind == SpatialGate::none ? 0 : blocks, numbers / blocks};
       case frame_lines:
@@ -168,9 +197,13 @@ inline void cbam_forward_images(const CbamForward& args, int threads) {
   run_stages(threads, groups, stages, work, [&](int64_t stage, int64_t n, int64_t slot, int64_t item, int64_t thread) {
     switch (stage) {
       case pools:
-        return P::pool(shape, args.x, n, item, parts.get() + slot * channels * slots);
-      case channel_gates:
-        return gate_channels(n, slot);
+        return pool(n, slot, item);
+      case merges:
+        return merge_pools(n, slot);
+      case units:
+        return hide(n, item);
+      case gate_blocks:
+        return gate_channels(n, item);
       case mixes:
         return mix(n, item);
       case frame_lines:

@@ -26,45 +26,54 @@ inline Vec<float> in_float64(Vec<float> v, const F& f) {
 
 inline Vec<double> sigmoid(Vec<double> z) { return 1 / (1 + exp(-z)); }
 
+// Rows whose products are computed together, one a lane.
+constexpr int64_t dense_rows = lanes<double>;
+
+// matrix[row + k] . vector for k below dense_rows and `rows`, in float64; zeros behind.
 template <class A>
-inline double dot(const A* a, const A* b, int64_t n) {
-  WideSum<A> sum;
-  for (int64_t i = 0; i < n; i += lanes<A>) sum.add(load_first(a + i, n - i) * load_first(b + i, n - i));
-  return sum.total();
+inline Vec<double> row_products(const A* matrix, int64_t row, int64_t rows, const A* vector, int64_t columns) {
+  constexpr int at_once = dense_rows < 4 ? dense_rows : 4;  // sums that do not wait for each other
+  Vec<double> products = {};
+  for (int64_t k = 0; k < dense_rows && row + k < rows; k += at_once) {
+    const A* from[at_once];
+    for (int q = 0; q < at_once; ++q) from[q] = matrix + (row + k + q < rows ? row + k + q : rows - 1) * columns;
+    WideProducts<A> sums[at_once];
+    for (int64_t i = 0; i < columns; i += lanes<A>) {
+      const WideFactor<A> factor(load_first(vector + i, columns - i));
+      for (int q = 0; q < at_once; ++q) sums[q].add(load_first(from[q] + i, columns - i), factor);
+    }
+    for (int q = 0; q < at_once; ++q) products[k + q] = sums[q].total();
+  }
+  return products;
 }
 
 // ---- the dense layers: gate = sigmoid(sum over pools of fc2(relu(fc1(pool))))
 
-// relu(fc1(pool)), in hidden[0, shape.hidden).
+// relu(fc1(pool)) of dense_rows units from h on.
 template <class A>
-inline void hidden_layer(const CbamShape& shape, const CbamWeights& weights, const A* pool, A* hidden) {
-  const A* weight = static_cast<const A*>(weights.fc1_weight);
+inline void hidden_units(const CbamShape& shape, const CbamWeights& weights, const A* pool, int64_t h, A* hidden) {
   const A* bias = static_cast<const A*>(weights.fc1_bias);
-  for (int64_t h = 0; h < shape.hidden; ++h) {
-    const A z = A(dot(weight + h * shape.channels, pool, shape.channels) + (bias ? double(bias[h]) : 0.0));
-    hidden[h] = z <= 0 ? A(0) : z;  // NaN passes
+  const Vec<double> sums =
+      row_products(static_cast<const A*>(weights.fc1_weight), h, shape.hidden, pool, shape.channels);
+  for (int64_t k = 0; k < dense_rows && h + k < shape.hidden; ++k) {
+    const A z = A(sums[k] + (bias ? double(bias[h + k]) : 0.0));
+    hidden[h + k] = z <= 0 ? A(0) : z;  // NaN passes
   }
 }
 
-// Writes hidden, [2, shape.hidden], and calls take(channel, gate) with the gate in float64.
+// Calls take(channel, gate) with the gates of dense_rows channels from c on, in float64; `hidden` is [2, shape.hidden].
 template <class A, class Take>
-inline void channel_gate(const CbamShape& shape, const CbamWeights& weights, const A* pooled, A* hidden,
-                         const Take& take) {
-  const A* weight = static_cast<const A*>(weights.fc2_weight);
+inline void channel_gates(const CbamShape& shape, const CbamWeights& weights, const A* hidden, int64_t c,
+                          const Take& take) {
   const A* bias = static_cast<const A*>(weights.fc2_bias);
-  const int64_t pools = shape.max_pool ? 2 : 1;
-  for (int64_t p = 0; p < pools; ++p)
-    hidden_layer(shape, weights, pooled + p * shape.channels, hidden + p * shape.hidden);
-  constexpr int L = lanes<double>;
-  for (int64_t c = 0; c < shape.channels; c += L) {
-    Vec<double> z = {};
-    for (int k = 0; k < L && c + k < shape.channels; ++k)
-      for (int64_t p = 0; p < pools; ++p)
-        z[k] += dot(weight + (c + k) * shape.hidden, hidden + p * shape.hidden, shape.hidden) +
-                (bias ? double(bias[c + k]) : 0.0);
-    const Vec<double> gates = sigmoid(z);
-    for (int k = 0; k < L && c + k < shape.channels; ++k) take(c + k, gates[k]);
+  Vec<double> z = {};
+  for (int64_t p = 0; p < shape.pools(); ++p) {
+    z += row_products(static_cast<const A*>(weights.fc2_weight), c, shape.channels, hidden + p * shape.hidden,
+                      shape.hidden);
+    for (int64_t k = 0; bias && k < dense_rows && c + k < shape.channels; ++k) z[k] += double(bias[c + k]);
   }
+  const Vec<double> gates = sigmoid(z);
+  for (int64_t k = 0; k < dense_rows && c + k < shape.channels; ++k) take(c + k, gates[k]);
 }
 
 // What the gradients of the dense layers need of one image.
@@ -82,9 +91,13 @@ inline void channel_gate_backward(const CbamShape& shape, const CbamWeights& wei
                                   const double* dgate, const DenseGradients<A>& to) {
   const A* fc1 = static_cast<const A*>(weights.fc1_weight);
   const A* fc2 = static_cast<const A*>(weights.fc2_weight);
-  const int64_t channels = shape.channels, hidden = shape.hidden, pools = shape.max_pool ? 2 : 1;
-  channel_gate(shape, weights, pooled, to.hidden,
-               [&](int64_t c, double gate) { to.dlogit[c] = dgate[c] * gate * (1 - gate); });
+  const int64_t channels = shape.channels, hidden = shape.hidden, pools = shape.pools();
+  for (int64_t p = 0; p < pools; ++p)
+    for (int64_t h = 0; h < hidden; h += dense_rows)
+      hidden_units(shape, weights, pooled + p * channels, h, to.hidden + p * hidden);
+  for (int64_t c = 0; c < channels; c += dense_rows)
+    channel_gates(shape, weights, to.hidden, c,
+                  [&](int64_t i, double gate) { to.dlogit[i] = dgate[i] * gate * (1 - gate); });
   for (int64_t p = 0; p < pools; ++p) {
     const A* h = to.hidden + p * hidden;
     double *dh = to.dhidden + p * hidden, *dpool = to.dpooled + p * channels;
@@ -102,7 +115,7 @@ inline void channel_gate_backward(const CbamShape& shape, const CbamWeights& wei
 template <class A, class Image>
 inline void dense_gradients(const CbamShape& shape, const CbamSaved& saved, const CbamGradients& to, int threads,
                             const Image& image) {
-  const int64_t channels = shape.channels, hidden = shape.hidden, pools = shape.max_pool ? 2 : 1;
+  const int64_t channels = shape.channels, hidden = shape.hidden, pools = shape.pools();
   const int64_t work = shape.batch * channels * hidden;
   A *dfc1 = static_cast<A*>(to.fc1_weight), *dbias1 = static_cast<A*>(to.fc1_bias);
   A *dfc2 = static_cast<A*>(to.fc2_weight), *dbias2 = static_cast<A*>(to.fc2_bias);

@@ -25,11 +25,12 @@ struct CbamRows {
     return {first, left < chunk ? left : chunk};
   }
 
-  // ---- means and maxima over pixels; parts[channel * pool_slots + slot]
+  // ---- means, and with Peak maxima, over pixels; parts[channel * pool_slots + slot]
 
   static int64_t pool_slots(const CbamShape& shape) { return chunks(shape); }
   static int64_t pool_tasks(const CbamShape& shape) { return shape.channels * chunks(shape); }
 
+  template <bool Peak>
   static void pool(const CbamShape& shape, const View& x, int64_t n, int64_t task, PoolPart<A>* parts) {
     const Span span = chunk_span(shape, task);
     const T* from = row(x, n, task / chunks(shape)) + span.first;
@@ -38,12 +39,14 @@ struct CbamRows {
     int64_t best_run = 0;
     for (int64_t i = 0; i < span.count; i += run) {
       A peak;
-      sum.add(pool_run(from + i, span.count - i < run ? span.count - i : run, peak));
-      if (is_above(peak, part.peak)) part.peak = peak, best_run = i;
+      sum.add(pool_run<Peak>(from + i, span.count - i < run ? span.count - i : run, peak));
+      if (Peak && is_above(peak, part.peak)) part.peak = peak, best_run = i;
     }
-    // Its place is looked for once, in the run that has it.
-    const int64_t left = span.count - best_run;
-    part.at = span.first + best_run + first_place(from + best_run, left < run ? left : run, part.peak);
+    if constexpr (Peak) {
+      // Its place is looked for once, in the run that has it.
+      const int64_t left = span.count - best_run;
+      part.at = span.first + best_run + first_place(from + best_run, left < run ? left : run, part.peak);
+    }
     part.sum = sum.total();
     parts[task] = part;
   }
@@ -242,23 +245,27 @@ struct CbamRows {
     return least_of_lanes<A>(at);
   }
 
+  template <bool Peak>
   static V pool_run(const T* x, int64_t n, A& peak) {
     V sum[4] = {}, best[4];
     for (V& b : best) b = broadcast<V>(A(-__builtin_inf()));
+    const auto take = [](V& b, V v) {
+      if constexpr (Peak) b = (v > b) | (v != v) ? v : b;
+    };
     int64_t i = 0;
     for (; i + 4 * L <= n; i += 4 * L)
       for (int q = 0; q < 4; ++q) {
         const V v = load(x + i + q * L);
         sum[q] += v;
-        best[q] = (v > best[q]) | (v != v) ? v : best[q];
+        take(best[q], v);
       }
     for (; i < n; i += L) {
-      const V v = load_first(x + i, n - i), w = only_first<A>(v, n - i);
+      const V v = load_first(x + i, n - i);
       sum[0] += v;
-      best[0] = (w > best[0]) | (w != w) ? w : best[0];
+      take(best[0], only_first<A>(v, n - i));
     }
-    for (int q = 1; q < 4; ++q) best[0] = (best[q] > best[0]) | (best[q] != best[q]) ? best[q] : best[0];
-    peak = peak_of_lanes(best[0]);
+    for (int q = 1; q < 4; ++q) take(best[0], best[q]);
+    if constexpr (Peak) peak = peak_of_lanes(best[0]);
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
   }
 

@@ -21,28 +21,33 @@ struct ImageGroups {
   }
 };
 
-// A stage of one image: how many items, and about how many numbers each touches.
+// A stage of one image, or of all images of a group together: how many items, and about how many numbers each touches.
 struct Work {
   int64_t items, size;
+  bool together = false;
 };
 
-// Calls run(stage, image, place in its group, item, thread) for all items of work(stage), of all images of a group,
-// then the next stage, then the next group. Items in any order within a stage, small ones several at a time.
+// Calls run(stage, image, place in its group, item, thread) for all items of work(stage), of all images of a group (of
+// the first one where images are together), then the next stage, then the next group. Items in any order within a
+// stage, small ones several at a time.
 template <class StageWork, class Run>
 inline void run_stages(int threads, const ImageGroups& groups, int64_t stages, const StageWork& work, const Run& run) {
   constexpr int64_t least = 16384;  // numbers that are worth taking a task for
   const auto grain_of = [](const Work& w) { return w.size < least ? least / (w.size > 0 ? w.size : 1) : 1; };
+  const auto items_of = [&](const Work& w, int64_t group) {
+    return w.together ? w.items : groups.images(group) * w.items;
+  };
   parallel_phases(
       threads, groups.count() * stages,
       [&](int64_t phase) {
         const Work w = work(phase % stages);
         const int64_t grain = grain_of(w);
-        return (groups.images(phase / stages) * w.items + grain - 1) / grain;
+        return (items_of(w, phase / stages) + grain - 1) / grain;
       },
       [&](int64_t phase, int64_t task, int thread) {
         const int64_t stage = phase % stages, group = phase / stages;
         const Work w = work(stage);
-        const int64_t grain = grain_of(w), all = groups.images(group) * w.items;
+        const int64_t grain = grain_of(w), all = items_of(w, group);
         const int64_t end = (task + 1) * grain < all ? (task + 1) * grain : all;
         for (int64_t i = task * grain; i < end; ++i)
           run(stage, group * groups.together + i / w.items, i / w.items, i % w.items, int64_t(thread));

@@ -87,6 +87,7 @@ def test_prediction_by_nnunets_command(
     assert re.search(r"^fastseg.accelerate: \d+ swapped, 0 left$", said, re.MULTILINE)
     predicted = sorted(tmp_path.glob("*.nii.gz"))
     assert len(predicted) == 6
+    (tmp_path / "stock").mkdir()
     stock = stock_predictor(trained)
     stock.predict_from_files_sequential(str(nnunet.images), str(tmp_path / "stock"))
     for path in predicted:

@@ -79,13 +79,15 @@ CASES = {
 }
 
 
-def parameters_of(case: str, shape: tuple[int, ...], dtype: torch.dtype, kernel: int = 3, seed: int = 0):
+def parameters_of(
+    case: str, shape: tuple[int, ...], dtype: torch.dtype, kernel: int = 3, seed: int = 0, hidden: int = HIDDEN
+):
     generator = torch.Generator().manual_seed(seed)
     channels, rank = shape[1], len(shape) - 2
     sizes = {
-        "fc1": (HIDDEN, channels),
-        "bias1": (HIDDEN,),
-        "fc2": (channels, HIDDEN),
+        "fc1": (hidden, channels),
+        "bias1": (hidden,),
+        "fc2": (channels, hidden),
         "bias2": (channels,),
         "conv": (1, 2, *[kernel] * rank),
         "point": (1, channels, *[1] * rank),

@@ -14,7 +14,7 @@ from torch import Tensor
 import fastseg
 from fastseg.backends import cbam_call, cpu_cbam
 from fastseg.ops import cbam, channel_attention, spatial_attention
-from tests.ops.cbam_cases import CASES, dense, exact, gradients, parameters_of, sizes_of_terms, spatial
+from tests.ops.cbam_cases import CASES, HIDDEN, dense, exact, gradients, parameters_of, sizes_of_terms, spatial
 from tests.support import (
     DTYPES,
     LAYOUTS,
@@ -58,11 +58,21 @@ def poison_all(monkeypatch, module, name):
     monkeypatch.setattr(module, name, poisoned)
 
 
-def check(case: str, shape: tuple[int, ...], dtype: torch.dtype, layout: str, kernel: int = 3, seed: int = 0) -> None:
+def check(
+    case: str,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    layout: str,
+    kernel: int = 3,
+    seed: int = 0,
+    hidden: int = HIDDEN,
+) -> None:
     generator = torch.Generator().manual_seed(sum(shape) + seed)
     # 16-bit networks keep their parameters in float32; torch refuses the mix: the peer has all in 16 bit.
     parameter_dtype = torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
-    parameters = [p.to(dtype).to(parameter_dtype) for p in parameters_of(case, shape, torch.float64, kernel, seed)]
+    parameters = [
+        p.to(dtype).to(parameter_dtype) for p in parameters_of(case, shape, torch.float64, kernel, seed, hidden)
+    ]
     x, grad = (torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2))
     ours = gradients(CASES[case].fused, [in_layout(x, layout), *parameters], in_layout(grad, layout))
     truth = exact(case, [x, *parameters], grad)
@@ -119,6 +129,24 @@ def test_forward_and_backward_match_float64(shape, dtype, layout):
 def test_kernels(shape, kernel):
     for case in ("cbam", "normalized"):
         check(case, shape, torch.float32, "contiguous", kernel)
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+@pytest.mark.parametrize(
+    ("shape", "hidden"),
+    (((5, 37, 3, 4), 1), ((5, 37, 3, 4), 8), ((3, 130, 2, 2, 3), 21), ((8, 300, 2, 2), 70)),
+    ids=str,
+)
+def test_sizes_of_the_dense_layers(shape, hidden, dtype):
+    for case in ("cbam", "squeeze"):
+        check(case, shape, dtype, "contiguous", hidden=hidden)
+
+
+def test_wide_dense_layers_do_not_depend_on_threads():
+    shape = (8, 300, 2, 2)  # several tasks each
+    inputs = [torch.randn(shape), *parameters_of("cbam", shape, torch.float32, hidden=70)]
+    grad = torch.randn(shape)
+    assert_same_bits(for_thread_counts((1, 2, 3, 4), lambda: gradients(CASES["cbam"].fused, inputs, grad)))
 
 
 @settings(max_examples=40, deadline=None)
@@ -255,7 +283,9 @@ def test_deterministic_and_independent_of_threads(layout, case):
 @pytest.mark.parametrize("capability", ("baseline", "avx2"))
 def test_other_instruction_sets(capability):
     """The builds for lesser processors, in a process of their own: the choice is made once."""
-    rerun_with_capability(__file__, capability, "match_float64 or ties or nan_passes or (groups and scse)")
+    rerun_with_capability(
+        __file__, capability, "match_float64 or dense_layers or ties or nan_passes or (groups and scse)"
+    )
 
 
 def test_reference_is_the_definition():

@@ -25,6 +25,7 @@ struct CbamShape {
 
   int64_t pixels() const { return size[0] * size[1] * size[2]; }
   int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
+  int64_t pools() const { return max_pool ? 2 : 1; }
 };
 
 // Addresses only: Python passes them as one tuple. Dense, in the type that kernels compute in, where nothing else is

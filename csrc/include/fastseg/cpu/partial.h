@@ -24,6 +24,12 @@ template <class T>
 inline void store_first(T* p, Vec<compute_t<T>> v, int64_t count) {
   constexpr int L = lanes<compute_t<T>>;
   if (count >= L) return store(p, v);
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>)
+    return _mm512_mask_storeu_ps(p, __mmask16((1u << count) - 1), (__m512)v);
+  else if constexpr (std::is_same_v<T, double>)
+    return _mm512_mask_storeu_pd(p, __mmask8((1u << count) - 1), (__m512d)v);
+#endif
   T part[L];
   store(part, v);
   std::memcpy(p, part, size_t(count) * sizeof(T));

@@ -160,6 +160,45 @@ class WideSum<float> {
   Vec<double> low_{}, high_{};
 };
 
+// Sums of products of vectors in float64: products of floats are exact. The factor is widened once for many sums.
+template <class A>
+struct WideFactor;
+template <>
+struct WideFactor<double> {
+  Vec<double> wide;
+  explicit WideFactor(Vec<double> v) : wide(v) {}
+};
+template <>
+struct WideFactor<float> {
+  WideHalves wide;
+  explicit WideFactor(Vec<float> v) : wide(widen(v)) {}
+};
+
+template <class A>
+class WideProducts;
+template <>
+class WideProducts<double> {
+ public:
+  void add(Vec<double> v, const WideFactor<double>& factor) { sum_ += v * factor.wide; }
+  double total() const { return add_lanes(sum_); }
+
+ private:
+  Vec<double> sum_{};
+};
+template <>
+class WideProducts<float> {
+ public:
+  void add(Vec<float> v, const WideFactor<float>& factor) {
+    const WideHalves wide = widen(v);
+    low_ += wide.low * factor.wide.low;
+    high_ += wide.high * factor.wide.high;
+  }
+  double total() const { return add_lanes(low_ + high_); }
+
+ private:
+  Vec<double> low_{}, high_{};
+};
+
 // Adds a vector to float64 sums, one a lane.
 template <class A>
 inline void add_to_sums(Vec<A> v, double* to) {
