@@ -29,7 +29,7 @@ inline Vec<double> sigmoid(Vec<double> z) { return 1 / (1 + exp(-z)); }
 // Rows whose products are computed together, one a lane.
 constexpr int64_t dense_rows = lanes<double>;
 
-// matrix[row + k] . vector for k below dense_rows and `rows`, in float64; zeros behind.
+// matrix[row + k] . vector for k below dense_rows and `rows`, in float64; anything behind them.
 template <class A>
 inline Vec<double> row_products(const A* matrix, int64_t row, int64_t rows, const A* vector, int64_t columns) {
   constexpr int at_once = dense_rows < 4 ? dense_rows : 4;  // sums that do not wait for each other

@@ -50,6 +50,8 @@ def dice_cross_entropy_refusal(loss: Any) -> str | None:
 
 def nnunet_classes_refusal(loss: Any) -> str | None:
     """Why nnU-Net's DC_and_CE_loss has no fused form as it is set now."""
+    if loss.ce.ignore_index != (-100 if loss.ignore_label is None else loss.ignore_label):
+        return f"ce.ignore_index is {loss.ce.ignore_index} and ignore_label {loss.ignore_label}: Dice ignores less"
     return _nnunet_refusal(loss, f"{_NNUNET}.robust_ce_loss.RobustCrossEntropyLoss", "softmax_helper_dim1")
 
 

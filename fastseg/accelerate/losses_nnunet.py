@@ -28,7 +28,7 @@ class FusedDiceCELoss(DC_and_CE_loss):
             include_background=self.dc.do_bg,
             batch=self.dc.batch_dice,
             smooth=self.dc.smooth,
-            ignore_index=self.ce.ignore_index,
+            ignore_index=int(self.ce.ignore_index),
         )
         return loss - self.weight_dice
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
@@ -44,6 +45,15 @@ def channels_last_off(model: nn.Module) -> None:
             for key in [key for key, hook in module._forward_pre_hooks.items() if hook is channels_last_inputs]:
                 del module._forward_pre_hooks[key]
                 del module._forward_pre_hooks_with_kwargs[key]
+
+
+def lay_out_state(optimizer: Optimizer) -> None:
+    """Give what an optimizer keeps of each parameter the parameter's strides, as it has them where it starts: fused
+    optimizers walk both as they lie in memory."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def is_channels_last(module: nn.Module) -> bool:

@@ -16,9 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import peek_interpreter_stack as _transform
+from torch._C._functorch import peek_interpreter_stack
 from torch.autograd import forward_ad
-from torch.compiler import is_compiling
 
 from fastseg.backends import availability
 from fastseg.backends.views import layout_of
@@ -287,17 +286,24 @@ def runs_reference(op: str, x: Tensor, *call: Any) -> bool:
     """Whether plain torch ops are to run, which need no registered op and no autograd of ours."""
     if _forced == "reference":
         return True
-    if _transformed():
+    if transformed():
         only_reference(op, "forward-mode derivatives and the transforms of torch.func run plain torch ops")
         return True
     return _forced is None and choose(op, x, *call).backend == "reference"
 
 
-def _transformed() -> bool:
+def transformed() -> bool:
     """Whether torch follows the ops with tangents or transforms, of which kernels and our autograd know nothing."""
-    if is_compiling():  # where both are seen as torch traces
-        return False
-    return forward_ad._current_level >= 0 or _transform() is not None
+    return forward_ad._current_level >= 0 or _in_a_transform()
+
+
+def _in_a_transform() -> bool:
+    return peek_interpreter_stack() is not None
+
+
+# For torch.compile, which has the transforms of a function there as it traces it, and compiles again under others.
+# torch.compiler.assume_constant_result sets this, and imports the compiler, which takes seconds.
+_in_a_transform._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def only_reference(op: str, why: str) -> None:
@@ -312,9 +318,10 @@ _modules: dict[str, ModuleType] = {}
 def kernel(op: str, x: Tensor, *call: Any) -> ModuleType:
     """The module whose ``<op>_forward`` and ``<op>_backward`` launch the chosen kernel."""
     candidate = choose(op, x, *call)
-    if candidate.backend == "reference":
+    if candidate.backend == "reference":  # a backward pass: forward has asked runs_reference
+        now = "another backend is the default" if _forced is None else f"backend {_forced!r} is forced"
         raise BackendError(
-            f"{op}: backend 'reference' is forced for the backward pass of a kernel: force it for the forward pass too"
+            f"{op}: {now} for the backward pass of a kernel: choose one backend for forward and backward"
         )
     name = candidate.module
     module = _modules.get(name)

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback
+import torch
 
 import fastseg
+from fastseg.accelerate.memory_format import lay_out_state
+
+try:
+    from lightning.pytorch import Callback
+except ImportError:
+    from pytorch_lightning import Callback  # type: ignore[assignment]
 
 
 class Accelerate(Callback):
@@ -32,6 +38,10 @@ class Accelerate(Callback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         self._accelerate(pl_module)
 
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        for optimizer in trainer.optimizers:  # whose state may come from a checkpoint in another layout
+            lay_out_state(optimizer)
+
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         self._accelerate(pl_module)
 
@@ -45,4 +55,5 @@ class Accelerate(Callback):
         fastseg.accelerate(pl_module)
         if self.channels_last:
             for child in pl_module.children():
-                fastseg.accelerate(child, channels_last=True)
+                if not isinstance(child, torch.jit.ScriptModule):
+                    fastseg.accelerate(child, channels_last=True)

@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,7 @@ FUSED: dict[str, Callable[[], nn.Module]] = {
     "classes in processes": lambda: classes(dice={"ddp": True}),
     "classes with background, weights": lambda: classes(dice={"do_bg": True}, weight_ce=0.3, weight_dice=2.0),
     "an ignored class": lambda: classes(ignore_label=2),
+    "an ignored class of NumPy": lambda: classes(ignore_label=np.int64(2)),
     "the longer Dice": lambda: classes(dice_class=SoftDiceLoss),
     "Dice alone": lambda: classes(weight_ce=0),
     "regions": regions,
@@ -65,6 +67,10 @@ LEFT: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "the batches of all processes": (lambda: classes(dice={"batch_dice": True, "ddp": True}), "all processes"),
     "a least overlap": (lambda: classes(dice={"clip_tp": 1.0}, dice_class=SoftDiceLoss), "dc.clip_tp is 1.0"),
     "compiled": (compiled, "dc is a torch._dynamo.eval_frame.OptimizedModule"),
+    "a class that Dice does not ignore": (
+        lambda: classes({"ignore_index": 2}),
+        "ce.ignore_index is 2 and ignore_label",
+    ),
     "hooks": (hooked, "ce has hooks"),
     "negative": (lambda: classes(weight_ce=-1), "weight_ce is -1"),
     "regions with an ignore label": (lambda: regions(use_ignore_label=True), "ignore label"),

@@ -50,8 +50,8 @@ class Folder:
     @property
     def environment(self) -> dict[str, str]:
         folders = {f"nnUNet_{name}": str(self.root / name) for name in ("raw", "preprocessed", "results")}
-        # One process each for files, evaluation and augmentation.
         folders["nnUNet_extTrainer"] = str(self.root / "trainers")
+        # One process each for files, evaluation and augmentation.
         return {**folders, "nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1"}
 
     @property

@@ -76,9 +76,11 @@ def data() -> DataLoader:
     )
 
 
-def fit(package: ModuleType, module: Any, folder: Path, *callbacks: Any) -> Any:
+def fit(
+    package: ModuleType, module: Any, folder: Path, *callbacks: Any, epochs: int = 2, checkpoint: Path | None = None
+) -> Any:
     trainer = package.Trainer(
-        max_epochs=2,
+        max_epochs=epochs,
         accelerator="cpu",
         logger=False,
         default_root_dir=folder,
@@ -87,7 +89,7 @@ def fit(package: ModuleType, module: Any, folder: Path, *callbacks: Any) -> Any:
         enable_model_summary=False,
         enable_checkpointing=False,
     )
-    trainer.fit(module, data(), data())
+    trainer.fit(module, data(), data(), ckpt_path=checkpoint)
     return trainer
 
 
@@ -106,6 +108,25 @@ def test_training_is_the_stock_one(package: ModuleType, made_in: str, channels_l
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
     stock.load_state_dict(state)
     assert list(state) == list(stock.state_dict())
+
+
+@PACKAGES
+def test_a_checkpoint_of_a_fused_optimizer(package: ModuleType, tmp_path: Path) -> None:
+    """Its moments lie as the stock network's parameters did."""
+
+    class Fused(module_class(package)):  # type: ignore[misc]
+        def configure_optimizers(self) -> Any:
+            return torch.optim.AdamW(self.parameters(), 0.01, fused=True)
+
+    first = Fused()
+    fit(package, first, tmp_path).save_checkpoint(tmp_path / "first.ckpt")
+    losses = []
+    for callbacks in ((), (Accelerate(channels_last=True),)):
+        module = Fused()
+        fit(package, module, tmp_path, *callbacks, epochs=4, checkpoint=tmp_path / "first.ckpt")
+        losses.append(module.losses)
+    assert len(losses[0]) == 4
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 @PACKAGES

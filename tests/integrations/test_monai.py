@@ -38,8 +38,11 @@ def test_bundle() -> None:
             "imports": ["$import fastseg"],
             "network_def": {"_target_": "BasicUNet", "spatial_dims": 2, "features": [4, 4, 8, 8, 8, 4]},
             "network": "$fastseg.accelerate(@network_def, channels_last=True)",
+            "loss_def": {"_target_": "DiceCELoss", "softmax": True, "to_onehot_y": True},
+            "loss": "$fastseg.accelerate(@loss_def)",
         }
     )
     network: nn.Module = parser.get_parsed_content("network")
     assert isinstance(network, BasicUNet)
     assert len(fastseg.report(network).swapped) > 0
+    assert len(fastseg.report(parser.get_parsed_content("loss")).swapped) > 0

@@ -25,12 +25,14 @@ def trainers_folder() -> Path:
 def accelerated(trainer: _Trainer, *, channels_last: bool | None = None, loss: bool = True) -> _Trainer:
     """A subclass of an nnU-Net trainer that swaps the layers of its network, also at inference, and its loss.
 
-    Usable as a decorator. Checkpoints have the keys of ``trainer`` and name it as theirs, so that nnU-Net opens them
-    where fastseg is not installed; those of ``trainer`` open here.
+    Usable as a decorator, of classes whose methods call ``super()`` without arguments. Checkpoints have the keys of
+    ``trainer`` and name it as theirs, so that nnU-Net opens them where fastseg is not installed; those of ``trainer``
+    open here.
 
     Args:
         trainer: ``nnUNetTrainer`` or a subclass, of either signature of ``build_network_architecture``.
-        channels_last: whether networks are trained channels-last; None: on CPUs.
+        channels_last: whether networks are trained channels-last; None: on CPUs, but not by optimizers with
+            ``fused=True``, which would take the moments of a stock checkpoint for channels-last ones.
         loss: whether the loss is swapped too.
 
     Returns:
@@ -46,11 +48,14 @@ def accelerated(trainer: _Trainer, *, channels_last: bool | None = None, loss: b
     class Accelerated(stock):
         def initialize(self) -> None:
             super().initialize()
-            # After torch.compile and DistributedDataParallel, which see the same Parameters in another layout.
-            if self.device.type == "cpu" if channels_last is None else channels_last:
+            # After torch.compile and DistributedDataParallel, which see the same Parameters in another layout. Fused
+            # optimizers take checkpoints' moments as they lie: in the layout of the stock trainer.
+            fused = any(group.get("fused") for group in self.optimizer.param_groups)
+            if self.device.type == "cpu" and not fused if channels_last is None else channels_last:
                 fastseg.accelerate(self.network, channels_last=True)
-            self.print_to_log_file(fastseg.report(self.network), add_timestamp=False)
-            self.print_to_log_file(fastseg.report(self.loss), add_timestamp=False)
+            for part in (self.network, self.loss):
+                if isinstance(part, nn.Module):
+                    self.print_to_log_file(fastseg.report(part), add_timestamp=False)
 
         # nnU-Net looks at the names of the arguments, which differ between its versions: wraps keeps them.
         @staticmethod
@@ -58,9 +63,9 @@ def accelerated(trainer: _Trainer, *, channels_last: bool | None = None, loss: b
         def build_network_architecture(*args: Any, **kwargs: Any) -> nn.Module:
             return fastseg.accelerate(stock.build_network_architecture(*args, **kwargs))
 
-        def _build_loss(self) -> nn.Module:
-            criterion: nn.Module = super()._build_loss()
-            return fastseg.accelerate(criterion) if loss else criterion
+        def _build_loss(self) -> Any:
+            criterion = super()._build_loss()
+            return fastseg.accelerate(criterion) if loss and isinstance(criterion, nn.Module) else criterion
 
         def save_checkpoint(self, filename: str) -> None:
             if type(self) is not Accelerated:  # a subclass may need its own class to predict with
