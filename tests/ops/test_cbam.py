@@ -101,7 +101,8 @@ def peer_of(case: str, inputs: list[Tensor], grad: Tensor, truth: list[Tensor]) 
     """torch's own results in x's dtype: the truth and torch's error.
 
     In float64 torch's results are the truth: their error is that in float32, scaled. In float32 it is the largest of
-    three runs with other gradients: sums of few numbers are right by luck in one run and not in the next.
+    three runs with other x and gradients: sums of few numbers are right by luck in one run and not in the next, and the
+    roundings of what is made of x alone stay where only the gradient changes.
     """
     dtype = inputs[0].dtype
     if dtype in (torch.bfloat16, torch.float16):
@@ -111,8 +112,9 @@ def peer_of(case: str, inputs: list[Tensor], grad: Tensor, truth: list[Tensor]) 
     generator = torch.Generator().manual_seed(0)
     worst = [torch.zeros_like(t) for t in truth]
     for _ in range(3):
-        near = (grad * (1 + 0.01 * torch.randn(grad.shape, generator=generator))).float()
-        single, wide = gradients(CASES[case].peer, rounded, near), exact(case, rounded, near)
+        x, near = ((t * (1 + 0.01 * torch.randn(t.shape, generator=generator))).float() for t in (rounded[0], grad))
+        others = [x, *rounded[1:]]
+        single, wide = gradients(CASES[case].peer, others, near), exact(case, others, near)
         errors = [scale * (s.double() - w) for s, w in zip(single, wide, strict=True)]
         worst = [e if e.abs().max() > w.abs().max() else w for e, w in zip(errors, worst, strict=True)]
     return [t + w for t, w in zip(truth, worst, strict=True)]
