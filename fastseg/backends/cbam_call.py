@@ -52,7 +52,7 @@ class Gradients(NamedTuple):
 
 def weights_for(x: Tensor, *parameters: Tensor | None) -> Weights:
     compute = torch.promote_types(x.dtype, torch.float32)
-    return Weights(*[None if t is None else t.to(compute).contiguous() for t in parameters])
+    return Weights(*(None if t is None else t.to(compute).contiguous() for t in parameters))
 
 
 def new_saved(x: Tensor, channel: bool, spatial: str, normalize: bool) -> Saved:

@@ -91,4 +91,4 @@ def _shape(
 
 def _addresses(tensors: Iterable[Tensor | None]) -> tuple[int, ...]:
     """Empty tensors have the address 0."""
-    return tuple([0 if t is None else t.data_ptr() for t in tensors])
+    return tuple(0 if t is None else t.data_ptr() for t in tensors)

@@ -15,9 +15,8 @@ pytest.importorskip("monai")
 from monai.data import MetaTensor
 from monai.losses import DeepSupervisionLoss, DiceCELoss, DiceLoss, TverskyLoss
 
-import fastseg
 from fastseg.accelerate import accelerate, losses_monai, report, restore
-from tests.accelerate.losses import check, watched, without_kernel
+from tests.accelerate.losses import check, check_where_no_kernel_runs, watched
 
 CLASSES: dict[str, Any] = {"softmax": True, "to_onehot_y": True}
 FUSED = {
@@ -133,10 +132,4 @@ def test_hooks_and_replaced_forwards() -> None:
 
 def test_where_no_kernel_runs(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     stock = DiceCELoss(**CLASSES)
-    fused = accelerate(copy.deepcopy(stock))
-    without_kernel(monkeypatch, "dice_cross_entropy")
-    check(fused, stock, *drawn(stock))
-    assert not calls
-    with fastseg.backend("reference"):
-        check(fused, stock, *drawn(stock))
-    assert calls
+    check_where_no_kernel_runs(monkeypatch, "dice_cross_entropy", stock, calls, *drawn(stock))

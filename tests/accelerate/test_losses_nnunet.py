@@ -18,9 +18,8 @@ from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_lo
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss, SoftDiceLoss
 
-import fastseg
 from fastseg.accelerate import accelerate, losses_nnunet, report, restore
-from tests.accelerate.losses import check, value_and_gradient, watched, without_kernel
+from tests.accelerate.losses import check, check_where_no_kernel_runs, value_and_gradient, watched
 
 DICE = {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False}
 
@@ -148,10 +147,4 @@ def test_it_counts_from_minus_one() -> None:
 
 def test_where_no_kernel_runs(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     stock = classes()
-    fused = accelerate(copy.deepcopy(stock))
-    without_kernel(monkeypatch, "dice_cross_entropy")
-    check(fused, stock, *drawn(stock))
-    assert not calls
-    with fastseg.backend("reference"):
-        check(fused, stock, *drawn(stock))
-    assert calls
+    check_where_no_kernel_runs(monkeypatch, "dice_cross_entropy", stock, calls, *drawn(stock))
