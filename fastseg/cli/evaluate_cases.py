@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastseg.cli.errors import CommandError
+from fastseg.io import has_lgg_masks
 from fastseg.io.files import listed
 
 #: How the names of files end that hold labels or probabilities, without .nii or .nii.gz.
@@ -21,18 +22,21 @@ def matched(results: Path, truth: Path, endings: Sequence[str] = LABELS) -> dict
     """Name of the case -> its file of ``results`` and its file of ``truth``. Two files are one case.
 
     In a folder, files and folders are cases. Where names of files end in one of ``endings``, others are passed over.
+    A folder with a mask for each slice is one case, as a file is.
     Cases that ``truth`` does not have are named in a note on stderr.
 
     Raises:
         CommandError: a file and a folder, a folder without cases, or cases of ``truth`` that ``results`` does not have.
     """
-    if not truth.is_dir():
-        if results.is_dir():
-            raise CommandError(f"{results}: this is a folder and {truth} is not: expected two files or two folders")
+    if _is_case(truth):
+        if not _is_case(results):
+            raise CommandError(
+                f"{results}: this is a folder of cases and {truth} is one case: expected two cases or two folders"
+            )
         return {truth.name: (results, truth)}
-    if not results.is_dir():
-        reason = "this is a file" if results.exists() else "there is no such folder"
-        raise CommandError(f"{results}: {reason}; {truth} is a folder: expected two files or two folders")
+    if _is_case(results):
+        reason = "this is one case" if results.exists() else "there is no such folder"
+        raise CommandError(f"{results}: {reason}; {truth} is a folder of cases: expected two cases or two folders")
     found, true = _cases(results, endings), _cases(truth, LABELS)
     missing = [name for name in true if name not in found]
     if missing:
@@ -49,6 +53,8 @@ def _cases(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
     found = [(_case_name(path, endings), path) for path in _files(folder, endings)]
     for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         files = _files(inner, endings)
+        if not files and has_lgg_masks(inner):
+            files = [inner]
         if len(files) > 1:
             raise CommandError(
                 f"{inner}: {files[0].name} or {files[1].name}? Expected one NIfTI file, or one named "
@@ -60,8 +66,12 @@ def _cases(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
             raise CommandError(f"{folder}: {cases[name].name} and {path.name} are both of case {name}, expected one")
         cases[name] = path
     if not cases:
-        raise CommandError(f"{folder}: holds no case: expected NAME.nii.gz, or folders with a NIfTI file each")
+        raise CommandError(f"{folder}: holds no case: expected NAME.nii.gz, or folders with a NIfTI file or masks each")
     return cases
+
+
+def _is_case(path: Path) -> bool:
+    return not path.is_dir() or has_lgg_masks(path)
 
 
 def _files(folder: Path, endings: Sequence[str]) -> list[Path]:

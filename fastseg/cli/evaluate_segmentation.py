@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from fastseg.cli.errors import CommandError
 from fastseg.cli.evaluate_cases import PROBABILITIES, matched
+from fastseg.cli.evaluate_labels import check_same_voxels, labels_of
 from fastseg.cli.evaluate_results import comparison_rows, thinned, write_csv, write_roc
 from fastseg.cli.progress import Advance, progress
-from fastseg.io import FileError, LabelVolume, load_labels, load_nifti
+from fastseg.io import FileError, LabelVolume, load_nifti
 from fastseg.io.files import check_ending, listed
 from fastseg.io.grid import check_same_grid
 from fastseg.segmentation.labels import REGIONS
@@ -70,7 +71,7 @@ class _Case:
     def __init__(self, path: Path, regions: Regions, if_one_empty: str) -> None:
         self._path = path
         self._regions = regions
-        self._truth = load_labels(path)
+        self._truth = labels_of(path)
         self._masks = self._split(path, self._truth)
         self._spacing = tuple(float(step) for step in np.linalg.norm(self._truth.affine[:3, :3], axis=0))
         self._one_empty = math.inf
@@ -80,8 +81,8 @@ class _Case:
     def scores(
         self, path: Path, probabilities: dict[str, NDArray[np.float32]] | None, advance: Advance
     ) -> SegmentationScores:
-        pred = load_labels(path)
-        check_same_grid(path, pred, self._path, self._truth)
+        pred = labels_of(path)
+        check_same_voxels(path, pred, self._path, self._truth)
         result = evaluate_masks(
             self._split(path, pred),
             self._masks,
@@ -128,7 +129,7 @@ def _regions(options: argparse.Namespace, paths: Sequence[Path]) -> Regions:
     """What to score: as asked for, or by the labels that all files together have."""
     if options.regions == "brats":
         return dict(REGIONS)
-    present = {int(label) for path in paths for label in np.unique(load_labels(path).data)}
+    present = {int(label) for path in paths for label in np.unique(labels_of(path).data)}
     if options.labels is not None:
         # Absent from a case, a label has Dice 1 there; absent from all, it is a mistake.
         if unknown := [label for label in options.labels if label not in present]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastseg.io.calibration import CalibrationError, load_calibration
     from fastseg.io.disparity import load_disparity, save_depth_png, save_npy, save_pfm
     from fastseg.io.images import ImageError, load_image, save_image
-    from fastseg.io.lgg import LggCase, find_lgg, load_lgg
+    from fastseg.io.lgg import LggCase, LggMasks, find_lgg, has_lgg_masks, load_lgg, load_lgg_masks
     from fastseg.io.nifti import (
         LabelVolume,
         Volume,
@@ -36,17 +36,20 @@ __all__ = [
     "ImageError",
     "LabelVolume",
     "LggCase",
+    "LggMasks",
     "Volume",
     "VolumeError",
     "find_brats",
     "find_lgg",
     "from_ras",
+    "has_lgg_masks",
     "load_brats",
     "load_calibration",
     "load_disparity",
     "load_image",
     "load_labels",
     "load_lgg",
+    "load_lgg_masks",
     "load_nifti",
     "ras_spacing",
     "save_depth_png",
@@ -66,7 +69,7 @@ _FORMATS = {
     "calibration": ("CalibrationError", "load_calibration"),
     "disparity": ("load_disparity", "save_depth_png", "save_npy", "save_pfm"),
     "images": ("ImageError", "load_image", "save_image"),
-    "lgg": ("LggCase", "find_lgg", "load_lgg"),
+    "lgg": ("LggCase", "LggMasks", "find_lgg", "has_lgg_masks", "load_lgg", "load_lgg_masks"),
     "nifti": (
         "LabelVolume",
         "Volume",

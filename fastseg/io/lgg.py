@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,19 @@ class LggCase:
     files: tuple[Path, ...]
 
 
+@dataclass(frozen=True)
+class LggMasks:
+    """What :func:`load_lgg_masks` reads.
+
+    Attributes:
+        numbers: of the slices, in order.
+        masks: (S, H, W), bool, where the tumour is.
+    """
+
+    numbers: tuple[int, ...]
+    masks: NDArray[np.bool_]
+
+
 def find_lgg(folder: str | os.PathLike[str]) -> list[Path]:
     """Folders that hold slices: ``folder`` itself and all in it, sorted.
 
@@ -56,9 +70,7 @@ def load_lgg(folder: str | os.PathLike[str]) -> LggCase:
     slices, masks = _numbered(folder, mask=False), _numbered(folder, mask=True)
     if not slices:
         raise ImageError(f"{folder}: there is no slice, expected files such as NAME_1.tif")
-    names = sorted({match[1] for path in slices.values() if (match := _NAME.fullmatch(path.name))})
-    if len(names) > 1:
-        raise ImageError(f"{folder}: slices of {listed(names)}, expected one patient a folder")
+    name = _patient(folder, slices.values())
     alone = [path.name for number, path in masks.items() if number not in slices]
     if alone:
         raise ImageError(f"{folder}: there is no slice for {listed(alone)}")
@@ -69,12 +81,44 @@ def load_lgg(folder: str | os.PathLike[str]) -> LggCase:
     images = [_slice(path) for path in files]
     for path, image in zip(files, images, strict=True):
         _check_size(path, image, files[0], images[0])
-    return LggCase(
-        names[0],
-        np.stack(images),
-        np.stack([_mask(masks[number], files[0], images[0]) for number in sorted(masks)]) if masks else None,
-        files,
-    )
+    found = [_mask(masks[number]) for number in sorted(masks)]
+    for number, mask in zip(sorted(masks), found, strict=True):
+        _check_size(masks[number], mask, files[0], images[0])
+    return LggCase(name, np.stack(images), np.stack(found) if masks else None, files)
+
+
+def _patient(folder: Path, files: Iterable[Path]) -> str:
+    names = sorted({match[1] for path in files if (match := _NAME.fullmatch(path.name))})
+    if len(names) > 1:
+        raise ImageError(f"{folder}: slices of {listed(names)}, expected one patient a folder")
+    return names[0]
+
+
+def has_lgg_masks(folder: str | os.PathLike[str]) -> bool:
+    """Whether it is a folder with files such as ``NAME_1_mask.tif``."""
+    folder = Path(folder)
+    return folder.is_dir() and bool(_numbered(folder, mask=True))
+
+
+def load_lgg_masks(folder: str | os.PathLike[str]) -> LggMasks:
+    """Read the masks of a patient, with or without the slices beside them, as ``fastseg segment`` writes them.
+
+    Raises:
+        ImageError: no such folder, no masks, masks of two patients, two files for one slice, sizes that differ, or
+            values other than 0 and one other.
+    """
+    folder = Path(folder)
+    check_folder(folder, ImageError)
+    files = _numbered(folder, mask=True)
+    if not files:
+        raise ImageError(f"{folder}: there is no mask, expected files such as NAME_1_mask.tif")
+    _patient(folder, files.values())
+    numbers = sorted(files)
+    first = files[numbers[0]]
+    masks = [_mask(files[number]) for number in numbers]
+    for number, mask in zip(numbers, masks, strict=True):
+        _check_size(files[number], mask, first, masks[0])
+    return LggMasks(tuple(numbers), np.stack(masks))
 
 
 def _is_slice(name: str) -> bool:
@@ -104,11 +148,10 @@ def _slice(path: Path) -> NDArray[np.uint8]:
     return image.astype(np.uint8, copy=False)
 
 
-def _mask(path: Path, like_path: Path, like: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _mask(path: Path) -> NDArray[np.bool_]:
     mask = load_image(path)
     if mask.ndim != 2:
         raise ImageError(f"{path}: shape {mask.shape}, expected a mask of (H, W)")
-    _check_size(path, mask, like_path, like)
     values = np.unique(mask[mask != 0])
     if values.size > 1:
         raise ImageError(f"{path}: values {listed(f'{value:g}' for value in values)}, expected a mask of 0 and 255")

@@ -15,6 +15,7 @@ pytest.importorskip("monai")
 
 from fastseg.cli import errors  # noqa: E402
 from fastseg.cli.main import main  # noqa: E402
+from fastseg.io import save_image  # noqa: E402
 from fastseg.segmentation.labels import REGIONS  # noqa: E402
 from fastseg.training.evaluation import evaluate_segmentation  # noqa: E402
 from fastseg.training.metrics import diagonal, roc_curve  # noqa: E402
@@ -197,6 +198,38 @@ def test_predictions_without_a_truth_are_named(folder: Path, capsys: pytest.Capt
     assert said.err == "fastseg evaluate: note: pred: 2 of 3 cases are not in truth and not scored: a, c\n"
 
 
+def patient(folder: Path, masks: np.ndarray, first: int = 1) -> Path:
+    """A mask (S, H, W) as the slices of TCGA-LGG and as ``fastseg segment`` writes them."""
+    folder.mkdir(parents=True)
+    for number, mask in enumerate(masks, first):
+        save_image(folder / f"TCGA_{number}_mask.tif", mask)
+    return folder
+
+
+def test_masks_of_slices(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pred, truth = (labels(seed, (0, 1)).astype(bool) for seed in (1, 0))
+    patient(folder / "pred" / "A", pred)
+    image = np.zeros((*SHAPE[1:], 3), np.uint8)
+    save_image(patient(folder / "truth" / "A", truth) / "TCGA_1.tif", image)  # the data set has its slices beside
+    expected = evaluate_segmentation(
+        *(np.moveaxis(mask, 0, -1).astype(np.uint8) for mask in (pred, truth)), labels=(1,), spacing=(1, 1, 1)
+    ).as_dict()
+    assert printed(capsys, "pred/A", "truth/A")["cases"]["A"] == expected
+    assert printed(capsys, "pred", "truth")["cases"]["A"] == expected
+    volume = write(folder / "A.nii.gz", np.moveaxis(pred, 0, -1).astype(np.uint8), np.eye(4))
+    assert volume.shape == (8, 7, 9)
+    assert printed(capsys, "A.nii.gz", "truth/A")["cases"]["A"] == expected
+
+
+def test_masks_of_other_slices(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    masks = labels(0, (0, 1)).astype(bool)
+    patient(folder / "pred", masks, first=2)
+    patient(folder / "truth", masks)
+    assert run("pred", "truth") == 2
+    expected = "fastseg evaluate: pred: there is no mask of slice 1, expected the slices of truth\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_long_curves_are_thinned(folder: Path) -> None:
     write(folder / "pred.nii", np.ones((20, 20, 20), np.uint8))
     write(folder / "truth.nii", (np.indices((20, 20, 20)).sum(0) > 30).astype(np.uint8))
@@ -212,8 +245,14 @@ def test_long_curves_are_thinned(folder: Path) -> None:
 REFUSED = {
     "no file": (["nowhere.nii", "truth.nii"], "nowhere.nii: there is no such file"),
     "no truth": (["pred.nii", "nowhere.nii"], "nowhere.nii: there is no such file"),
-    "file and folder": (["pred.nii", "many"], "pred.nii: this is a file; many is a folder: expected two files"),
-    "folder and file": (["many", "truth.nii"], "many: this is a folder and truth.nii is not: expected two files"),
+    "file and folder": (
+        ["pred.nii", "many"],
+        "pred.nii: this is one case; many is a folder of cases: expected two cases",
+    ),
+    "folder and file": (
+        ["many", "truth.nii"],
+        "many: this is a folder of cases and truth.nii is one case: expected two cases",
+    ),
     "no folder": (["nowhere", "many"], "nowhere: there is no such folder; many is a folder"),
     "missing cases": (["few", "many"], "few: 2 of 3 cases of many are missing: b, c"),
     "no case": (["nothing", "many"], "nothing: holds no case: expected NAME.nii.gz"),

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("PIL")
 
-from fastseg.io import ImageError, find_lgg, load_lgg, save_image
+from fastseg.io import ImageError, find_lgg, has_lgg_masks, load_lgg, load_lgg_masks, save_image
 
 NAME = "TCGA_CS_4941_19960909"
 SHAPE = (9, 8)
@@ -133,3 +133,35 @@ def test_patients_are_found_at_any_depth(tmp_path: Path) -> None:
     save_image(tmp_path / "masks-alone" / f"{NAME}_1_mask.tif", mask(1))
     assert find_lgg(tmp_path) == sorted(made)
     assert find_lgg(made[0]) == [made[0]]
+
+
+def test_masks_alone(tmp_path: Path) -> None:
+    patient(tmp_path / "all", range(3, 13))
+    patient(tmp_path / "none", masks=False)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for number in range(3, 13):
+        save_image(alone / f"{NAME}_{number}_mask.tif", mask(number))
+    for folder in (tmp_path / "all", alone):
+        read = load_lgg_masks(folder)
+        assert read.numbers == tuple(range(3, 13))
+        np.testing.assert_array_equal(read.masks, [mask(number) for number in range(3, 13)])
+    assert [has_lgg_masks(tmp_path / name) for name in ("all", "alone", "none", "nowhere")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    with pytest.raises(ImageError, match=r"none: there is no mask, expected files such as NAME_1_mask\.tif"):
+        load_lgg_masks(tmp_path / "none")
+
+
+def test_masks_that_do_not_fit(tmp_path: Path) -> None:
+    save_image(tmp_path / f"{NAME}_1_mask.tif", mask(1))
+    save_image(tmp_path / f"{NAME}_2_mask.tif", mask(2, (9, 7)))
+    with pytest.raises(ImageError, match=rf"{NAME}_2_mask\.tif: 9 x 7, expected the size of {NAME}_1_mask\.tif, 9 x 8"):
+        load_lgg_masks(tmp_path)
+    save_image(tmp_path / f"{NAME}_2_mask.tif", mask(2))
+    save_image(tmp_path / "OTHER_3_mask.tif", mask(3))
+    with pytest.raises(ImageError, match=f"slices of OTHER, {NAME}, expected one patient a folder"):
+        load_lgg_masks(tmp_path)

@@ -32,7 +32,12 @@ def _add_stereo(parser: argparse.ArgumentParser) -> None:
 
 def _add_segmentation(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("pred", type=Path, metavar="PRED", help="NIfTI file of labels, or a folder of cases")
+    add(
+        "pred",
+        type=Path,
+        metavar="PRED",
+        help="NIfTI file of labels, a folder of masks NAME_1_mask.tif, ..., or a folder of cases",
+    )
     add("truth", type=Path, metavar="TRUTH", help="the same; cases of folders are matched by name")
     scored = parser.add_mutually_exclusive_group()
     scored.add_argument(
