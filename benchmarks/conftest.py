@@ -17,6 +17,8 @@ from fastseg.backends import availability
 
 #: family, case, peer, the tensor whose copy is the floor, and what to run
 BesideCopy = Callable[[str, str, str, Tensor, Callable[[], object]], None]
+#: what to run, what of ours runs in turns with it, and how often
+BesideOurs = Callable[[Callable[[], object], Callable[[], object], int], None]
 
 ROUNDS = 15
 
@@ -27,6 +29,14 @@ def synchronize() -> None:
     """Waits for what the GPU has been given, where there is one and no events take the time."""
     if record.RUN is None and torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def synchronized(function: Callable[[], object]) -> Callable[[], None]:
+    def run() -> None:
+        function()
+        synchronize()
+
+    return run
 
 
 def rounds_for(function: Callable[[], object], most: int = ROUNDS) -> int:
@@ -57,15 +67,35 @@ def beside_copy(benchmark) -> BesideCopy:
             synchronize()
             floor.append(time.perf_counter() - start)
 
-        def synchronized() -> None:
-            function()
-            synchronize()
-
         shape = "x".join(map(str, like.shape))
         benchmark.group = f"{family} {case} {shape}"
-        benchmark.pedantic(synchronized, setup=copy, rounds=rounds_for(synchronized), warmup_rounds=1)
+        timed = synchronized(function)
+        benchmark.pedantic(timed, setup=copy, rounds=rounds_for(timed), warmup_rounds=1)
         median = 1e3 * statistics.median(floor[1:])  # events take the place of this one
         benchmark.extra_info.update(case=case, shape=shape, peer=peer, family=family, floor=median)
+
+    return run
+
+
+@pytest.fixture
+def beside_ours(benchmark) -> BesideOurs:
+    """Runs one peer of a whole network, and before every round of it ours: a round takes seconds, in which a shared
+    machine changes its speed by more than what the two differ by."""
+
+    def run(function: Callable[[], object], ours: Callable[[], object], rounds: int) -> None:
+        if record.RUN is not None:  # a card is nobody else's
+            benchmark.pedantic(function, rounds=rounds)
+            return
+        times = []
+
+        def timed() -> None:
+            start = time.perf_counter()
+            ours()
+            times.append(time.perf_counter() - start)
+
+        ours()
+        benchmark.pedantic(function, setup=timed, rounds=rounds)
+        benchmark.extra_info["beside"] = 1e3 * statistics.median(times)
 
     return run
 

@@ -68,8 +68,9 @@ def compiled(name: str) -> nn.Module:
     return torch.compile(plain(name, network_class(name).channels_last))
 
 
+OURS = "fastseg"
 PEERS: dict[str, Callable[[str], nn.Module]] = {
-    "fastseg": fused,
+    OURS: fused,
     "eager": lambda name: plain(name, False),
     "eager, channels-last": lambda name: plain(name, True),
     "torch.compile": compiled,

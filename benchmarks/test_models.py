@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from benchmarks.network_peers import CASES, PEERS, runs, truth
+from benchmarks.conftest import BesideOurs, synchronized
+from benchmarks.network_peers import CASES, OURS, PEERS, runs, truth
 from fastseg.cli.memory import PeakMemory
 from fastseg.training.losses import default_loss
 
@@ -18,48 +19,54 @@ LEAST, MOST = 3, 7
 
 
 @pytest.mark.parametrize(("name", "peer"), runs(training=True))
-def test_training_step(benchmark, name, peer):
+def test_training_step(benchmark, beside_ours, name, peer):
     """Forward, the loss of the paper, backward, Adam."""
-    network = PEERS[peer](name).to(DEVICE).train()
-    optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
-    loss = default_loss(name)
-    x, target = example(name), truth(network, CASES[name].shape).to(DEVICE)
 
-    def step() -> None:
-        loss(network(x), target).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)  # at the end, so that gradients count as memory of the step
+    def step_of(peer: str) -> Callable[[], None]:
+        network = PEERS[peer](name).to(DEVICE).train()
+        optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
+        loss = default_loss(name)
+        x, target = example(name), truth(network, CASES[name].shape).to(DEVICE)
 
-    measure(benchmark, name, peer, "training step", step)
+        def step() -> None:
+            loss(network(x), target).backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)  # at the end, so that gradients count as memory of the step
+
+        return step
+
+    measure(benchmark, beside_ours, name, peer, "training step", step_of)
 
 
 @pytest.mark.filterwarnings("ignore:.*found no tumour")  # of the cascade: its weights are random
 @pytest.mark.parametrize(("name", "peer"), runs(training=False))
-def test_inference(benchmark, name, peer):
-    network = PEERS[peer](name).to(DEVICE).eval()
-    x = example(name)
+def test_inference(benchmark, beside_ours, name, peer):
+    def run_of(peer: str) -> Callable[[], object]:
+        network, x = PEERS[peer](name).to(DEVICE).eval(), example(name)
+        return lambda: network(x)
+
     with torch.inference_mode():
-        measure(benchmark, name, peer, "inference", lambda: network(x))
+        measure(benchmark, beside_ours, name, peer, "inference", run_of)
 
 
 def example(name: str) -> torch.Tensor:
     return torch.randn(CASES[name].shape, generator=torch.Generator().manual_seed(0)).to(DEVICE)
 
 
-def measure(benchmark, name: str, peer: str, case: str, function: Callable[[], object]) -> None:
-    """Time and memory after one run, which compiles and packs weights and says how many rounds there can be."""
-
-    def synchronized() -> None:
-        function()
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-
+def measure(
+    benchmark, beside_ours: BesideOurs, name: str, peer: str, case: str, prepare: Callable[[str], Callable[[], object]]
+) -> None:
+    """Memory, then time: after one run, which compiles and packs weights, and one that says how many there can be."""
+    function = synchronized(prepare(peer))
+    function()
+    peak = PeakMemory(DEVICE)
     start = time.perf_counter()
-    synchronized()
+    function()
     rounds = max(LEAST, min(MOST, int(SECONDS / (time.perf_counter() - start))))
     shape = "x".join(map(str, CASES[name].shape))
     benchmark.group = f"{name} {case}"
-    benchmark.extra_info.update(case=case, shape=shape, peer=peer, family=name, network=True)
-    peak = PeakMemory(DEVICE)
-    benchmark.pedantic(synchronized, rounds=rounds)
-    benchmark.extra_info["memory"] = peak.read()
+    benchmark.extra_info.update(case=case, shape=shape, peer=peer, family=name, network=True, memory=peak.read())
+    if peer == OURS:
+        benchmark.pedantic(function, rounds=rounds)
+    else:
+        beside_ours(function, synchronized(prepare(OURS)), rounds)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 
 import fastseg
-from benchmarks.conftest import rounds_for
+from benchmarks.conftest import BesideOurs, rounds_for, synchronized
 from benchmarks.peers import channels_last
 
 networks = pytest.importorskip("dynamic_network_architectures.architectures.unet")
@@ -47,67 +48,79 @@ def stock_channels_last(network: nn.Module) -> nn.Module:
     return network
 
 
+OURS = "accelerate"
 VARIANTS = {
     "stock": lambda network: network,
     "stock channels-last": stock_channels_last,
-    "accelerate": fastseg.accelerate,
+    OURS: fastseg.accelerate,
     "accelerate channels-last": lambda network: fastseg.accelerate(network, channels_last=True),
 }
 
 
-@pytest.fixture(scope="module")
-def network() -> nn.Module:
-    return plain_conv_unet().to(DEVICE)
-
-
 @pytest.mark.parametrize("peer", VARIANTS)
-def test_inference(benchmark, network, peer):
-    model = VARIANTS[peer](copy.deepcopy(network))
-    x = torch.randn(PATCH, device=DEVICE)
-    if peer == "stock channels-last":
-        x = channels_last(x)
-    benchmark.group = "PlainConvUNet inference"
-    benchmark.extra_info.update(case="inference", shape="x".join(map(str, PATCH)), peer=peer, family="PlainConvUNet")
+def test_inference(benchmark, beside_ours, peer):
+    network = plain_conv_unet().to(DEVICE)
 
-    def run() -> None:
-        model(x)
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
+    def run_of(peer: str) -> Callable[[], object]:
+        model = VARIANTS[peer](copy.deepcopy(network))
+        x = laid_out(torch.randn(PATCH, device=DEVICE), peer)
+        return lambda: model(x)
 
     with torch.inference_mode():
-        benchmark.pedantic(run, rounds=rounds_for(run, 5))
+        measure(benchmark, beside_ours, "PlainConvUNet", "inference", PATCH, peer, run_of)
 
 
 @pytest.mark.parametrize("peer", ("stock", "accelerate", "accelerate channels-last"))
-def test_mednext_training_step(benchmark, peer):
+def test_mednext_training_step(benchmark, beside_ours, peer):
     torch.manual_seed(0)
     network = monai.MedNeXtSmall(spatial_dims=3, in_channels=1, out_channels=2, kernel_size=3).to(DEVICE)
-    model = VARIANTS[peer](network)
-    x = torch.randn((1, 1, 64, 64, 64), device=DEVICE)
-    benchmark.group = "MedNeXt-S k3 training step"
-    benchmark.extra_info.update(case="training step, small, k3", shape="1x1x64x64x64", peer=peer, family="MedNeXt")
-    training_step(benchmark, model, x)
+    shape = (1, 1, 64, 64, 64)
+    step_of = training_step(network, shape)
+    measure(benchmark, beside_ours, "MedNeXt", "training step, small, k3", shape, peer, step_of)
 
 
 @pytest.mark.parametrize("peer", VARIANTS)
-def test_batch_norm_training_step(benchmark, peer):
+def test_batch_norm_training_step(benchmark, beside_ours, peer):
     torch.manual_seed(0)
     network = monai.BasicUNet(spatial_dims=2, in_channels=3, out_channels=2, norm="batch").to(DEVICE)
-    model = VARIANTS[peer](network)
-    x = torch.randn((4, 3, 256, 256), device=DEVICE)
-    if peer == "stock channels-last":
-        x = channels_last(x)
-    benchmark.group = "BasicUNet, batch norm, training step"
-    benchmark.extra_info.update(case="training step, batch norm", shape="4x3x256x256", peer=peer, family="BasicUNet")
-    training_step(benchmark, model, x)
+    shape = (4, 3, 256, 256)
+    step_of = training_step(network, shape)
+    measure(benchmark, beside_ours, "BasicUNet", "training step, batch norm", shape, peer, step_of)
 
 
-def training_step(benchmark, model, x):
-    def run() -> None:
-        model.zero_grad(set_to_none=True)
-        y = model(x)
-        (y if torch.is_tensor(y) else y[0]).square().mean().backward()
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
+def laid_out(x: torch.Tensor, peer: str) -> torch.Tensor:
+    return channels_last(x) if peer == "stock channels-last" else x
 
-    benchmark.pedantic(run, rounds=rounds_for(run, 5))
+
+def training_step(network: nn.Module, shape: tuple[int, ...]) -> Callable[[str], Callable[[], None]]:
+    def step_of(peer: str) -> Callable[[], None]:
+        model = VARIANTS[peer](copy.deepcopy(network))
+        x = laid_out(torch.randn(shape, device=DEVICE), peer)
+
+        def step() -> None:
+            model.zero_grad(set_to_none=True)
+            y = model(x)
+            (y if torch.is_tensor(y) else y[0]).square().mean().backward()
+
+        return step
+
+    return step_of
+
+
+def measure(
+    benchmark,
+    beside_ours: BesideOurs,
+    family: str,
+    case: str,
+    shape: tuple[int, ...],
+    peer: str,
+    prepare: Callable[[str], Callable[[], object]],
+) -> None:
+    run = synchronized(prepare(peer))
+    benchmark.group = f"{family} {case}"
+    benchmark.extra_info.update(case=case, shape="x".join(map(str, shape)), peer=peer, family=family)
+    rounds = rounds_for(run, 5)
+    if peer == OURS:
+        benchmark.pedantic(run, rounds=rounds)
+    else:
+        beside_ours(run, synchronized(prepare(OURS)), rounds)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ pytest.importorskip("nnunetv2")
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from benchmarks.conftest import rounds_for, synchronize
+from benchmarks.conftest import rounds_for, synchronized
 from fastseg.integrations.nnunet import accelerated
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -20,8 +22,9 @@ NETWORKS = {
     "PlainConvUNet": {"n_conv_per_stage": [2] * STAGES, "n_conv_per_stage_decoder": [2] * (STAGES - 1)},
     "ResidualEncoderUNet": {"n_blocks_per_stage": [1, 3, 4, 6, 6], "n_conv_per_stage_decoder": [1] * (STAGES - 1)},
 }
+OURS = "fastseg"
 PEERS = {
-    "fastseg": accelerated(nnUNetTrainer, channels_last=True),
+    OURS: accelerated(nnUNetTrainer, channels_last=True),
     "fastseg, contiguous": accelerated(nnUNetTrainer, channels_last=False),
     "nnU-Net": nnUNetTrainer,
 }
@@ -78,7 +81,19 @@ def folders(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize("network", NETWORKS)
-def test_training_step(benchmark, folders, network, peer):
+def test_training_step(benchmark, beside_ours, folders, network, peer):
+    step = step_of(network, peer)
+    shape = "x".join(map(str, (BATCH, 1, *PATCH)))
+    benchmark.group = f"nnU-Net's trainer, {network}"
+    benchmark.extra_info.update(case="training step of nnU-Net's trainer", shape=shape, peer=peer, family=network)
+    rounds = rounds_for(step, 7)
+    if peer == OURS:
+        benchmark.pedantic(step, rounds=rounds)
+    else:
+        beside_ours(step, step_of(network, OURS), rounds)
+
+
+def step_of(network: str, peer: str) -> Callable[[], None]:
     torch.manual_seed(0)
     trainer = PEERS[peer](plans=plans(network), configuration="3d_fullres", fold=0, dataset_json=DATASET, device=DEVICE)
     trainer.initialize()
@@ -89,11 +104,4 @@ def test_training_step(benchmark, folders, network, peer):
         "target": [torch.randint(3, (BATCH, 1, *size)).to(torch.int16) for size in sizes],
     }
 
-    def step() -> None:
-        trainer.train_step(batch)
-        synchronize()
-
-    shape = "x".join(map(str, (BATCH, 1, *PATCH)))
-    benchmark.group = f"nnU-Net's trainer, {network}"
-    benchmark.extra_info.update(case="training step of nnU-Net's trainer", shape=shape, peer=peer, family=network)
-    benchmark.pedantic(step, rounds=rounds_for(step, 7))
+    return synchronized(lambda: trainer.train_step(batch))

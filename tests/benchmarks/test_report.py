@@ -89,6 +89,28 @@ def test_networks_section() -> None:
     ]
 
 
+def test_peers_that_took_turns_are_compared_with_those_turns() -> None:
+    """The machine was half as fast when the second peer and the second of ours ran."""
+    where = {"family": "net", "case": "inference", "shape": "1"}
+    run = {
+        "machine_info": {},
+        "benchmarks": [
+            benchmark([10], **where, peer="accelerate"),
+            benchmark([15], **where, peer="stock", beside=10.0),
+            benchmark([30], **where, peer="compiled", beside=20.0),
+            benchmark([16], **where, peer="accelerate channels-last", beside=20.0),
+            network("unet", "inference", "fastseg", [10], None),
+            network("unet", "inference", "eager", [30], None),
+        ],
+    }
+    run["benchmarks"][-1]["extra_info"]["beside"] = 20.0
+    rows = report.rows_of(run)
+    anchor, stock, compiled, other = rows[:4]
+    assert [networks_report.ratio(row, anchor) for row in (anchor, stock, compiled)] == [1.0, 1.5, 1.5]
+    assert networks_report.ratio(stock, other) == pytest.approx(1.875)
+    assert "| unet | 1x2 | 10 ms | - | 1.50, - |" in networks_report.section(rows)
+
+
 def test_the_page_has_each_family_once() -> None:
     page = report.markdown(report.rows_of(RUN), MACHINE)
     titles = [line for line in page.splitlines() if line.startswith("#")]
