@@ -100,7 +100,7 @@ inline void cbam_forward_images(const CbamForward& args, int threads) {
   };
 
   // The passes over one image; `slot` is its place in the group.
-  const auto pools_of = [&](int64_t n) { return static_cast<A*>(saved.pooled) + 2 * n * channels; };
+  const auto pools_of = [&](int64_t n) { return static_cast<A*>(saved.pooled) + shape.pools() * n * channels; };
   const auto hidden_of = [&](int64_t slot) { return hidden.get() + slot * 2 * shape.hidden; };
   const auto pool = [&](int64_t n, int64_t slot, int64_t task) {
     PoolPart<A>* to = parts.get() + slot * channels * slots;
@@ -119,6 +119,7 @@ inline void cbam_forward_images(const CbamForward& args, int threads) {
         if (is_above(part[s].peak, all.peak)) all.peak = part[s].peak, all.at = part[s].at;
       }
       means[c] = A(all.sum / double(pixels));
+      if (!shape.max_pool) continue;
       means[channels + c] = all.peak;
       saved.peak[n * channels + c] = all.at;
     }

@@ -127,7 +127,7 @@ inline void dense_gradients(const CbamShape& shape, const CbamSaved& saved, cons
       for (int64_t n = 0; n < shape.batch; ++n)
         for (int64_t p = 0; p < pools; ++p) {
           const double dh = image(n).dhidden[p * hidden + i];
-          const A* pool = static_cast<const A*>(saved.pooled) + (2 * n + p) * channels;
+          const A* pool = static_cast<const A*>(saved.pooled) + (shape.pools() * n + p) * channels;
           bias += dh;
           for (int64_t c = 0; c < channels; ++c) row[c] += dh * double(pool[c]);
         }

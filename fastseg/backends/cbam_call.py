@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,7 +28,7 @@ class Weights(NamedTuple):
 class Saved(NamedTuple):
     """What forward writes and backward reads; empty where the call does not need it. CbamSaved of cbam.h."""
 
-    pooled: Tensor  # (N, 2, C): mean and maximum over space
+    pooled: Tensor  # (N, pools, C): mean, and with max_pool the maximum, over space
     peak: Tensor  # (N, C), int64: the first pixel that has the maximum
     channel_gate: Tensor  # (N, C)
     maps: Tensor  # (N, 2, *spatial): mean and maximum over channels of x * channel_gate
@@ -50,33 +51,57 @@ class Gradients(NamedTuple):
     norm_bias: Tensor
 
 
+# Registered ops hand over needed tensors alone: a small call spends most of its time on making tensors.
+
+
+def needed(channel: bool, spatial: str, max_pool: bool, normalize: bool) -> tuple[bool, ...]:
+    """Which fields of :class:`Saved` a call needs."""
+    pooled = spatial == "pooled"
+    return (channel, channel and max_pool, channel, pooled, pooled, normalize, normalize, spatial != "none")
+
+
+def chosen(tensors: Iterable[Tensor], which: Iterable[bool]) -> list[Tensor]:
+    return [t for t, wanted in zip(tensors, which, strict=True) if wanted]
+
+
+def with_empty(tensors: Iterable[Tensor], which: Iterable[bool], x: Tensor) -> Iterator[Tensor]:
+    """Undoes :func:`chosen`."""
+    left, empty = iter(tensors), x.new_empty((0,))
+    return (next(left) if wanted else empty for wanted in which)
+
+
 def weights_for(x: Tensor, *parameters: Tensor | None) -> Weights:
     compute = torch.promote_types(x.dtype, torch.float32)
-    return Weights(*(None if t is None else t.to(compute).contiguous() for t in parameters))
+    dense = (
+        t if t is None or (t.dtype == compute and t.is_contiguous()) else t.to(compute).contiguous() for t in parameters
+    )
+    return Weights(*dense)
 
 
-def new_saved(x: Tensor, channel: bool, spatial: str, normalize: bool) -> Saved:
-    """Uninitialised."""
+def new_saved(x: Tensor, which: Sequence[bool]) -> Saved:
+    """Uninitialised; ``which``: of :func:`needed`."""
     compute = torch.promote_types(x.dtype, torch.float32)
     batch, channels, *size = x.shape
-    pooled, gated = spatial == "pooled", spatial != "none"
+    pools = 2 if which[Saved._fields.index("peak")] else 1
+    wanted, nothing = iter(which), x.new_empty((0,))
 
-    def empty(wanted: bool, *shape: int, dtype: torch.dtype = compute) -> Tensor:
-        return x.new_empty(shape if wanted else (0,), dtype=dtype)
+    def empty(*shape: int, dtype: torch.dtype = compute) -> Tensor:
+        return x.new_empty(shape, dtype=dtype) if next(wanted) else nothing
 
     return Saved(
-        empty(channel, batch, 2, channels),
-        empty(channel, batch, channels, dtype=torch.int64),
-        empty(channel, batch, channels),
-        empty(pooled, batch, 2, *size),
-        empty(pooled, batch, *size, dtype=torch.int32),
-        empty(normalize, batch, *size),
-        empty(normalize, 2, dtype=torch.float64),
-        empty(gated, batch, *size),
+        empty(batch, pools, channels),
+        empty(batch, channels, dtype=torch.int64),
+        empty(batch, channels),
+        empty(batch, 2, *size),
+        empty(batch, *size, dtype=torch.int32),
+        empty(batch, *size),
+        empty(2, dtype=torch.float64),
+        empty(batch, *size),
     )
 
 
 def new_gradients(x: Tensor, *parameters: Tensor | None) -> Gradients:
     """Uninitialised."""
     compute = torch.promote_types(x.dtype, torch.float32)
-    return Gradients(*(x.new_empty((0,) if t is None else t.shape, dtype=compute) for t in parameters))
+    nothing = x.new_empty((0,))
+    return Gradients(*(nothing if t is None else x.new_empty(t.shape, dtype=compute) for t in parameters))

@@ -17,32 +17,30 @@ def present(t: Tensor | None) -> Tensor:
     return t
 
 
-def hidden_layers(weights: Weights, pooled: Tensor, max_pool: bool) -> Tensor:
+def hidden_layers(weights: Weights, pooled: Tensor) -> Tensor:
     """relu(fc1(pool)) of each pool: (N, pools, H)."""
-    pools = pooled if max_pool else pooled[:, :1]
-    return F.relu(F.linear(pools, present(weights.fc1_weight), weights.fc1_bias))
+    return F.relu(F.linear(pooled, present(weights.fc1_weight), weights.fc1_bias))
 
 
-def channel_gate(weights: Weights, pooled: Tensor, max_pool: bool) -> Tensor:
-    hidden = hidden_layers(weights, pooled, max_pool)
+def channel_gate(weights: Weights, pooled: Tensor) -> Tensor:
+    hidden = hidden_layers(weights, pooled)
     return torch.sigmoid(F.linear(hidden, present(weights.fc2_weight), weights.fc2_bias).sum(1))
 
 
 def channel_gate_backward(
-    weights: Weights, saved: Saved, dgate: Tensor, max_pool: bool
+    weights: Weights, saved: Saved, dgate: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the pools, (N, pools, C), and of fc1's and fc2's weight and bias."""
     gate = saved.channel_gate
-    hidden = hidden_layers(weights, saved.pooled, max_pool)
-    pools = saved.pooled if max_pool else saved.pooled[:, :1]
+    hidden = hidden_layers(weights, saved.pooled)
     dlogit = dgate * gate * (1 - gate)
     dhidden = (dlogit @ present(weights.fc2_weight))[:, None] * (hidden > 0)
     return (
         dhidden @ present(weights.fc1_weight),
-        torch.einsum("nph,npc->hc", dhidden, pools),
+        torch.einsum("nph,npc->hc", dhidden, saved.pooled),
         dhidden.sum((0, 1)),
         dlogit.T @ hidden.sum(1),
-        dlogit.sum(0) * pools.shape[1],
+        dlogit.sum(0) * saved.pooled.shape[1],
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import fastseg._C as _C
-from fastseg.backends.cbam_call import SPATIAL, Gradients, Saved, Weights, new_gradients, new_saved, weights_for
+from fastseg.backends.cbam_call import SPATIAL, Gradients, Saved, Weights, needed, new_gradients, new_saved, weights_for
 from fastseg.backends.memory import new_output
 from fastseg.backends.views import as_layout, layout_of, three_axes, view
 
@@ -26,7 +26,7 @@ def cbam_forward(
     x = as_layout(x, layout)
     weights = weights_for(x, *parameters)
     y = new_output(x, x.shape[1], x.shape[2:], layout)
-    saved = new_saved(x, weights.fc1_weight is not None, spatial, normalize)
+    saved = new_saved(x, needed(weights.fc1_weight is not None, spatial, max_pool, normalize))
     _C.cbam_forward(
         _shape(x, weights, spatial, max_pool, max_first, normalize),
         view(x),

@@ -62,6 +62,8 @@ def as_layout(t: Tensor, layout: Layout) -> Tensor:
 
 def strides3(t: Tensor) -> tuple[int, int, int]:
     """(batch, channel, spatial) strides of a tensor whose spatial axes fold, in elements."""
+    if t.is_contiguous():
+        return t.stride(0), t.stride(1), 1
     stride = spatial_stride(t)
     assert stride is not None, "brought into a layout before"
     return t.stride(0), t.stride(1), stride
@@ -82,14 +84,15 @@ def vector(t: Tensor | None) -> Vector | None:
 def statistics_like(x: Tensor) -> Tensor:
     """Uninitialised: one number for each (batch, channel) of x, in the dtype that kernels compute in."""
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return torch.empty(x.shape[:2], dtype=dtype, device=x.device)
+    return x.new_empty(x.shape[:2], dtype=dtype)
 
 
 def new_output(x: Tensor, channels: int, size: Sequence[int], layout: Layout) -> Tensor:
     """Uninitialised (N, channels, *size) of x's batch, dtype and device, dense in ``layout``."""
-    return torch.empty(
-        (x.shape[0], channels, *size), dtype=x.dtype, device=x.device, memory_format=memory_format(layout, len(size))
-    )
+    shape = (x.shape[0], channels, *size)
+    if layout == "rows":
+        return x.new_empty(shape)  # half the cost of torch.empty with these arguments
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format(layout, len(size)))
 
 
 def output_like(x: Tensor) -> Tensor:

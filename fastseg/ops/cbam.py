@@ -166,7 +166,7 @@ def _spatial(
         normalize=own_statistics,
         eps=eps,
     )
-    if own_statistics and training and running_mean is not None and running_var is not None and count:
+    if statistics is not None and training and running_mean is not None and running_var is not None and count:
         with torch.no_grad():
             mean, variance = statistics[0], statistics[1] * (count / (count - 1))
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from fastseg import reference
 from fastseg.backends import select
-from fastseg.backends.cbam_call import Saved, new_gradients, new_saved
+from fastseg.backends.cbam_call import Saved, chosen, needed, new_gradients, new_saved, with_empty
 from fastseg.backends.views import layout_of, new_output
 from fastseg.ops.registry import register
 
@@ -27,72 +28,85 @@ def attend(
     max_first: bool = False,
     normalize: bool = False,
     eps: float = 1e-5,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """y, and with ``normalize`` the statistics of the spatial logits, as reference/cbam.py defines both."""
     if select.runs_reference(op, x):
         return reference.attention(x, parameters, spatial, max_pool, max_first, normalize, eps)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *parameters)):
         y, statistics = _Attention.apply(x, *parameters, spatial, max_pool, max_first, normalize, eps)
         return y, statistics
-    results = _forward_op(x, *parameters, spatial, max_pool, max_first, normalize, eps)
-    return results[0], Saved(*results[1:]).statistics
+    flags = (spatial, max_pool, max_first, normalize, eps)
+    y, saved = _forward_op(x, *parameters, *flags)
+    return y, _saved_of(saved, x, parameters, flags).statistics if normalize else None
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, *args: Any) -> tuple[Tensor, Tensor | None]:
         parameters, flags = args[:_PARAMETERS], args[_PARAMETERS:]
-        y, *saved = _forward_op(x, *parameters, *flags)
+        y, saved = _forward_op(x, *parameters, *flags)
         ctx.save_for_backward(x, *parameters, *saved)
         ctx.flags = flags
-        statistics = Saved(*saved).statistics
+        if not flags[3]:
+            return y, None
+        statistics = _saved_of(saved, x, parameters, flags).statistics
         ctx.mark_non_differentiable(statistics)
         return y, statistics
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         x, *rest = ctx.saved_tensors
-        parameters = rest[:_PARAMETERS]
-        dx, *gradients = _backward_op(grad, x, *rest, *ctx.flags)
-        wanted = ctx.needs_input_grad
-        return (
-            dx if wanted[0] else None,
-            *(
-                gradient.to(parameter.dtype) if needed and parameter is not None else None
-                for gradient, parameter, needed in zip(gradients, parameters, wanted[1:], strict=False)
-            ),
-            *[None] * len(ctx.flags),
-        )
+        parameters, saved = rest[:_PARAMETERS], rest[_PARAMETERS:]
+        dx, gradients = _backward_op(grad, x, *parameters, saved, *ctx.flags)
+        left, wanted = iter(gradients), ctx.needs_input_grad
+        of_parameters: list[Tensor | None] = []
+        for parameter, wants in zip(parameters, wanted[1:], strict=False):
+            gradient = None if parameter is None else next(left)
+            of_parameters.append(gradient.to(parameter.dtype) if wants and gradient is not None else None)
+        return (dx if wanted[0] else None, *of_parameters, *[None] * len(ctx.flags))
 
 
-def _forward(x: Tensor, *args: Any) -> tuple[Tensor, ...]:
+def _needed(parameters: Sequence[Tensor | None], flags: Sequence[Any]) -> tuple[bool, ...]:
+    spatial, max_pool, _, normalize, _ = flags
+    return needed(parameters[0] is not None, spatial, max_pool, normalize)
+
+
+def _saved_of(saved: Sequence[Tensor], x: Tensor, parameters: Sequence[Tensor | None], flags: Sequence[Any]) -> Saved:
+    return Saved(*with_empty(saved, _needed(parameters, flags), x))
+
+
+def _forward(x: Tensor, *args: Any) -> tuple[Tensor, list[Tensor]]:
     if x.numel() == 0:
-        y, *saved = _forward_fake(x, *args)
-        return (y, *(t.zero_() for t in saved))
+        y, saved = _forward_fake(x, *args)
+        return y, [t.zero_() for t in saved]
     parameters, flags = args[:_PARAMETERS], args[_PARAMETERS:]
-    y, saved = select.kernel("cbam", x).cbam_forward(x, parameters, *flags)
-    return (y, *saved)
+    y, all_saved = select.kernel("cbam", x).cbam_forward(x, parameters, *flags)
+    return y, chosen(all_saved, _needed(parameters, flags))
 
 
-def _forward_fake(x: Tensor, *args: Any) -> tuple[Tensor, ...]:
-    spatial, _, _, normalize, _ = args[_PARAMETERS:]
-    return (_output_like(x), *new_saved(x, args[0] is not None, spatial, normalize))
+def _forward_fake(x: Tensor, *args: Any) -> tuple[Tensor, list[Tensor]]:
+    which = _needed(args[:_PARAMETERS], args[_PARAMETERS:])
+    return _output_like(x), chosen(new_saved(x, which), which)
 
 
-def _backward(grad: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
+def _backward(grad: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, list[Tensor]]:
     if x.numel() == 0:
-        dx, *gradients = _backward_fake(grad, x, *args)
-        return (dx, *(t.zero_() for t in gradients))
-    saved = len(Saved._fields)
-    parameters, kept, flags = args[:_PARAMETERS], args[_PARAMETERS:-5], args[-5:]
-    assert len(kept) == saved
-    dx, gradients = select.kernel("cbam", x).cbam_backward(grad, x, parameters, Saved(*kept), *flags)
-    return (dx, *gradients)
+        dx, gradients = _backward_fake(grad, x, *args)
+        return dx, [t.zero_() for t in gradients]
+    parameters, saved, *flags = args[:_PARAMETERS], *args[_PARAMETERS:]
+    launch = select.kernel("cbam", x).cbam_backward
+    dx, all_gradients = launch(grad, x, parameters, _saved_of(saved, x, parameters, flags), *flags)
+    return dx, chosen(all_gradients, _given(parameters))
 
 
-def _backward_fake(grad: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
-    return (_output_like(x), *new_gradients(x, *args[:_PARAMETERS]))
+def _backward_fake(grad: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, list[Tensor]]:
+    parameters = args[:_PARAMETERS]
+    return _output_like(x), chosen(new_gradients(x, *parameters), _given(parameters))
+
+
+def _given(parameters: Sequence[Tensor | None]) -> tuple[bool, ...]:
+    return tuple(t is not None for t in parameters)
 
 
 def _output_like(x: Tensor) -> Tensor:
@@ -103,14 +117,12 @@ _WEIGHTS = (
     "Tensor? fc1_weight, Tensor? fc1_bias, Tensor? fc2_weight, Tensor? fc2_bias, Tensor? spatial_weight, "
     "Tensor? spatial_bias, Tensor? norm_weight, Tensor? norm_bias"
 )
-_SAVED = ", ".join(f"Tensor {name}" for name in Saved._fields)
 _FLAGS = "str spatial, bool max_pool, bool max_first, bool normalize, float eps"
-_GRADIENTS = ", ".join(f"Tensor d{word.split()[1]}" for word in _WEIGHTS.split(", "))
 
-_forward_op = register(f"cbam(Tensor x, {_WEIGHTS}, {_FLAGS}) -> (Tensor y, {_SAVED})", _forward, _forward_fake)
-# Gradients of parameters are in the dtype that kernels compute in; empty where there is no such parameter.
+_forward_op = register(f"cbam(Tensor x, {_WEIGHTS}, {_FLAGS}) -> (Tensor y, Tensor[] saved)", _forward, _forward_fake)
+# Gradients are those of the parameters that are given, in the dtype that kernels compute in.
 _backward_op = register(
-    f"cbam_backward(Tensor grad, Tensor x, {_WEIGHTS}, {_SAVED}, {_FLAGS}) -> (Tensor dx, {_GRADIENTS})",
+    f"cbam_backward(Tensor grad, Tensor x, {_WEIGHTS}, Tensor[] saved, {_FLAGS}) -> (Tensor dx, Tensor[] gradients)",
     _backward,
     _backward_fake,
 )

@@ -21,7 +21,7 @@ def attention(
     max_first: bool,
     normalize: bool,
     eps: float,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """y, and with ``normalize`` the mean and the biased variance of what the spatial convolution gave.
 
     ``parameters`` are those of Weights in backends/cbam_call.py. ``spatial`` is ``"pooled"`` (CBAM), ``"projected"``
@@ -32,7 +32,7 @@ def attention(
     fc1, bias1, fc2, bias2, weight, bias, norm_weight, norm_bias = cast
     xc = x.to(compute)
     ones = (1,) * (x.ndim - 2)
-    statistics = xc.new_empty((0,), dtype=torch.float64)
+    statistics: Tensor | None = None
     gated, channel_gate = xc, None
     if fc1 is not None:
         pixels = xc.flatten(2)

@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from fastseg.backends.cbam_call import new_saved
+from fastseg.backends.cbam_call import needed, new_saved
 from fastseg.backends.triton import cbam, cbam_kernels
 from tests.backends.test_triton_aot import (
     Launch,
@@ -39,7 +39,7 @@ def launches_of(
         ((*dense, None, None, None, None), "none", True),
     ):
         cbam.cbam_forward(x, parameters, spatial, max_pool, False, False, 1e-5)
-        saved = new_saved(x, True, spatial, False)
+        saved = new_saved(x, needed(True, spatial, max_pool, False))
         cbam.cbam_backward(x, x, parameters, saved, spatial, max_pool, False, False, 1e-5)
     # The pools of all three are the same: triton would take the second from its cache, without a report.
     different = {}

@@ -38,9 +38,9 @@ def test_opcheck(case, layout):
     for place, t in zip(PLACES[case], parameters_of(case, x.shape, torch.float32), strict=True):
         parameters[place] = t
     torch.library.opcheck(torch.ops.fastseg.cbam.default, (x, *parameters, *FLAGS[case]))
-    _, *saved = torch.ops.fastseg.cbam(x, *parameters, *FLAGS[case])
+    _, saved = torch.ops.fastseg.cbam(x, *parameters, *FLAGS[case])
     torch.library.opcheck(
-        torch.ops.fastseg.cbam_backward.default, (torch.randn_like(x), x, *parameters, *saved, *FLAGS[case])
+        torch.ops.fastseg.cbam_backward.default, (torch.randn_like(x), x, *parameters, saved, *FLAGS[case])
     )
 
 

@@ -43,8 +43,8 @@ struct CbamWeights {
 
 // What forward writes and backward reads.
 struct CbamSaved {
-  void* pooled;           // [batch, 2, channels]: mean and maximum over space
-  int64_t* peak;          // [batch, channels]: the first pixel that has the maximum
+  void* pooled;           // [batch, pools, channels]: mean, and with max_pool the maximum, over space
+  int64_t* peak;          // max_pool only, [batch, channels]: the first pixel that has the maximum
   void* channel_gate;     // [batch, channels]
   void* maps;             // pooled only, [batch, 2, pixels]: mean and maximum over channels of x * channel_gate
   int32_t* peak_channel;  // pooled only, [batch, pixels]: the first channel that has the maximum

@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastseg.backends import cbam_gates as gates
-from fastseg.backends.cbam_call import SPATIAL, Gradients, Saved, new_saved, weights_for
+from fastseg.backends.cbam_call import SPATIAL, Gradients, Saved, needed, new_saved, weights_for
 from fastseg.backends.triton import cbam_kernels as kernels
 from fastseg.backends.triton.tensors import Strided, alignment, compute_dtype, launch, strided
 from fastseg.backends.views import Layout, as_layout, layout_of, new_output
@@ -80,15 +80,15 @@ def cbam_forward(
     weights = weights_for(x, *parameters)
     channel = weights.fc1_weight is not None
     y = new_output(x, x.shape[1], x.shape[2:], layout)
-    saved = new_saved(x, channel, spatial, normalize)
+    saved = new_saved(x, needed(channel, spatial, max_pool, normalize))
     source, target = strided(x, layout), strided(y, layout)
     p = plan(x, layout, (source, target))
     sizes = p.channels, p.spatial
     gate = saved.channel_gate if channel else None
     with torch.cuda.device_of(x):
         if channel:
-            _pool(p, source, saved)
-            saved.channel_gate.copy_(gates.channel_gate(weights, saved.pooled, max_pool))
+            _pool(p, source, saved, max_pool)
+            saved.channel_gate.copy_(gates.channel_gate(weights, saved.pooled))
         programs = p.batch * p.pixel_tiles
         if spatial == "pooled":
             launch(kernels.mix, programs, p.warps, source, gate, saved.maps, saved.peak_channel, *sizes, **p.constants)
@@ -113,20 +113,21 @@ def cbam_forward(
     return y, saved
 
 
-def _pool(p: Plan, source: Strided | None, saved: Saved) -> None:
+def _pool(p: Plan, source: Strided | None, saved: Saved, max_pool: bool) -> None:
     wanted = triton.cdiv(POOL_PROGRAMS, p.batch * p.channel_blocks)
     chunk = triton.cdiv(p.pixel_tiles, wanted) * p.constants["BLOCK_S"]
     parts = triton.cdiv(p.spatial, chunk)
     sums, peaks = (saved.channel_gate.new_empty((p.batch, p.channels, parts)) for _ in range(2))
-    places = saved.peak.new_empty((p.batch, p.channels, parts))
+    places = sums.new_empty((p.batch, p.channels, parts), dtype=torch.int64)
     programs = p.batch * p.channel_blocks * parts
     sizes = p.channels, p.spatial, parts, chunk
     launch(kernels.pool, programs, p.warps, source, sums, peaks, places, *sizes, **p.constants)
-    largest = peaks.amax(2, keepdim=True)
-    has = (peaks == largest) | (peaks.isnan() & largest.isnan())
-    saved.peak.copy_(places.masked_fill(~has, torch.iinfo(torch.int64).max).amin(2))
     saved.pooled[:, 0] = sums.sum(2) / p.spatial
-    saved.pooled[:, 1] = largest[..., 0]
+    if max_pool:
+        largest = peaks.amax(2, keepdim=True)
+        has = (peaks == largest) | (peaks.isnan() & largest.isnan())
+        saved.peak.copy_(places.masked_fill(~has, torch.iinfo(torch.int64).max).amin(2))
+        saved.pooled[:, 1] = largest[..., 0]
 
 
 def cbam_backward(
@@ -152,7 +153,7 @@ def cbam_backward(
     gate = saved.channel_gate if channel else None
     places = saved.peak_channel if pooled else None
     gradients: dict[str, Tensor] = {}
-    offset = dpeak = dmaps = None
+    offset = peak = dpeak = dmaps = None
     with torch.cuda.device_of(x):
         sums = x.new_empty((p.batch, p.channels, p.pixel_tiles), dtype=compute_dtype(x.dtype))
         dspatial = torch.empty_like(saved.spatial_gate)
@@ -183,20 +184,21 @@ def cbam_backward(
                 else:
                     gradients["spatial_weight"] = mixed.sum((0, 2)).view(gates.present(weights.spatial_weight).shape)
         if channel:
-            dpools, *of_layers = gates.channel_gate_backward(weights, saved, dgate, max_pool)
+            dpools, *of_layers = gates.channel_gate_backward(weights, saved, dgate)
             gradients |= zip(("fc1_weight", "fc1_bias", "fc2_weight", "fc2_bias"), of_layers, strict=True)
             offset = dpools[:, 0] / p.spatial
-            dpeak = dpools[:, 1].contiguous() if max_pool else None
+            if max_pool:
+                peak, dpeak = saved.peak, dpools[:, 1].contiguous()
         weight = gate if pooled else weights.spatial_weight
         launch(
             kernels.spread, programs * p.channel_blocks, p.warps,
-            incoming, gate, saved.spatial_gate, weight, dmaps, places, offset, saved.peak, dpeak, target, *sizes,
+            incoming, gate, saved.spatial_gate, weight, dmaps, places, offset, peak, dpeak, target, *sizes,
             p.batch if pooled else 1, KIND=kind, COMPUTE=_compute(x), **p.constants,
         )  # fmt: skip
-    none = x.new_empty((0,), dtype=compute_dtype(x.dtype))
+    nothing = x.new_empty((0,))
     return dx, Gradients(
         *(
-            gradients[name] if parameter is not None else none.clone()
+            gradients[name] if parameter is not None else nothing
             for name, parameter in zip(weights._fields, weights, strict=True)
         )
     )
