@@ -110,11 +110,11 @@ def exact(case: str, inputs: list[Tensor], grad: Tensor) -> list[Tensor]:
         return gradients(CASES[case].fused, [t.double() for t in inputs], grad.double())
 
 
-def sizes_of_terms(case: str, inputs: list[Tensor], grad: Tensor, truth: list[Tensor]) -> list[float]:
+def sizes_of_terms(case: str, inputs: list[Tensor], grad: Tensor, truth: list[Tensor], runs: int = 6) -> list[float]:
     """Of the numbers that each result adds up: what small relative changes of all that goes in make of it.
 
-    The largest of six: what one change does may happen to cancel, and a parameter of one number has none beside it that
-    does not. 16-bit x stays: it has ties, where a change would move the place of a maximum.
+    The largest of some runs: what one change does may happen to cancel, and a parameter of one number has none beside
+    it that does not. 16-bit x stays: it has ties, where a change would move the place of a maximum.
     """
     change = 1e-9
     generator = torch.Generator().manual_seed(0)
@@ -125,7 +125,7 @@ def sizes_of_terms(case: str, inputs: list[Tensor], grad: Tensor, truth: list[Te
     x, *parameters = inputs
     stays = x.dtype in (torch.bfloat16, torch.float16)
     sizes = [0.0] * len(truth)
-    for _ in range(6):
+    for _ in range(runs):
         near = exact(case, [x if stays else changed(x), *map(changed, parameters)], changed(grad))
         for i, (a, b) in enumerate(zip(near, truth, strict=True)):
             if b.numel():

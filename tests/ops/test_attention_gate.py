@@ -168,7 +168,7 @@ def test_x_and_gating_in_different_layouts(layouts, grid):
 @pytest.mark.parametrize("grid", ((300, 295), (150, 148)))
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
 def test_outputs_past_the_caches(layout, grid):
-    check(drawn((1, 48, 16, 9), (300, 295), grid, torch.float32, layout))
+    check(drawn((1, 48, 5, 3), (300, 295), grid, torch.float32, layout))
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

@@ -97,11 +97,11 @@ def compare(case: str, ours: list[Tensor], truth: list[Tensor], peer: list[Tenso
     assert_within_budget(*together, f"{case} parameters", terms=1.0)
 
 
-def peer_of(case: str, inputs: list[Tensor], grad: Tensor, truth: list[Tensor]) -> list[Tensor]:
+def peer_of(case: str, inputs: list[Tensor], grad: Tensor, truth: list[Tensor], runs: int = 3) -> list[Tensor]:
     """torch's own results in x's dtype: the truth and torch's error.
 
     In float64 torch's results are the truth: their error is that in float32, scaled. In float32 it is the largest of
-    three runs with other x and gradients: sums of few numbers are right by luck in one run and not in the next, and the
+    some runs with other x and gradients: sums of few numbers are right by luck in one run and not in the next, and the
     roundings of what is made of x alone stay where only the gradient changes.
     """
     dtype = inputs[0].dtype
@@ -111,7 +111,7 @@ def peer_of(case: str, inputs: list[Tensor], grad: Tensor, truth: list[Tensor]) 
     scale = torch.finfo(dtype).eps / torch.finfo(torch.float32).eps
     generator = torch.Generator().manual_seed(0)
     worst = [torch.zeros_like(t) for t in truth]
-    for _ in range(3):
+    for _ in range(runs):
         x, near = ((t * (1 + 0.01 * torch.randn(t.shape, generator=generator))).float() for t in (rounded[0], grad))
         others = [x, *rounded[1:]]
         single, wide = gradients(CASES[case].peer, others, near), exact(case, others, near)
@@ -167,15 +167,16 @@ def test_random_shapes(case, size, batch, channels, layout, seed):
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
 @pytest.mark.parametrize("case", tuple(CASES))
 def test_groups_of_images_and_streamed_outputs(case, layout):
-    # 24 MB an image: each is a group of its own, and outputs go past the caches. torch's own error is the yardstick.
-    shape = (2, 96, 256, 256)
+    # 6 MB an image: two are a group, the third is one alone, and outputs go past the caches. So many numbers need few
+    # runs to tell by how much torch errs.
+    shape = (3, 32, 224, 224)
     generator = torch.Generator().manual_seed(1)
     x, grad = (in_layout(torch.randn(shape, generator=generator), layout) for _ in range(2))
     parameters = parameters_of(case, shape, torch.float32)
     ours = gradients(CASES[case].fused, [x, *parameters], grad)
     truth = exact(case, [x, *parameters], grad)
-    peer = peer_of(case, [x, *parameters], grad, truth)
-    sizes = sizes_of_terms(case, [x, *parameters], grad, truth)
+    peer = peer_of(case, [x, *parameters], grad, truth, runs=1)
+    sizes = sizes_of_terms(case, [x, *parameters], grad, truth, runs=2)
     compare(case, ours, truth, peer, sizes)
 
 
