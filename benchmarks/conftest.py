@@ -17,8 +17,8 @@ from fastseg.backends import availability
 
 #: family, case, peer, the tensor whose copy is the floor, and what to run
 BesideCopy = Callable[[str, str, str, Tensor, Callable[[], object]], None]
-#: what to run, what of ours runs in turns with it, and how often
-BesideOurs = Callable[[Callable[[], object], Callable[[], object], int], None]
+#: what to run, what makes that of ours which takes turns with it, and how often
+BesideOurs = Callable[[Callable[[], object], Callable[[], Callable[[], object]], int], None]
 
 ROUNDS = 15
 
@@ -32,6 +32,8 @@ def synchronize() -> None:
 
 
 def synchronized(function: Callable[[], object]) -> Callable[[], None]:
+    """The function, and what it gave a GPU to do."""
+
     def run() -> None:
         function()
         synchronize()
@@ -79,14 +81,14 @@ def beside_copy(benchmark) -> BesideCopy:
 
 @pytest.fixture
 def beside_ours(benchmark) -> BesideOurs:
-    """Runs one peer of a whole network, and before every round of it ours: a round takes seconds, in which a shared
-    machine changes its speed by more than what the two differ by."""
+    """Runs one peer of a whole network, and before every round of it ours, which has run once: a round takes seconds,
+    in which a shared machine changes its speed by more than what the two differ by."""
 
-    def run(function: Callable[[], object], ours: Callable[[], object], rounds: int) -> None:
+    def run(function: Callable[[], object], prepare: Callable[[], Callable[[], object]], rounds: int) -> None:
         if record.RUN is not None:  # a card is nobody else's
             benchmark.pedantic(function, rounds=rounds)
             return
-        times = []
+        ours, times = synchronized(prepare()), []
 
         def timed() -> None:
             start = time.perf_counter()

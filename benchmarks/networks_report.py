@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from benchmarks.turns import ratio
+
 OURS = "fastseg"
 
 
@@ -37,15 +39,6 @@ def section(rows: list[Any]) -> list[str]:
                 ratios = [_ratios(found[peer], ours) if peer in found else "" for peer in peers]
                 lines.append(_line([name, shape, f"{ours.median:.0f} ms", _megabytes(ours.memory), *ratios]))
     return lines
-
-
-def ratio(row: Any, ours: Any) -> float:
-    """The time of a peer over that of ours. Where the peers of a case ran in turns with one of ours, the anchor, each
-    counts by the anchor's time beside it; the anchor itself has none."""
-    if row.beside is None and ours.beside is None:
-        return row.median / ours.median
-    in_turns = [each.median / each.beside if each.beside else 1.0 for each in (row, ours)]
-    return in_turns[0] / in_turns[1]
 
 
 def _ratios(row: Any, ours: Any) -> str:

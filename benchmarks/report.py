@@ -1,4 +1,5 @@
-"""Turns the JSON of pytest-benchmark into results/<device>.json, docs/benchmarks.md and its picture.
+"""Turns the JSON of pytest-benchmark into results/<device>.json, docs/benchmarks.md, its pictures and the tables of the
+README, these only from a whole run.
 
 Usage: python benchmarks/report.py RESULT.json [RESULT.json ...]
 
@@ -20,10 +21,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script
 
-from benchmarks import networks_report, stereo_picture, stereo_report, wls_picture
+from benchmarks import networks_report, readme, stereo_picture, stereo_report, wls_picture
+from benchmarks.turns import OURS, ours_in, ratio
 
 ROOT = Path(__file__).resolve().parents[1]
-OURS = "fastseg"
 PANELS = 3  # of a family in the picture: its first cases; the page has all
 
 
@@ -54,7 +55,7 @@ def main(paths: list[str]) -> int:
         return 2
     runs = [json.loads(Path(path).read_text()) for path in paths]
     rows = [row for run in runs for row in rows_of(run)]
-    machine = machine_of(runs[0])
+    machine = machine_of(runs)
     results = ROOT / "benchmarks" / "results" / f"{slug(machine)}.json"
     results.parent.mkdir(parents=True, exist_ok=True)
     write(results, json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
@@ -65,8 +66,11 @@ def main(paths: list[str]) -> int:
     write(page, markdown(rows, machine))
     pictures = {picture.with_name("wls.png"): wls_picture, picture.with_name("stereo_benchmark.png"): stereo_picture}
     drawn = [path for path, module in pictures.items() if module.draw(rows, subtitle(machine), path)]
+    front, tables = ROOT / "README.md", readme.tables(rows, machine)
+    write(front, readme.filled(front.read_text(), tables))
     for path in (results, page, picture, *drawn):
         print(path.relative_to(ROOT))
+    print("README.md" if tables else "README.md is as it was: its tables are those of a whole run on a CPU")
     return 0
 
 
@@ -99,20 +103,28 @@ def rows_of(run: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def machine_of(run: dict[str, Any]) -> dict[str, Any]:
+def machine_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """That of the first run, and what was measured in each."""
+    run = runs[0]
     info = run["machine_info"]
     return {
         "device": info["device"],
-        "processor": info["cpu"].get("brand_raw", info["machine"]),
+        "processor": re.sub(r"\((R|TM)\)| Processor$", "", info["cpu"].get("brand_raw", info["machine"])),
         "threads": info["threads"],
         "capability": info["capability"],
         "GFLOP/s of float32 multiply-adds in registers": info["gflops"],
         "python": info["python_version"],
         "torch": info["torch"],
         "fastseg": info["fastseg"],
-        "commit": commit(),
+        "commit": ", ".join(dict.fromkeys(map(commit_of, runs))),
         "date": run["datetime"][:10],
     }
+
+
+def commit_of(run: dict[str, Any]) -> str:
+    """What pytest-benchmark found when it ran."""
+    known = run.get("commit_info", {})
+    return str(known.get("id") or "unknown")[:7] + ("-dirty" if known.get("dirty") else "")
 
 
 def commit() -> str:
@@ -136,12 +148,6 @@ def cases(rows: list[Row]) -> dict[tuple[str, str, str, bool], dict[str, Row]]:
     for row in rows:
         grouped[row.family, row.case, row.shape, row.huge_pages][row.peer] = row
     return grouped
-
-
-def ours_in(peers: dict[str, Row]) -> Row | None:
-    """The fastest row of ours; torch's own ops, where they were forced, are not."""
-    named = [row for name, row in peers.items() if name.startswith((OURS, "accelerate")) and "[reference]" not in name]
-    return min(named, key=lambda row: row.median, default=None)
 
 
 HEAD = [
@@ -175,7 +181,7 @@ def markdown(
         best = ours_in(peers)
         for row in sorted(peers.values(), key=lambda row: row.median):
             over = f"{row.median / row.floor:.2f}" if row.floor else ""
-            times_ours = f"{networks_report.ratio(row, best):.2f}" if best else ""
+            times_ours = f"{ratio(row, best):.2f}" if best else ""
             rate = f"{1e3 * row.gflop / row.median:.0f}" if row.gflop else ""
             times = " | ".join(duration(t) for t in (row.median, row.p20, row.p80))
             lines.append(f"| {row.peer} | {times} | {over} | {rate} | {times_ours} |")

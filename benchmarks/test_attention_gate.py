@@ -1,16 +1,13 @@
-"""attention_gate beside its peers, over the copy of x as the floor; and MONAI's AttentionUnet before and after."""
+"""attention_gate beside its peers, over the copy of x as the floor."""
 
 from __future__ import annotations
-
-import copy
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import fastseg
-from benchmarks.conftest import BesideCopy, rounds_for
+from benchmarks.conftest import BesideCopy
 from benchmarks.peers import channels_last, compiled, same, with_autotune
 from fastseg.ops import attention_gate
 
@@ -21,8 +18,6 @@ CASES = {
     "coarse grid": ((32, 64, 16), (64, 64, 64), (32, 32, 32)),
     "coarse grid, 2-D": ((64, 128, 32), (256, 256), (128, 128)),
 }
-#: Channels of the network's levels: a small one and a large one.
-WIDTHS = {"16 to 256": (16, 32, 64, 128, 256), "64 to 512": (64, 128, 256, 512)}
 
 
 def eager(x: Tensor, gating: Tensor, x_weight, gating_weight, bias, psi_weight, psi_bias) -> Tensor:
@@ -75,35 +70,3 @@ def test_forward_and_backward(beside_copy: BesideCopy, case, peer):
         grad,
         lambda: torch.autograd.grad(function(*leaves), leaves, grad),
     )
-
-
-VARIANTS = {
-    "stock": lambda network: network,
-    "stock channels-last": lambda network: network.to(memory_format=torch.channels_last),
-    "accelerate": fastseg.accelerate,
-    "accelerate channels-last": lambda network: fastseg.accelerate(network, channels_last=True),
-}
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("widths", WIDTHS)
-def test_attention_unet(benchmark, widths, variant):
-    nets = pytest.importorskip("monai.networks.nets")
-    torch.manual_seed(0)
-    channels = WIDTHS[widths]
-    stock = nets.AttentionUnet(2, 1, 2, channels, (2,) * (len(channels) - 1)).eval().to(DEVICE)
-    model = VARIANTS[variant](copy.deepcopy(stock))
-    x = torch.randn(1, 1, 256, 256, device=DEVICE)
-    if variant == "stock channels-last":
-        x = channels_last(x)
-    benchmark.group = f"AttentionUnet {widths} inference"
-    case = f"inference, {widths} channels"
-    benchmark.extra_info.update(case=case, shape="1x1x256x256", peer=variant, family="AttentionUnet")
-
-    def run() -> None:
-        model(x)
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
-
-    with torch.inference_mode():
-        benchmark.pedantic(run, rounds=rounds_for(run))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.conftest import rounds_for, synchronize
+from benchmarks.conftest import rounds_for, synchronize, synchronized
 from benchmarks.peers import DEPTHWISE_PEERS, SEPARABLE_PEERS
 from benchmarks.test_norm import DEVICE, name_of
 
@@ -67,13 +67,10 @@ def measured(benchmark: Any, case: str, x: Tensor, peer: str, gflop: float, func
         synchronize()
         floor.append(time.perf_counter() - start)
 
-    def synchronized() -> None:
-        function()
-        synchronize()
-
     shape = name_of(x.shape)
     benchmark.group = f"{case} {shape}"
-    benchmark.pedantic(synchronized, setup=copy, rounds=rounds_for(synchronized), warmup_rounds=1)
+    timed = synchronized(function)
+    benchmark.pedantic(timed, setup=copy, rounds=rounds_for(timed), warmup_rounds=1)
     benchmark.extra_info.update(
         case=case,
         shape=shape,

@@ -43,10 +43,9 @@ def test_training_step(benchmark, beside_ours, name, peer):
 def test_inference(benchmark, beside_ours, name, peer):
     def run_of(peer: str) -> Callable[[], object]:
         network, x = PEERS[peer](name).to(DEVICE).eval(), example(name)
-        return lambda: network(x)
+        return torch.inference_mode()(lambda: network(x))
 
-    with torch.inference_mode():
-        measure(benchmark, beside_ours, name, peer, "inference", run_of)
+    measure(benchmark, beside_ours, name, peer, "inference", run_of)
 
 
 def example(name: str) -> torch.Tensor:
@@ -69,4 +68,4 @@ def measure(
     if peer == OURS:
         benchmark.pedantic(function, rounds=rounds)
     else:
-        beside_ours(function, synchronized(prepare(OURS)), rounds)
+        beside_ours(function, lambda: prepare(OURS), rounds)

@@ -18,6 +18,8 @@ monai = pytest.importorskip("monai.networks.nets")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PATCH = (1, 1, 64, 128, 128)
+#: Channels of the levels of an AttentionUnet: a small one and a large one.
+WIDTHS = {"16 to 256": (16, 32, 64, 128, 256), "64 to 512": (64, 128, 256, 512)}
 
 
 def plain_conv_unet() -> nn.Module:
@@ -59,15 +61,18 @@ VARIANTS = {
 
 @pytest.mark.parametrize("peer", VARIANTS)
 def test_inference(benchmark, beside_ours, peer):
-    network = plain_conv_unet().to(DEVICE)
+    run_of = inference(plain_conv_unet().to(DEVICE), PATCH)
+    measure(benchmark, beside_ours, "PlainConvUNet", "inference", PATCH, peer, run_of)
 
-    def run_of(peer: str) -> Callable[[], object]:
-        model = VARIANTS[peer](copy.deepcopy(network))
-        x = laid_out(torch.randn(PATCH, device=DEVICE), peer)
-        return lambda: model(x)
 
-    with torch.inference_mode():
-        measure(benchmark, beside_ours, "PlainConvUNet", "inference", PATCH, peer, run_of)
+@pytest.mark.parametrize("peer", VARIANTS)
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_attention_unet_inference(benchmark, beside_ours, widths, peer):
+    torch.manual_seed(0)
+    channels, shape = WIDTHS[widths], (1, 1, 256, 256)
+    network = monai.AttentionUnet(2, 1, 2, channels, (2,) * (len(channels) - 1)).eval().to(DEVICE)
+    case = f"inference, {widths} channels"
+    measure(benchmark, beside_ours, "AttentionUnet", case, shape, peer, inference(network, shape))
 
 
 @pytest.mark.parametrize("peer", ("stock", "accelerate", "accelerate channels-last"))
@@ -90,6 +95,15 @@ def test_batch_norm_training_step(benchmark, beside_ours, peer):
 
 def laid_out(x: torch.Tensor, peer: str) -> torch.Tensor:
     return channels_last(x) if peer == "stock channels-last" else x
+
+
+def inference(network: nn.Module, shape: tuple[int, ...]) -> Callable[[str], Callable[[], object]]:
+    def run_of(peer: str) -> Callable[[], object]:
+        model = VARIANTS[peer](copy.deepcopy(network))
+        x = laid_out(torch.randn(shape, device=DEVICE), peer)
+        return torch.inference_mode()(lambda: model(x))
+
+    return run_of
 
 
 def training_step(network: nn.Module, shape: tuple[int, ...]) -> Callable[[str], Callable[[], None]]:
@@ -123,4 +137,4 @@ def measure(
     if peer == OURS:
         benchmark.pedantic(run, rounds=rounds)
     else:
-        beside_ours(run, synchronized(prepare(OURS)), rounds)
+        beside_ours(run, lambda: prepare(OURS), rounds)

@@ -90,7 +90,7 @@ def test_training_step(benchmark, beside_ours, folders, network, peer):
     if peer == OURS:
         benchmark.pedantic(step, rounds=rounds)
     else:
-        beside_ours(step, step_of(network, OURS), rounds)
+        beside_ours(step, lambda: step_of(network, OURS), rounds)
 
 
 def step_of(network: str, peer: str) -> Callable[[], None]:

@@ -37,7 +37,7 @@ PARTS: dict[str, tuple[list[str], str]] = {
     ),
     "depthwise": ([f"{HERE}/test_depthwise_on_device.py", "benchmarks/test_depthwise.py"], ""),
     "stereo": ([f"{HERE}/test_stereo_on_device.py"], ""),
-    "gates": (["benchmarks/test_attention_gate.py", "benchmarks/test_soft_mask_attention.py"], "not unet"),
+    "gates": (["benchmarks/test_attention_gate.py", "benchmarks/test_soft_mask_attention.py"], ""),
     "cbam": (["benchmarks/test_cbam.py", "benchmarks/test_context.py"], "not simple_aspp"),
     "loss": ([f"{HERE}/test_bandwidth_on_device.py", "benchmarks/test_loss.py"], "test_loss"),
     "networks": (["benchmarks/test_models.py", "benchmarks/test_networks.py"], ""),

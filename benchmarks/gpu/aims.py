@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import Row, cases, duration, ours_in
+from benchmarks.report import Row, cases, duration
+from benchmarks.turns import ours_in
 
 REASONS = Path(__file__).with_name("reasons.json")
 FMA = "float32 TFLOP/s"

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.report import Row, cases, duration, ours_in
+from benchmarks import readme
+from benchmarks.report import Row, cases, duration
+from benchmarks.turns import ours_in
 
 BEGIN, END = "<!-- GPU figures, written by python -m benchmarks.gpu -->", "<!-- end of GPU figures -->"
 
@@ -77,9 +79,5 @@ def _beside(row: Row, ours: Row) -> str:
 
 
 def filled(text: str, lines: Sequence[str]) -> str:
-    """The README with these lines between its two marks; without lines, as it is."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"README.md has no {BEGIN} ... {END}")
-    return "\n".join([before + BEGIN, "", *lines, "", END + after]) if lines else text
+    """As that of benchmarks/readme.py, between the marks of the GPU figures."""
+    return readme.filled(text, lines, BEGIN, END)

@@ -128,7 +128,8 @@ inline void cbam_backward_images(const CbamBackward& args, int threads) {
     if (pooled)
       for (int64_t c = 0; c < channels; ++c) dgate[c] += dmix[c];
     const DenseGradients<A> image = work.image(n);
-    channel_gate_backward(shape, args.weights, static_cast<const A*>(saved.pooled) + shape.pools() * n * channels, dgate, image);
+    const A* pools = static_cast<const A*>(saved.pooled) + shape.pools() * n * channels;
+    channel_gate_backward(shape, args.weights, pools, dgate, image);
     for (int64_t c = 0; c < channels; ++c) offset[c] = A(image.dpooled[c] / double(pixels));
   };
   const auto spread = [&](int64_t n, int64_t task) {

@@ -60,14 +60,16 @@ def needed(channel: bool, spatial: str, max_pool: bool, normalize: bool) -> tupl
     return (channel, channel and max_pool, channel, pooled, pooled, normalize, normalize, spatial != "none")
 
 
-def chosen(tensors: Iterable[Tensor], which: Iterable[bool]) -> list[Tensor]:
-    return [t for t, wanted in zip(tensors, which, strict=True) if wanted]
+def without_empty(fields: Iterable[Tensor], which: Iterable[bool]) -> list[Tensor]:
+    """The needed fields of Saved or Gradients, in their order."""
+    return [t for t, needs in zip(fields, which, strict=True) if needs]
 
 
-def with_empty(tensors: Iterable[Tensor], which: Iterable[bool], x: Tensor) -> Iterator[Tensor]:
-    """Undoes :func:`chosen`."""
+def with_empty(tensors: Sequence[Tensor], which: Sequence[bool], x: Tensor) -> Iterator[Tensor]:
+    """Undoes :func:`without_empty`: an empty tensor for each field that is not needed."""
+    assert len(tensors) == sum(which)
     left, empty = iter(tensors), x.new_empty((0,))
-    return (next(left) if wanted else empty for wanted in which)
+    return (next(left) if needs else empty for needs in which)
 
 
 def weights_for(x: Tensor, *parameters: Tensor | None) -> Weights:
@@ -78,15 +80,15 @@ def weights_for(x: Tensor, *parameters: Tensor | None) -> Weights:
     return Weights(*dense)
 
 
-def new_saved(x: Tensor, which: Sequence[bool]) -> Saved:
+def new_saved(x: Tensor, which: Sequence[bool], max_pool: bool) -> Saved:
     """Uninitialised; ``which``: of :func:`needed`."""
     compute = torch.promote_types(x.dtype, torch.float32)
     batch, channels, *size = x.shape
-    pools = 2 if which[Saved._fields.index("peak")] else 1
-    wanted, nothing = iter(which), x.new_empty((0,))
+    pools = 2 if max_pool else 1
+    left, nothing = iter(which), x.new_empty((0,))
 
     def empty(*shape: int, dtype: torch.dtype = compute) -> Tensor:
-        return x.new_empty(shape, dtype=dtype) if next(wanted) else nothing
+        return x.new_empty(shape, dtype=dtype) if next(left) else nothing
 
     return Saved(
         empty(batch, pools, channels),

@@ -26,7 +26,7 @@ def cbam_forward(
     x = as_layout(x, layout)
     weights = weights_for(x, *parameters)
     y = new_output(x, x.shape[1], x.shape[2:], layout)
-    saved = new_saved(x, needed(weights.fc1_weight is not None, spatial, max_pool, normalize))
+    saved = new_saved(x, needed(weights.fc1_weight is not None, spatial, max_pool, normalize), max_pool)
     _C.cbam_forward(
         _shape(x, weights, spatial, max_pool, max_first, normalize),
         view(x),

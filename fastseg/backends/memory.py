@@ -21,7 +21,10 @@ def empty_like(x: Tensor, memory_format: torch.memory_format = torch.preserve_fo
     """An uninitialised CPU tensor of x's shape, dtype and strides, as ``torch.empty_like`` lays it out."""
     if x.numel() * x.element_size() < POOLED_BYTES:
         return torch.empty_like(x, memory_format=memory_format)
-    return _pooled(x.shape, x.dtype, torch.empty_like(x, device="meta", memory_format=memory_format).stride())
+    if memory_format is not torch.preserve_format:
+        layout: Layout = "rows" if memory_format is torch.contiguous_format else "channels_last"
+        return _pooled(x.shape, x.dtype, _dense_strides(x.shape, layout))
+    return _pooled(x.shape, x.dtype, x.stride() if x.is_contiguous() else torch.empty_like(x, device="meta").stride())
 
 
 def empty(count: int) -> Tensor:
@@ -35,22 +38,32 @@ def new_empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """An uninitialised dense CPU tensor."""
     if math.prod(shape) * dtype.itemsize < POOLED_BYTES:
         return torch.empty(shape, dtype=dtype)
-    return _pooled(shape, dtype, torch.empty(shape, device="meta").stride())
+    return _pooled(shape, dtype, _dense_strides(shape, "rows"))
 
 
 def new_output(x: Tensor, channels: int, size: Sequence[int], layout: Layout) -> Tensor:
     """:func:`fastseg.backends.views.new_output` for CPU tensors."""
     if x.shape[0] * channels * math.prod(size) * x.element_size() < POOLED_BYTES:
         return views.new_output(x, channels, size, layout)
-    like = views.new_output(x.to("meta"), channels, size, layout)
-    return _pooled(like.shape, x.dtype, like.stride())
+    shape = (x.shape[0], channels, *size)
+    return _pooled(shape, x.dtype, _dense_strides(shape, layout))
+
+
+def _dense_strides(shape: Sequence[int], layout: Layout) -> list[int]:
+    """As torch has them, without making a tensor to ask; channels-last has two or three spatial axes."""
+    rank = len(shape)
+    strides, step = [0] * rank, 1
+    for axis in (1, *range(rank - 1, 1, -1), 0) if layout == "channels_last" else range(rank - 1, -1, -1):
+        strides[axis] = step
+        step *= shape[axis]
+    return strides
 
 
 def _pooled(shape: Sequence[int], dtype: torch.dtype, strides: Sequence[int]) -> Tensor:
     block = availability.COMPILED.Block(math.prod(shape) * dtype.itemsize)  # type: ignore[union-attr]
     # set_ rather than a view of the buffer: autograd refuses in-place changes of a view that an op returned.
-    storage = torch.frombuffer(block, dtype=dtype).untyped_storage()
-    return torch.empty(0, dtype=dtype).set_(storage, 0, shape, strides)
+    flat = torch.frombuffer(block, dtype=dtype)
+    return flat.set_(flat.untyped_storage(), 0, shape, strides)
 
 
 def set_cpu_cache_limit(nbytes: int) -> None:

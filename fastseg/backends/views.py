@@ -120,12 +120,12 @@ def depthwise_shape(
     size: Sequence[int],
 ) -> tuple[int, ...]:
     """DepthwiseShape of csrc/include/fastseg/depthwise.h: two spatial axes become three, of depth 1."""
-    batch, channels = input_shape[:2]
-    flat = len(size) == 2
-    axes = (input_shape[2:], size, weight_shape[2:], stride, padding, dilation)
-    alone = (1, 1, 1, 1, 0, 1)  # what the depth of a 2-D image is
-    lifted = ((one, *axis) if flat else axis for one, axis in zip(alone, axes, strict=True))
-    return (batch, channels, weight_shape[0] // channels, *(number for axis in lifted for number in axis))
+    batch, channels, *image = input_shape
+    filters, _, *kernel = weight_shape
+    head = (batch, channels, filters // channels)
+    if len(size) == 2:
+        return (*head, 1, *image, 1, *size, 1, *kernel, 1, *stride, 0, *padding, 1, *dilation)
+    return (*head, *image, *size, *kernel, *stride, *padding, *dilation)
 
 
 def depthwise_layouts(x: Tensor, multiplies: bool) -> tuple[Layout, Layout]:

@@ -19,24 +19,26 @@ _NIFTI = re.compile(r"(?P<stem>.+)\.nii(?:\.gz)?", re.IGNORECASE)
 
 
 def matched(results: Path, truth: Path, endings: Sequence[str] = LABELS) -> dict[str, tuple[Path, Path]]:
-    """Name of the case -> its file of ``results`` and its file of ``truth``. Two files are one case.
+    """Name of the case -> what ``results`` and what ``truth`` have of it: a file, or for labels a folder of masks.
 
-    In a folder, files and folders are cases. Where names of files end in one of ``endings``, others are passed over.
-    A folder with a mask for each slice is one case, as a file is.
-    Cases that ``truth`` does not have are named in a note on stderr.
+    In a folder of cases, files and folders are cases. Where names of files end in one of ``endings``, others are passed
+    over. Cases that ``truth`` does not have are named in a note on stderr.
 
     Raises:
-        CommandError: a file and a folder, a folder without cases, or cases of ``truth`` that ``results`` does not have.
+        CommandError: a case and a folder of cases, a folder without cases, or cases of ``truth`` that ``results`` does
+            not have.
     """
-    if _is_case(truth):
-        if not _is_case(results):
+    if _is_case(truth, LABELS):
+        if not _is_case(results, endings):
             raise CommandError(
-                f"{results}: this is a folder of cases and {truth} is one case: expected two cases or two folders"
+                f"{results}: this is not one case as {truth} is: expected two cases or two folders of cases"
             )
-        return {truth.name: (results, truth)}
-    if _is_case(results):
+        return {truth.resolve().name: (results, truth)}
+    if _is_case(results, endings):
         reason = "this is one case" if results.exists() else "there is no such folder"
-        raise CommandError(f"{results}: {reason}; {truth} is a folder of cases: expected two cases or two folders")
+        raise CommandError(
+            f"{results}: {reason}; {truth} is a folder of cases: expected two cases or two folders of cases"
+        )
     found, true = _cases(results, endings), _cases(truth, LABELS)
     missing = [name for name in true if name not in found]
     if missing:
@@ -53,7 +55,7 @@ def _cases(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
     found = [(_case_name(path, endings), path) for path in _files(folder, endings)]
     for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         files = _files(inner, endings)
-        if not files and has_lgg_masks(inner):
+        if not files and _is_case(inner, endings):
             files = [inner]
         if len(files) > 1:
             raise CommandError(
@@ -70,8 +72,9 @@ def _cases(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
     return cases
 
 
-def _is_case(path: Path) -> bool:
-    return not path.is_dir() or has_lgg_masks(path)
+def _is_case(path: Path, endings: Sequence[str]) -> bool:
+    """Masks are labels, and no probabilities."""
+    return not path.is_dir() or (endings is LABELS and has_lgg_masks(path))
 
 
 def _files(folder: Path, endings: Sequence[str]) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,28 +13,41 @@ from fastseg.io.files import listed
 from fastseg.io.grid import check_same_grid
 
 
-def labels_of(path: Path) -> LabelVolume:
+@dataclass(frozen=True)
+class Labels:
+    """What was read.
+
+    Attributes:
+        slices: numbers of the masks; None: a volume.
+    """
+
+    path: Path
+    volume: LabelVolume
+    slices: tuple[int, ...] | None
+
+
+def read(path: Path) -> Labels:
     """Masks become rows, columns and slices of 1 mm, as ``fastseg segment`` writes a volume of slices.
 
     Raises:
         FileError: they cannot be read.
     """
     if not path.is_dir():
-        return load_labels(path)
-    masks = np.moveaxis(load_lgg_masks(path).masks, 0, -1).astype(np.uint8)
+        return Labels(path, load_labels(path), None)
+    found = load_lgg_masks(path)
+    masks = np.ascontiguousarray(np.moveaxis(found.masks, 0, -1), np.uint8)
     grid = Volume.from_array(masks[None].astype(np.float32), np.eye(4))
-    return LabelVolume(np.ascontiguousarray(masks), grid.affine, grid.header)
+    return Labels(path, LabelVolume(masks, grid.affine, grid.header), found.numbers)
 
 
-def check_same_voxels(path: Path, volume: LabelVolume, like_path: Path, like: LabelVolume) -> None:
+def check_same_voxels(labels: Labels, like: Labels) -> None:
     """Refuses labels of another grid, or of slices with other numbers.
 
     Raises:
         CommandError, FileError: says what differs.
     """
-    check_same_grid(path, volume, like_path, like)
-    if path.is_dir() and like_path.is_dir():
-        numbers, expected = (load_lgg_masks(folder).numbers for folder in (path, like_path))
-        if numbers != expected:
-            missing = listed(sorted(set(expected) - set(numbers)))
-            raise CommandError(f"{path}: there is no mask of slice {missing}, expected the slices of {like_path}")
+    if labels.slices is not None and like.slices is not None and labels.slices != like.slices:
+        differ = {"no mask": set(like.slices) - set(labels.slices), "a mask": set(labels.slices) - set(like.slices)}
+        said = " and ".join(f"{what} of slices {listed(sorted(which))}" for what, which in differ.items() if which)
+        raise CommandError(f"{labels.path}: there is {said}, expected the slices of {like.path}")
+    check_same_grid(labels.path, labels.volume, like.path, like.volume)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastseg.cli.errors import CommandError
 from fastseg.cli.evaluate_cases import PROBABILITIES, matched
-from fastseg.cli.evaluate_labels import check_same_voxels, labels_of
+from fastseg.cli.evaluate_labels import check_same_voxels, read
 from fastseg.cli.evaluate_results import comparison_rows, thinned, write_csv, write_roc
 from fastseg.cli.progress import Advance, progress
 from fastseg.io import FileError, LabelVolume, load_nifti
@@ -71,7 +71,8 @@ class _Case:
     def __init__(self, path: Path, regions: Regions, if_one_empty: str) -> None:
         self._path = path
         self._regions = regions
-        self._truth = labels_of(path)
+        self._labels = read(path)
+        self._truth = self._labels.volume
         self._masks = self._split(path, self._truth)
         self._spacing = tuple(float(step) for step in np.linalg.norm(self._truth.affine[:3, :3], axis=0))
         self._one_empty = math.inf
@@ -81,10 +82,10 @@ class _Case:
     def scores(
         self, path: Path, probabilities: dict[str, NDArray[np.float32]] | None, advance: Advance
     ) -> SegmentationScores:
-        pred = labels_of(path)
-        check_same_voxels(path, pred, self._path, self._truth)
+        pred = read(path)
+        check_same_voxels(pred, self._labels)
         result = evaluate_masks(
-            self._split(path, pred),
+            self._split(path, pred.volume),
             self._masks,
             spacing=self._spacing,
             probabilities=probabilities,
@@ -129,7 +130,7 @@ def _regions(options: argparse.Namespace, paths: Sequence[Path]) -> Regions:
     """What to score: as asked for, or by the labels that all files together have."""
     if options.regions == "brats":
         return dict(REGIONS)
-    present = {int(label) for path in paths for label in np.unique(labels_of(path).data)}
+    present = {int(label) for path in paths for label in np.unique(read(path).volume.data)}
     if options.labels is not None:
         # Absent from a case, a label has Dice 1 there; absent from all, it is a mistake.
         if unknown := [label for label in options.labels if label not in present]:

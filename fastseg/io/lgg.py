@@ -40,12 +40,12 @@ class LggMasks:
     """What :func:`load_lgg_masks` reads.
 
     Attributes:
-        numbers: of the slices, in order.
         masks: (S, H, W), bool, where the tumour is.
+        numbers: of the slices, in their order.
     """
 
-    numbers: tuple[int, ...]
     masks: NDArray[np.bool_]
+    numbers: tuple[int, ...]
 
 
 def find_lgg(folder: str | os.PathLike[str]) -> list[Path]:
@@ -97,7 +97,7 @@ def _patient(folder: Path, files: Iterable[Path]) -> str:
 def has_lgg_masks(folder: str | os.PathLike[str]) -> bool:
     """Whether it is a folder with files such as ``NAME_1_mask.tif``."""
     folder = Path(folder)
-    return folder.is_dir() and bool(_numbered(folder, mask=True))
+    return folder.is_dir() and any(_is_mask(path.name) for path in folder.iterdir())
 
 
 def load_lgg_masks(folder: str | os.PathLike[str]) -> LggMasks:
@@ -118,7 +118,12 @@ def load_lgg_masks(folder: str | os.PathLike[str]) -> LggMasks:
     masks = [_mask(files[number]) for number in numbers]
     for number, mask in zip(numbers, masks, strict=True):
         _check_size(files[number], mask, first, masks[0])
-    return LggMasks(tuple(numbers), np.stack(masks))
+    return LggMasks(np.stack(masks), tuple(numbers))
+
+
+def _is_mask(name: str) -> bool:
+    match = _NAME.fullmatch(name)
+    return match is not None and match[3] is not None and not name.startswith(".")
 
 
 def _is_slice(name: str) -> bool:

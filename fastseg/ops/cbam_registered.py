@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from fastseg import reference
 from fastseg.backends import select
-from fastseg.backends.cbam_call import Saved, chosen, needed, new_gradients, new_saved, with_empty
+from fastseg.backends.cbam_call import Saved, needed, new_gradients, new_saved, with_empty, without_empty
 from fastseg.backends.views import layout_of, new_output
 from fastseg.ops.registry import register
 
@@ -47,7 +47,8 @@ class _Attention(torch.autograd.Function):
         y, saved = _forward_op(x, *parameters, *flags)
         ctx.save_for_backward(x, *parameters, *saved)
         ctx.flags = flags
-        if not flags[3]:
+        *_, normalize, _ = flags
+        if not normalize:
             return y, None
         statistics = _saved_of(saved, x, parameters, flags).statistics
         ctx.mark_non_differentiable(statistics)
@@ -82,12 +83,13 @@ def _forward(x: Tensor, *args: Any) -> tuple[Tensor, list[Tensor]]:
         return y, [t.zero_() for t in saved]
     parameters, flags = args[:_PARAMETERS], args[_PARAMETERS:]
     y, all_saved = select.kernel("cbam", x).cbam_forward(x, parameters, *flags)
-    return y, chosen(all_saved, _needed(parameters, flags))
+    return y, without_empty(all_saved, _needed(parameters, flags))
 
 
 def _forward_fake(x: Tensor, *args: Any) -> tuple[Tensor, list[Tensor]]:
-    which = _needed(args[:_PARAMETERS], args[_PARAMETERS:])
-    return _output_like(x), chosen(new_saved(x, which), which)
+    parameters, flags = args[:_PARAMETERS], args[_PARAMETERS:]
+    which, max_pool = _needed(parameters, flags), flags[1]
+    return _output_like(x), without_empty(new_saved(x, which, max_pool), which)
 
 
 def _backward(grad: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, list[Tensor]]:
@@ -97,12 +99,12 @@ def _backward(grad: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, list[Tensor]
     parameters, saved, *flags = args[:_PARAMETERS], *args[_PARAMETERS:]
     launch = select.kernel("cbam", x).cbam_backward
     dx, all_gradients = launch(grad, x, parameters, _saved_of(saved, x, parameters, flags), *flags)
-    return dx, chosen(all_gradients, _given(parameters))
+    return dx, without_empty(all_gradients, _given(parameters))
 
 
 def _backward_fake(grad: Tensor, x: Tensor, *args: Any) -> tuple[Tensor, list[Tensor]]:
     parameters = args[:_PARAMETERS]
-    return _output_like(x), chosen(new_gradients(x, *parameters), _given(parameters))
+    return _output_like(x), without_empty(new_gradients(x, *parameters), _given(parameters))
 
 
 def _given(parameters: Sequence[Tensor | None]) -> tuple[bool, ...]:

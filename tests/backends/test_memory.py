@@ -17,7 +17,8 @@ import torch
 
 import fastseg
 import fastseg._C as _C
-from fastseg.backends.memory import POOLED_BYTES, empty_like
+from fastseg.backends.memory import POOLED_BYTES, empty_like, new_empty, new_output
+from fastseg.backends.views import memory_format
 from fastseg.ops import instance_norm_act
 from tests.support import LAYOUTS, in_layout
 
@@ -119,6 +120,18 @@ def test_strides_are_those_of_torch(layout):
     assert x.numel() * 4 >= POOLED_BYTES
     y = empty_like(x)
     assert y.stride() == torch.empty_like(x).stride() and y.shape == x.shape and y.dtype == x.dtype
+
+
+@pytest.mark.parametrize("layout", ("rows", "channels_last"))
+@pytest.mark.parametrize("shape", ((1, 5, 230, 240), (2, 1, 600, 500), (2, 600, 1, 500), (1, 3, 70, 80, 90)), ids=str)
+def test_strides_of_a_layout_are_those_of_torch(shape, layout):
+    format = memory_format(layout, len(shape) - 2)
+    expected = torch.empty(shape, memory_format=format).stride()
+    x = torch.zeros(shape)
+    assert x.numel() * 4 >= POOLED_BYTES
+    assert new_output(x, shape[1], shape[2:], layout).stride() == expected
+    assert empty_like(x, format).stride() == expected
+    assert new_empty(shape, torch.float32).stride() == x.stride()
 
 
 def test_outputs_are_ordinary_tensors():

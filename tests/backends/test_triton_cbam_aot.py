@@ -39,7 +39,7 @@ def launches_of(
         ((*dense, None, None, None, None), "none", True),
     ):
         cbam.cbam_forward(x, parameters, spatial, max_pool, False, False, 1e-5)
-        saved = new_saved(x, needed(True, spatial, max_pool, False))
+        saved = new_saved(x, needed(True, spatial, max_pool, False), max_pool)
         cbam.cbam_backward(x, x, parameters, saved, spatial, max_pool, False, False, 1e-5)
     # The pools of all three are the same: triton would take the second from its cache, without a report.
     different = {}

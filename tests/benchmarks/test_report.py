@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import networks_report, report, stereo_picture, stereo_report
+from benchmarks import networks_report, readme, report, stereo_picture, stereo_report, turns
 
 pytest.importorskip("matplotlib")
 
@@ -106,8 +106,11 @@ def test_peers_that_took_turns_are_compared_with_those_turns() -> None:
     run["benchmarks"][-1]["extra_info"]["beside"] = 20.0
     rows = report.rows_of(run)
     anchor, stock, compiled, other = rows[:4]
-    assert [networks_report.ratio(row, anchor) for row in (anchor, stock, compiled)] == [1.0, 1.5, 1.5]
-    assert networks_report.ratio(stock, other) == pytest.approx(1.875)
+    assert [turns.ratio(row, anchor) for row in (anchor, stock, compiled)] == [1.0, 1.5, 1.5]
+    assert turns.ours_in({row.peer: row for row in rows[:4]}) is other
+    page = report.markdown(rows, MACHINE)
+    assert "| stock | 15.00 ms | 15.00 ms | 15.00 ms |  |  | 1.88 |" in page
+    assert "| accelerate channels-last | 16.00 ms | 16.00 ms | 16.00 ms |  |  | 1.00 |" in page
     assert "| unet | 1x2 | 10 ms | - | 1.50, - |" in networks_report.section(rows)
 
 
@@ -126,6 +129,69 @@ def test_the_page_has_each_family_once() -> None:
     without = report.rows_of({**RUN, "benchmarks": RUN["benchmarks"][:1]})
     page = report.markdown(without, MACHINE)
     assert "stereo" not in page and "Networks" not in page
+
+
+def measured(line: readme.Line) -> list[dict[str, Any]]:
+    where = {"family": line.family, "case": line.case, "shape": line.shape}
+    peers = {"fastseg": 20, "fastseg channels-last": 2, "eager": 41, "eager channels-last": 5, "OpenCV": 30}
+    return [benchmark([milliseconds], **where, peer=peer) for peer, milliseconds in peers.items()]
+
+
+def test_readme_tables() -> None:
+    pipelines = [
+        stereo(pair, peer, [milliseconds], bad)
+        for pair in readme.PIPELINES
+        for peer, milliseconds, bad in (
+            ("OpenCV", 12, 0.082), ("fastseg accurate", 1234, 0.02), ("fastseg fast", 8, 0.1), ("fastseg paper", 9, 1)
+        )
+    ]  # fmt: skip
+    lines = [*readme.CNN, *readme.STEREO]
+    benchmarks = [each for line in lines for each in measured(line)] + pipelines
+    benchmarks.append(
+        benchmark([1e3], family="norm", case="forward", shape="1x32x128x128x128", peer="torch.compile, x")
+    )
+    rows = report.rows_of({"machine_info": {}, "benchmarks": benchmarks})
+    written = readme.tables(rows, MACHINE)
+    assert written[0] == "P, 1 threads, float32, torch 2, medians of one run"
+    assert "| depthwise conv 3D k3, 1x32x64^3, forward | 2.0 ms | 5.0 ms (2.5x) | 41 ms (20x) |" in written
+    norm = next(line for line in written if line.startswith("| instance norm"))
+    assert norm.endswith("| 2.0 ms | 5.0 ms (2.5x) | 41 ms (20x), torch.compile 1.0 s (500x) |")
+    assert next(line for line in written if line.startswith("| exact WLS")).endswith(
+        "| 20 ms | eager channels-last 5.0 ms (0.2x), OpenCV 30 ms (1.5x), eager 41 ms (2.0x) |"
+    )
+    assert written[-1] == "| the same on teddy | fast 8.0 ms, 5.0 %; accurate 1.2 s, 1.0 % | OpenCV 12 ms, 4.1 % |"
+    text = (report.ROOT / "README.md").read_text()
+    assert "\n".join(written) in readme.filled(text, written)
+
+
+@pytest.mark.parametrize("left", ("ours", "others", "one line"))
+def test_a_partial_run_leaves_the_readme(left: str) -> None:
+    benchmarks = [each for line in (*readme.CNN, *readme.STEREO) for each in measured(line)]
+    benchmarks += [stereo(pair, peer, [1], 0.1) for pair in readme.PIPELINES for peer in ("fastseg fast", "OpenCV")]
+    whole = {"machine_info": {}, "benchmarks": benchmarks}
+    assert readme.tables(report.rows_of(whole), MACHINE) != []
+    kept = {
+        "ours": [each for each in benchmarks if each["extra_info"]["peer"].startswith("fastseg")],
+        "others": [each for each in benchmarks if not each["extra_info"]["peer"].startswith("fastseg")],
+        "one line": benchmarks[5:],
+    }
+    assert readme.tables(report.rows_of({**whole, "benchmarks": kept[left]}), MACHINE) == []
+    text = (report.ROOT / "README.md").read_text()
+    assert readme.filled(text, []) == text
+
+
+def test_the_machine_and_what_was_measured() -> None:
+    info = {"device": "cpu", "cpu": {"brand_raw": "Some(R) Core(TM) Processor"}, "machine": "m", "threads": 4}
+    info |= {"capability": "c", "gflops": 5, "python_version": "3", "torch": "2", "fastseg": "0"}
+    runs = [
+        {"machine_info": info, "datetime": "2026-01-02T03", "commit_info": {"id": id, "dirty": dirty}}
+        for id, dirty in (("0123456789", False), ("0123456789", False), ("abcdefgh", True))
+    ]
+    machine = report.machine_of(runs)
+    assert (machine["processor"], machine["commit"], machine["date"]) == (
+        "Some Core", "0123456, abcdefg-dirty", "2026-01-02"
+    )  # fmt: skip
+    assert report.slug(machine) == "cpu-some-core-4-threads"
 
 
 def test_stereo_picture(tmp_path: Path) -> None:

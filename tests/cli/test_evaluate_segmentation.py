@@ -221,13 +221,29 @@ def test_masks_of_slices(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert printed(capsys, "A.nii.gz", "truth/A")["cases"]["A"] == expected
 
 
-def test_masks_of_other_slices(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("first", "count", "message"),
+    [
+        (2, 9, "there is no mask of slices 1 and a mask of slices 10"),
+        (1, 8, "there is no mask of slices 9"),
+        (0, 10, "there is a mask of slices 0, 10"),
+    ],
+)
+def test_masks_of_other_slices(folder: Path, capsys, first: int, count: int, message: str) -> None:
     masks = labels(0, (0, 1)).astype(bool)
-    patient(folder / "pred", masks, first=2)
+    patient(folder / "pred", np.resize(masks, (count, *SHAPE[1:])), first)
     patient(folder / "truth", masks)
     assert run("pred", "truth") == 2
-    expected = "fastseg evaluate: pred: there is no mask of slice 1, expected the slices of truth\n"
-    assert capsys.readouterr().err == expected
+    assert capsys.readouterr().err == f"fastseg evaluate: pred: {message}, expected the slices of truth\n"
+
+
+def test_masks_are_no_probabilities(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("pred/A", "truth/A"):
+        patient(folder / name, labels(0, (0, 1)).astype(bool))
+    assert run("pred/A", "truth/A", "--probabilities", "pred/A") == 2
+    assert "pred/A: this is not one case as truth/A is" in capsys.readouterr().err
+    assert run("pred", "truth", "--probabilities", "pred") == 2
+    assert "pred: holds no case" in capsys.readouterr().err
 
 
 def test_long_curves_are_thinned(folder: Path) -> None:
@@ -247,11 +263,11 @@ REFUSED = {
     "no truth": (["pred.nii", "nowhere.nii"], "nowhere.nii: there is no such file"),
     "file and folder": (
         ["pred.nii", "many"],
-        "pred.nii: this is one case; many is a folder of cases: expected two cases",
+        "pred.nii: this is one case; many is a folder of cases: expected two cases or two folders of cases",
     ),
     "folder and file": (
         ["many", "truth.nii"],
-        "many: this is a folder of cases and truth.nii is one case: expected two cases",
+        "many: this is not one case as truth.nii is: expected two cases or two folders of cases",
     ),
     "no folder": (["nowhere", "many"], "nowhere: there is no such folder; many is a folder"),
     "missing cases": (["few", "many"], "few: 2 of 3 cases of many are missing: b, c"),

@@ -80,7 +80,7 @@ def cbam_forward(
     weights = weights_for(x, *parameters)
     channel = weights.fc1_weight is not None
     y = new_output(x, x.shape[1], x.shape[2:], layout)
-    saved = new_saved(x, needed(channel, spatial, max_pool, normalize))
+    saved = new_saved(x, needed(channel, spatial, max_pool, normalize), max_pool)
     source, target = strided(x, layout), strided(y, layout)
     p = plan(x, layout, (source, target))
     sizes = p.channels, p.spatial
@@ -117,13 +117,14 @@ def _pool(p: Plan, source: Strided | None, saved: Saved, max_pool: bool) -> None
     wanted = triton.cdiv(POOL_PROGRAMS, p.batch * p.channel_blocks)
     chunk = triton.cdiv(p.pixel_tiles, wanted) * p.constants["BLOCK_S"]
     parts = triton.cdiv(p.spatial, chunk)
-    sums, peaks = (saved.channel_gate.new_empty((p.batch, p.channels, parts)) for _ in range(2))
-    places = sums.new_empty((p.batch, p.channels, parts), dtype=torch.int64)
+    sums = saved.channel_gate.new_empty((p.batch, p.channels, parts))
+    peaks = torch.empty_like(sums) if max_pool else None
+    places = torch.empty_like(sums, dtype=torch.int64) if max_pool else None
     programs = p.batch * p.channel_blocks * parts
     sizes = p.channels, p.spatial, parts, chunk
     launch(kernels.pool, programs, p.warps, source, sums, peaks, places, *sizes, **p.constants)
     saved.pooled[:, 0] = sums.sum(2) / p.spatial
-    if max_pool:
+    if peaks is not None and places is not None:
         largest = peaks.amax(2, keepdim=True)
         has = (peaks == largest) | (peaks.isnan() & largest.isnan())
         saved.peak.copy_(places.masked_fill(~has, torch.iinfo(torch.int64).max).amin(2))

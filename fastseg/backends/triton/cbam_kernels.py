@@ -73,7 +73,7 @@ def pool(
     x, sums, peaks, places, channels, spatial, parts, chunk,
     CHANNELS_LAST: tl.constexpr, ALIGN: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    """Sum, maximum and its first pixel of one part of the pixels, into [rows, parts]."""
+    """Sum and, where ``peaks`` is given, maximum and its first pixel of one part of the pixels, into [rows, parts]."""
     ACC: tl.constexpr = sums.dtype.element_ty
     part = (tl.program_id(0) % parts).to(tl.int64)
     n, channel = batch_and_channels(tl.program_id(0) // parts, channels, BLOCK_C)
@@ -88,15 +88,17 @@ def pool(
         mask = tile_mask(channel, pixel, channels, end, CHANNELS_LAST, ALIGN)
         values = tl.load(pointers(x, n, channel, pixel, CHANNELS_LAST, ALIGN), mask, 0.0).to(ACC)
         total += values
-        above = mask & _is_above(values, best)
-        best = tl.where(above, values, best)
-        where = tl.where(above, tile, where)
-    place = first + where.to(tl.int64) * BLOCK_S + tl.arange(0, BLOCK_S)[None, :]
-    top, at = _first_peak(best, place, 1 << 62, 1)
+        if peaks is not None:
+            above = mask & _is_above(values, best)
+            best = tl.where(above, values, best)
+            where = tl.where(above, tile, where)
     slot = (n * channels + channel) * parts + part
     tl.store(sums + slot, tl.sum(total, 1), channel < channels)
-    tl.store(peaks + slot, top, channel < channels)
-    tl.store(places + slot, at, channel < channels)
+    if peaks is not None:
+        place = first + where.to(tl.int64) * BLOCK_S + tl.arange(0, BLOCK_S)[None, :]
+        top, at = _first_peak(best, place, 1 << 62, 1)
+        tl.store(peaks + slot, top, channel < channels)
+        tl.store(places + slot, at, channel < channels)
 
 
 @triton.jit
