@@ -226,7 +226,7 @@ def test_masks_of_slices(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     [
         (2, 9, "there is no mask of slices 1 and a mask of slices 10"),
         (1, 8, "there is no mask of slices 9"),
-        (0, 10, "there is a mask of slices 0, 10"),
+        (0, 11, "there is a mask of slices 0, 10"),
     ],
 )
 def test_masks_of_other_slices(folder: Path, capsys, first: int, count: int, message: str) -> None:
