@@ -96,6 +96,7 @@ def tables(rows: Sequence[Any], machine: dict[str, Any]) -> list[str]:
     complete = (
         machine["device"] == "cpu"
         and all(any(name in PLAIN for name in peers) for peers in cnn.values())
+        and all("fastseg" in peers for peers in stereo.values())
         and all(ours_in(peers) and _others(peers) for group in (cnn, stereo, pairs) for peers in group.values())
     )
     if not complete:

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import readme
+from benchmarks.readme import Line
 from benchmarks.report import Row, cases, duration
 from benchmarks.turns import ours_in
 
 BEGIN, END = "<!-- GPU figures, written by python -m benchmarks.gpu -->", "<!-- end of GPU figures -->"
-
-
-@dataclass(frozen=True)
-class Line:
-    what: str
-    family: str
-    case: str
-    shape: str
 
 
 VOLUME, HELD, LARGE = "1x32x128x128x128", "2x32x64x64x64", "2x32x128x128x128"

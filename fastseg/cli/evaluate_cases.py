@@ -33,7 +33,7 @@ def matched(results: Path, truth: Path, endings: Sequence[str] = LABELS) -> dict
             raise CommandError(
                 f"{results}: this is not one case as {truth} is: expected two cases or two folders of cases"
             )
-        return {truth.resolve().name: (results, truth)}
+        return {truth.name or truth.resolve().name: (results, truth)}  # "." has no name
     if _is_case(results, endings):
         reason = "this is one case" if results.exists() else "there is no such folder"
         raise CommandError(

@@ -88,7 +88,8 @@ def _forward(x: Tensor, *args: Any) -> tuple[Tensor, list[Tensor]]:
 
 def _forward_fake(x: Tensor, *args: Any) -> tuple[Tensor, list[Tensor]]:
     parameters, flags = args[:_PARAMETERS], args[_PARAMETERS:]
-    which, max_pool = _needed(parameters, flags), flags[1]
+    which = _needed(parameters, flags)
+    _, max_pool, *_ = flags
     return _output_like(x), without_empty(new_saved(x, which, max_pool), which)
 
 

@@ -181,6 +181,18 @@ def test_groups_of_images_and_streamed_outputs(case, layout):
 
 
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
+@pytest.mark.parametrize("case", [case for case in CASES if case != "normalized"])
+def test_images_too_large_for_a_group(case, layout):
+    # 24 MB an image. Statistics of the "normalized" are of all images.
+    shape = (2, 96, 256, 256)
+    x, grad = (in_layout(torch.randn(shape), layout) for _ in range(2))
+    parameters = parameters_of(case, shape, torch.float32)
+    both = gradients(CASES[case].fused, [x, *parameters], grad)[:2]
+    alone = [gradients(CASES[case].fused, [x[i : i + 1], *parameters], grad[i : i + 1])[:2] for i in range(2)]
+    assert_same_bits([both, [torch.cat(halves) for halves in zip(*alone, strict=True)]])
+
+
+@pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
 @pytest.mark.parametrize("shape", ((2, 40, 9, 11), (1, 3, 300, 300)), ids=str)
 def test_gradients_of_ties_go_to_the_first_index(shape, layout):
     generator = torch.Generator().manual_seed(0)
