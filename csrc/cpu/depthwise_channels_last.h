@@ -5,6 +5,7 @@
 // is converted once into the padded window. R neighbouring pixels stay in registers; for the usual widths of kernels
 // each vector of the window serves up to KX of them.
 #pragma once
+#include "depthwise_channels_last_tile.h"
 #include "depthwise_ring.h"
 #include "norm_channels_last.h"
 
@@ -55,10 +56,15 @@ struct PixelLayout {
     length = width * block;
   }
 
+  // The pixels of a row; those around them are zero already.
   void fill(const T* from, A* to) const {
     constexpr int L = lanes<A>;
     const int64_t begin = -first, end = least(begin + sources, width);
-    for (int64_t i = 0; i < begin * block; i += L) store(to + i, Vec<A>{});
+    if (pixel_stride == block && channels == block) {
+      A* pixels = to + begin * block;
+      for (int64_t i = 0; i < (end - begin) * block; i += L) store(pixels + i, load(from + i));
+      return;
+    }
     for (int64_t q = begin; q < end; ++q, from += pixel_stride) {
       A* pixel = to + q * block;
       int64_t c = 0;
@@ -66,7 +72,6 @@ struct PixelLayout {
       for (; c < channels; ++c) pixel[c] = load_one(from + c);
       for (; c < block; ++c) pixel[c] = 0;
     }
-    for (int64_t i = end * block; i < length; i += L) store(to + i, Vec<A>{});
   }
 };
 
@@ -148,6 +153,9 @@ struct PixelConvolution {
   int64_t block, blocks;  // of channels
   PixelLayout<T> row;
   Bands bands;
+  // Tiles take several rows of a plane, or, of images, which march along their height, of several planes.
+  PixelTiling<A> tiling;
+  int64_t together;  // planes of targets
 
   PixelConvolution(const DepthwiseShape& s, bool transposed_, const View& source_, const View& target_,
                    const void* weight_, const Vector& bias_)
@@ -163,10 +171,21 @@ struct PixelConvolution {
         block(channels_together<A>(s.channels, z, y, x)),
         blocks(ceil_div(s.channels, block)),
         row(x, block, source.spatial_stride, pixel_block),
-        bands(z, y, s.batch * blocks, row.length * int64_t(sizeof(A))) {}
+        bands(z, y, s.batch * blocks, row.length * int64_t(sizeof(A))),
+        tiling(tiling_of(is_image() ? z : y, x, is_image())),
+        together(is_image() ? tiling.rows : 1) {}
+
+  bool is_image() const { return y.targets == 1 && y.kernel == 1; }
 
   // Blocks of channels of one band follow each other: together they fill cache lines and pages.
   int64_t tasks() const { return shape.batch * bands.count() * blocks; }
+
+ private:
+  // `down`: the axis where tiles take several targets.
+  static PixelTiling<A> tiling_of(const Axis& down, const Axis& x, bool folded) {
+    const bool neighbours = x.stride == 1 && x.dilation == 1 && down.stride == 1 && (folded || down.dilation == 1);
+    return neighbours && down.kernel == x.kernel ? pixel_tiling<A>(x.kernel) : PixelTiling<A>{};
+  }
 };
 
 // What one thread needs to run tasks of a PixelConvolution.
@@ -179,12 +198,13 @@ class PixelConvolver {
       : conv_(conv),
         row_(conv.row),
         ring_(conv.z, conv.y, conv.x.sources, conv.source.spatial_stride, 1, 0,
-              window_rows(conv.y, conv.bands.most_rows()), conv.row.length),
-        out_((conv.x.targets + pixel_block * conv.x.open_classes()) * conv.block),
+              window_rows(conv.y, conv.bands.most_rows()), conv.row.length, conv.together),
+        out_row_((conv.x.targets + pixel_block * conv.x.open_classes()) * conv.block),
+        out_(conv.tiling.rows * out_row_),
         weights_(conv.shape.taps() * conv.block),
         selected_(conv.shape.taps() * conv.block),
         bias_(conv.block),
-        rows_(conv.z.most_taps() * conv.shape.kernel[Y]),
+        rows_(conv.z.most_taps() * (conv.shape.kernel[Y] + conv.tiling.rows - 1) + conv.tiling.rows),
         row_weights_(conv.z.most_taps() * conv.shape.kernel[Y]),
         planes_(conv.z.most_taps()),
         plane_weights_(conv.z.most_taps()),
@@ -198,7 +218,7 @@ class PixelConvolver {
     T* target = static_cast<T*>(conv_.target.data) + n * conv_.target.batch_stride + first;
     auto at = [&](int64_t oz, int64_t oy) { return target + (oz * conv_.y.targets + oy) * width * pitch; };
     run_rows(
-        task, [&](int64_t oz, int64_t oy) { emit(at(oz, oy)); },
+        task, at, [&](int64_t oz, int64_t oy) { emit(at(oz, oy)); },
         [&](int64_t oz) {
           if (mean) gather(at(oz, band.y_begin), (band.y_end - band.y_begin) * width, mean, m2, lines);
         });
@@ -206,8 +226,9 @@ class PixelConvolver {
   }
 
   // Runs one task; calls row(oz, oy) when a row of targets lies in row_of_targets(), plane(oz) behind the last of them.
-  template <class Row, class Plane>
-  void run_rows(int64_t task, const Row& row, const Plane& plane) {
+  // place(oz, oy) is where the row's first pixels may be written instead, or nullptr.
+  template <class Place, class Row, class Plane>
+  void run_rows(int64_t task, const Place& place, const Row& row, const Plane& plane) {
     const DepthwiseShape& s = conv_.shape;
     const int64_t first = task % conv_.blocks * conv_.block, image = task / conv_.blocks;
     const int64_t n = image / conv_.bands.count();
@@ -224,19 +245,40 @@ class PixelConvolver {
       for (int64_t j = begin; j < depth.count; ++j) {
         const int64_t oz = depth.first + depth.spacing * j;
         if (oz >= band.z_end) break;
+        if (conv_.together > 1 && j + conv_.together <= depth.count &&
+            oz + depth.spacing * (conv_.together - 1) < band.z_end) {
+          ring_.advance(j, conv_.together);
+          convolve_planes(depth, j, place(oz, 0));
+          for (at_ = 0; at_ < conv_.together; ++at_) {
+            row(oz + depth.spacing * at_, 0);
+            plane(oz + depth.spacing * at_);
+          }
+          at_ = 0;
+          j += conv_.together - 1;
+          continue;
+        }
         ring_.advance(j);
         find_planes(depth, j);
-        for (int64_t oy = band.y_begin; oy < band.y_end; ++oy) {
+        const int64_t rows = conv_.together == 1 ? conv_.tiling.rows : 1;
+        for (int64_t oy = band.y_begin; oy < band.y_end; oy += at_) {
+          if (rows > 1 && oy + rows <= band.y_end) {
+            convolve_tiled(oy, place(oz, oy));
+            for (at_ = 0; at_ < rows; ++at_) row(oz, oy + at_);
+            continue;
+          }
+          at_ = placed_ = 0;
           convolve_row(oy);
           row(oz, oy);
+          at_ = 1;
         }
+        at_ = 0;
         plane(oz);
       }
     }
   }
 
   // Pixels of `block` channels each.
-  const A* row_of_targets() const { return out_.get(); }
+  const A* row_of_targets() const { return out_.get() + at_ * out_row_; }
 
  private:
   void find_planes(const AxisClass& depth, int64_t j) {
@@ -248,6 +290,47 @@ class PixelConvolver {
                                                       conv_.shape.kernel[X] * conv_.block;
         ++count_;
       }
+  }
+
+  // `rows` rows of targets of a plane, to out_.
+  void convolve_tiled(int64_t oy, T* to) {
+    const AxisClass height = conv_.y.at(0);
+    const int64_t window = conv_.tiling.rows - 1 + height.taps;
+    const int64_t first = height.in_first + oy;
+    for (int64_t p = 0; p < count_; ++p) ring_.rows(planes_[p], first, 1, window, rows_.get() + p * window);
+    run_tiles(count_, plane_weights_.get(), ring_.next_rows(first + height.taps / 2, 1), to, 1);
+  }
+
+  // A row of targets of each of several planes, to out_.
+  void convolve_planes(const AxisClass& depth, int64_t j, T* to) {
+    for (int64_t i = 0; i < conv_.together - 1 + depth.taps; ++i)
+      rows_[i] = ring_.exists(j + i) ? ring_.plane(j + i, 0) : nullptr;
+    const A* weights = weights_.get();
+    run_tiles(1, &weights, ring_.next_planes(), to, depth.spacing);
+  }
+
+  // to: where the first of the rows of targets begins, `spacing` rows apart, or nullptr. Whole tiles are written there,
+  // others to out_.
+  void run_tiles(int64_t planes, const A* const* weights, const Ahead& next, T* to, int64_t spacing) {
+    constexpr int L = lanes<A>;
+    const int64_t block = conv_.block, pixels = conv_.tiling.pixels, width = conv_.x.targets;
+    TileRows<A> tile{rows_.get(), weights, planes, block, out_.get(), out_row_, block, false, next};
+    const int64_t at = (conv_.x.open_at(0).in_first - row_.first) * block;
+    const auto run = [&](int64_t begin, int64_t end) {
+      for (int64_t x = begin; x < end; x += pixels)
+        for (int64_t c = 0; c < block; c += L) conv_.tiling.run(tile, at + x * block, x, c, load(bias_.get() + c));
+    };
+    placed_ = 0;
+    if constexpr (std::is_same_v<T, A>)
+      if (to && channels_ == block) {
+        placed_ = width / pixels * pixels;
+        const int64_t pitch = conv_.target.spatial_stride;
+        const TileRows<A> through_cache = tile;
+        tile.out = to, tile.out_row = spacing * width * pitch, tile.out_pixel = pitch, tile.stream = Stream;
+        run(0, placed_);
+        tile = through_cache;
+      }
+    run(placed_, width);
   }
 
   // One row of targets, to out_.
@@ -293,10 +376,13 @@ class PixelConvolver {
 
   void emit(T* to) const {
     constexpr int L = lanes<A>;
-    const A* from = out_.get();
-    for (int64_t x = 0; x < conv_.x.targets; ++x, from += conv_.block, to += conv_.target.spatial_stride) {
+    const A* from = row_of_targets() + placed_ * conv_.block;
+    to += placed_ * conv_.target.spatial_stride;
+    for (int64_t x = placed_; x < conv_.x.targets; ++x, from += conv_.block, to += conv_.target.spatial_stride) {
       int64_t c = 0;
-      for (; c + L <= channels_; c += L) store<Stream>(to + c, load(from + c));
+      if (Stream && whole_lines_)
+        for (; c + L <= channels_; c += L) store<Stream>(to + c, load(from + c));
+      for (; c + L <= channels_; c += L) store(to + c, load(from + c));
       for (; c < channels_; ++c) store_one(to + c, from[c]);
     }
   }
@@ -313,6 +399,9 @@ class PixelConvolver {
   const PixelConvolution<T>& conv_;
   PixelLayout<T> row_;
   PlaneRing<T, PixelLayout<T>> ring_;
+  int64_t out_row_, at_ = 0, placed_ = 0;
+  // A block of channels fills lines of memory; those that go past the caches in pieces are slow.
+  bool whole_lines_ = conv_.block * int64_t(sizeof(T)) % 64 == 0;
   Scratch<A> out_, weights_, selected_, bias_;
   Scratch<const A*> rows_, row_weights_, planes_, plane_weights_, selected_weights_;
   int64_t count_ = 0, channels_ = 0;

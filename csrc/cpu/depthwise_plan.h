@@ -99,27 +99,36 @@ struct Band {
 };
 
 // Bands depend on the shape only, so results do not depend on the number of threads. As many rows together as let the
-// window of source planes stay in the second-level cache; depth is cut only where there are few channels.
+// window of source planes stay in the first-level cache, or in the second-level one where more than one row in eight
+// would be read twice; depth is cut only where there are few channels.
 struct Bands {
   int64_t depth, rows;  // of the targets
   int64_t z_count, y_count;
 
-  static constexpr int64_t window_bytes = 256 * 1024;
-  static constexpr int64_t enough_tasks = 64;
+  static constexpr int64_t window_bytes = 256 * 1024, near_bytes = 32 * 1024;
+  static constexpr int64_t enough_tasks = 64, few_tasks = 8;
 
   // `images`: (batch, channel) pairs, or blocks of channels; `row_bytes`: a source row in the window.
   Bands(const Axis& z, const Axis& y, int64_t images, int64_t row_bytes) : depth(z.targets), rows(y.targets) {
     const int64_t planes = z.most_taps();
-    const int64_t in_window = most(window_bytes / (planes * row_bytes), 1);
     const int64_t halo = y.transposed ? (y.kernel - 1) * y.dilation / y.stride : (y.kernel - 1) * y.dilation;
-    const int64_t fit = y.transposed ? (in_window - halo) * y.stride : (in_window - halo) / y.stride;
-    const int64_t height = least(most(fit, most(8, halo)), rows);
+    const auto fit = [&](int64_t bytes) {
+      const int64_t in_window = most(bytes / (planes * row_bytes), 1);
+      return y.transposed ? (in_window - halo) * y.stride : (in_window - halo) / y.stride;
+    };
+    const int64_t well = most(fit(near_bytes), 8 * halo);
+    const int64_t height = least(most(least(fit(window_bytes), well), most(8, halo)), rows);
     y_count = ceil_div(rows, height);
     z_count = 1;
     if (images * y_count < enough_tasks)
       z_count = most(1, least(ceil_div(enough_tasks, images * y_count), depth / (2 * planes + 4)));
     if (images * y_count * z_count < enough_tasks)
       y_count = most(y_count, least(ceil_div(enough_tasks, images * z_count), rows / (16 + halo)));
+    // Small volumes of few channels: threads that wait cost more than halos.
+    if (images * y_count * z_count < few_tasks)
+      y_count = most(y_count, least(ceil_div(few_tasks, images * z_count), rows / (4 + halo)));
+    if (images * y_count * z_count < few_tasks)
+      z_count = most(z_count, least(ceil_div(few_tasks, images * y_count), depth / (planes + 2)));
   }
 
   int64_t count() const { return z_count * y_count; }

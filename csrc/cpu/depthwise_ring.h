@@ -1,29 +1,35 @@
 // The window of a depthwise convolution: a ring of source planes in the compute type, padded, in the second-level
 // cache.
 #pragma once
+#include "depthwise_ahead.h"
 #include "depthwise_plan.h"
 
 namespace fastseg::FASTSEG_ISA {
 
 // The planes that targets at one depth read, of one class of depths, for `inputs` channels (or blocks of channels)
-// beside each other. Row says how a source row lies in the window: its `length`, and fill(from, to).
+// beside each other. Row says how a source row lies in the window: its `length`, and fill(from, to), which writes the
+// same elements of each row. All others are zero.
 template <class T, class Row>
 class PlaneRing {
  public:
   using A = compute_t<T>;
 
-  // Source pixels are pixel_stride apart, inputs input_stride; `rows` is what any band needs at most.
+  // Source pixels are pixel_stride apart, inputs input_stride; `rows` is what any band needs at most. With `together`
+  // neighbouring targets may be computed together, so many at most, where they step from plane to plane.
   PlaneRing(const Axis& z, const Axis& y, int64_t width, int64_t pixel_stride, int64_t inputs, int64_t input_stride,
-            int64_t rows, int64_t length)
+            int64_t rows, int64_t length, int64_t together = 1)
       : z_(z),
         y_(y),
+        pixel_stride_(pixel_stride),
         row_stride_(width * pixel_stride),
         inputs_(inputs),
         input_stride_(input_stride),
         rows_(rows),
         length_(length),
-        slots_(z.most_taps()),
-        memory_(slots_ * inputs * rows * length + lanes<A>) {}
+        slots_(z.most_taps() + together - 1),
+        memory_(size()) {
+    for (int64_t i = 0; i < size(); ++i) memory_[i] = 0;
+  }
 
   // From here on: the volume at `source`, target rows [begin, end), one class of depths from its target j on.
   void start(const T* source, const Row& row, int64_t begin, int64_t end, const AxisClass& depth, int64_t j) {
@@ -35,9 +41,9 @@ class PlaneRing {
     loaded_ = depth.step() * j - 1;
   }
 
-  // Reads what target j of the class needs and is not there yet.
-  void advance(int64_t j) {
-    const int64_t first = depth_.step() * j, end = first + depth_.taps;
+  // Reads what `targets` targets of the class from j on need and is not there yet.
+  void advance(int64_t j, int64_t targets = 1) {
+    const int64_t first = depth_.step() * j, end = first + depth_.step() * (targets - 1) + depth_.taps;
     for (int64_t m = most(loaded_ + 1, first); m < end; ++m)
       if (exists(m))
         for (int64_t i = 0; i < inputs_; ++i) load_plane(m, i);
@@ -62,7 +68,39 @@ class PlaneRing {
     return row >= first_row_ && row < end_row_ ? plane + (row - first_row_) * length_ : nullptr;
   }
 
+  // `count` of them, `spacing` apart.
+  void rows(const A* plane, int64_t row, int64_t spacing, int64_t count, const A** to) const {
+    const int64_t rows = end_row_ - first_row_, step = spacing * length_;
+    row -= first_row_;
+    int64_t at = row * length_;
+    for (int64_t i = 0; i < count; ++i, row += spacing, at += step)
+      to[i] = row >= 0 && row < rows ? plane + at : nullptr;
+  }
+
+  // Rows `spacing` apart that will be read next, from row `row` of the next plane on, or, where there is but one, from
+  // the row as far behind it as this band is high.
+  Ahead next_rows(int64_t row, int64_t spacing) const {
+    if (inputs_ > 1) return {};
+    if (z_.sources == 1) return rows_ahead(0, row + end_row_ - first_row_, spacing * row_stride_);
+    const int64_t m = loaded_ + 1;
+    return exists(m) ? rows_ahead(depth_.in_first + depth_.in_spacing * m, row, spacing * row_stride_) : Ahead{};
+  }
+
+  // The first rows of the planes that will be read next.
+  Ahead next_planes() const {
+    const int64_t m = loaded_ + 1;
+    const int64_t apart = depth_.in_spacing * y_.sources * row_stride_;
+    return exists(m) ? rows_ahead(depth_.in_first + depth_.in_spacing * m, 0, apart) : Ahead{};
+  }
+
  private:
+  // With a row behind the last one, whose zeros may be read.
+  int64_t size() const { return (slots_ * inputs_ * rows_ + 1) * length_; }
+
+  Ahead rows_ahead(int64_t z, int64_t row, int64_t apart) const {
+    return ahead(source_ + (z * y_.sources + row) * row_stride_, apart, pixel_stride_);
+  }
+
   void load_plane(int64_t m, int64_t input) const {
     const int64_t z = depth_.in_first + depth_.in_spacing * m;
     const T* from = source_ + input * input_stride_ + (z * y_.sources + first_row_) * row_stride_;
@@ -71,7 +109,7 @@ class PlaneRing {
   }
 
   Axis z_, y_;
-  int64_t row_stride_, inputs_, input_stride_, rows_, length_, slots_;
+  int64_t pixel_stride_, row_stride_, inputs_, input_stride_, rows_, length_, slots_;
   Scratch<A> memory_;
   const T* source_ = nullptr;
   const Row* row_ = nullptr;

@@ -13,12 +13,22 @@
 
 namespace fastseg::FASTSEG_ISA {
 
-// R rows of targets by V vectors from x on, written to out. rows: `planes` times (R - 1) * Step + KY pointers into the
-// window; weights: `planes` times [KY][KX].
+// Where a block of rows of targets goes: element x of row r to at[r * pitch + x], for x from `begin` to `end`, which
+// lie a whole number of vectors apart. `stream`: past the caches. Meanwhile as many rows of `next` are fetched.
+template <class A>
+struct RowTargets {
+  A* at;
+  int64_t pitch, begin, end;
+  bool stream;
+  Ahead next = {};
+};
+
+// R rows of targets by V vectors from x on. rows: `planes` times (R - 1) * Step + KY pointers into the window; weights:
+// `planes` times [KY][KX].
 template <int KY, int KX, int Step, int R, int V, class A>
 __attribute__((always_inline)) inline void convolve_tile(const A* const* rows, const A* const* weights, int64_t planes,
-                                                         const int64_t* offsets, A bias, int64_t x, A* out,
-                                                         int64_t pitch) {
+                                                         const int64_t* offsets, A bias, int64_t x,
+                                                         const RowTargets<A>& to) {
   constexpr int L = lanes<A>, window = (R - 1) * Step + KY;
   Vec<A> sum[R][V];
   for (int r = 0; r < R; ++r)
@@ -27,6 +37,7 @@ __attribute__((always_inline)) inline void convolve_tile(const A* const* rows, c
   constexpr bool keep = vector_bytes == 64 && KY * KX <= 9;
   for (int64_t p = 0; p < planes; ++p, rows += window) {
     const A* weight = weights[p];
+    if (p < R) to.next.template fetch<V>(p, x, L);
     Vec<A> kept[keep ? KY * KX : 1];
     if constexpr (keep)
 #pragma GCC unroll 9
@@ -52,8 +63,14 @@ __attribute__((always_inline)) inline void convolve_tile(const A* const* rows, c
       }
     }
   }
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) store(out + r * pitch + x + v * L, sum[r][v]);
+  for (int64_t r = planes; r < R; ++r) to.next.template fetch<V>(r, x, L);
+  A* out = to.at + x;
+  if (to.stream)
+    for (int r = 0; r < R; ++r, out += to.pitch)
+      for (int v = 0; v < V; ++v) store<true>(out + v * L, sum[r][v]);
+  else
+    for (int r = 0; r < R; ++r, out += to.pitch)
+      for (int v = 0; v < V; ++v) store(out + v * L, sum[r][v]);
 }
 
 // Vectors beside each other in a block of four rows: as many as leave registers for weights and sources.
@@ -62,18 +79,18 @@ constexpr int wide_vectors = vector_bytes == 64 ? 4 : 2;
 
 template <int KY, int KX, int Step, int R, class A>
 inline void convolve_rows(const A* const* rows, const A* const* weights, int64_t planes, const int64_t* offsets, A bias,
-                          int64_t width, A* out, int64_t pitch) {
+                          const RowTargets<A>& to) {
   constexpr int L = lanes<A>;
-  int64_t x = 0;
+  int64_t x = to.begin;
   if constexpr (R <= 4) {
     constexpr int V = wide_vectors<A>;
-    for (; x + V * L <= width; x += V * L)
-      convolve_tile<KY, KX, Step, R, V>(rows, weights, planes, offsets, bias, x, out, pitch);
+    for (; x + V * L <= to.end; x += V * L)
+      convolve_tile<KY, KX, Step, R, V>(rows, weights, planes, offsets, bias, x, to);
     if constexpr (V == 4)
-      for (; x + 2 * L <= width; x += 2 * L)
-        convolve_tile<KY, KX, Step, R, 2>(rows, weights, planes, offsets, bias, x, out, pitch);
+      for (; x + 2 * L <= to.end; x += 2 * L)
+        convolve_tile<KY, KX, Step, R, 2>(rows, weights, planes, offsets, bias, x, to);
   }
-  for (; x < width; x += L) convolve_tile<KY, KX, Step, R, 1>(rows, weights, planes, offsets, bias, x, out, pitch);
+  for (; x < to.end; x += L) convolve_tile<KY, KX, Step, R, 1>(rows, weights, planes, offsets, bias, x, to);
 }
 
 // Any kernel, one row of targets.
@@ -106,7 +123,7 @@ template <class A>
 struct RowKernel {
   int64_t block;  // rows of targets; 0: any kernel, a row at a time
   void (*run)(const A* const* rows, const A* const* weights, int64_t planes, const int64_t* offsets, A bias,
-              int64_t width, A* out, int64_t pitch);
+              const RowTargets<A>& to);
 };
 
 template <int K, class A>
@@ -258,17 +275,31 @@ class RowConvolver {
     const RowKernel<A> kernel = row_kernel<A>(ky, kx, height.step(), width_);
     const int64_t block = kernel.block ? kernel.block : 1;
     const int64_t window = (block - 1) * height.step() + ky;
+    const int64_t targets = conv_.x.targets, pitch = height.spacing * targets;
     for (int64_t b = begin; b < end; b += block) {
       for (int64_t p = 0; p < count_; ++p)
-        for (int64_t i = 0; i < window; ++i)
-          rows_[p * window + i] = ring_.row(planes_[p], height.in_first + height.in_spacing * (height.step() * b + i));
-      if (kernel.block)
-        kernel.run(rows_.get(), weights, count_, offsets_.get(), bias, width_, out_.get(), width_);
-      else
+        ring_.rows(planes_[p], height.in_first + height.in_spacing * height.step() * b, height.in_spacing, window,
+                   rows_.get() + p * window);
+      T* to = plane + (height.first + height.spacing * b) * targets;
+      int64_t done = 0;  // columns
+      if (kernel.block) {
+        // Where a target has its source.
+        const bool alike = height.step() == 1 && conv_.x.stride == 1;
+        const int64_t row = height.in_first + height.in_spacing * (b + ky / 2);
+        const Ahead next = alike ? ring_.next_rows(row, height.in_spacing) : Ahead{};
+        if constexpr (std::is_same_v<T, A>)
+          if (b + block <= end) {
+            done = targets / lanes<A> * lanes<A>;
+            const bool stream = Stream && pitch % lanes<A> == 0 && reinterpret_cast<uintptr_t>(to) % vector_bytes == 0;
+            kernel.run(rows_.get(), weights, count_, offsets_.get(), bias, {to, pitch, 0, done, stream, next});
+          }
+        kernel.run(rows_.get(), weights, count_, offsets_.get(), bias, {out_.get(), width_, done, width_, false, next});
+      } else {
         convolve_row(rows_.get(), weights, count_, ky, kx, offsets_.get(), bias, width_, out_.get());
-      for (int64_t i = 0; i < block && b + i < end; ++i)
-        emit_row<Stream>(out_.get() + i * width_, plane + (height.first + height.spacing * (b + i)) * conv_.x.targets,
-                         conv_.x.targets);
+      }
+      if (done < targets)
+        for (int64_t i = 0; i < block && b + i < end; ++i)
+          emit_row<Stream>(out_.get() + i * width_ + done, to + i * pitch + done, targets - done);
     }
   }
 

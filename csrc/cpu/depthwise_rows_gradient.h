@@ -13,17 +13,28 @@ namespace fastseg::FASTSEG_ISA {
 
 constexpr int64_t most_terms = 128;
 
+// What is read next of x and of the gradient of y: as many rows of each as a correlation walks over.
+struct AheadOfBoth {
+  Ahead x, grad;
+
+  AheadOfBoth from(int64_t r) const { return {x.from(r), grad.from(r)}; }
+};
+
 // Adds to sum[G][KX] what `blocks` blocks of R rows of the gradient contribute to G rows of taps.
 template <int G, int KX, int Step, int R, class A>
 inline void correlate_rows(const A* const* grads, const A* const* rows, int64_t blocks, const int64_t* offsets,
-                           int64_t width, double* to) {
+                           int64_t width, const AheadOfBoth& next, double* to) {
   constexpr int L = lanes<A>, window = (R - 1) * Step + G;
   Vec<A> sum[G][KX] = {};
   for (int64_t b = 0; b < blocks; ++b, grads += R, rows += window)
     for (int64_t x = 0; x < width; x += L) {
       Vec<A> grad[R];
 #pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) grad[r] = load(grads[r] + x);
+      for (int r = 0; r < R; ++r) {
+        next.x.template fetch<1>(b * R + r, x, 1);
+        next.grad.template fetch<1>(b * R + r, x, 1);
+        grad[r] = load(grads[r] + x);
+      }
 #pragma GCC unroll 16
       for (int i = 0; i < window; ++i) {
         if (!rows[i]) continue;
@@ -76,7 +87,7 @@ template <class A>
 struct RowCorrelation {
   int64_t group, block;  // 0: any kernel
   void (*run)(const A* const* grads, const A* const* rows, int64_t blocks, const int64_t* offsets, int64_t width,
-              double* to);
+              const AheadOfBoth& next, double* to);
 };
 
 template <int KX, int G, class A>
@@ -163,17 +174,32 @@ class RowCorrelator {
         to[g_.shape.taps()] += load_grad(from + oz * g_.y.targets * g_.x.targets, band);
         if (!g_.args.dweight) continue;
         ring_.advance(j);
+        AheadOfBoth next = next_of_both(from, depth, oz, band);
         for (int64_t t = 0; t < depth.taps; ++t)
-          if (ring_.exists(depth.step() * j + t))
+          if (ring_.exists(depth.step() * j + t)) {
             for (int64_t c = 0; c < g_.y.classes(); ++c)
-              correlate_plane(ring_.plane(depth.step() * j + t, 0), g_.y.at(c), band,
+              correlate_plane(ring_.plane(depth.step() * j + t, 0), g_.y.at(c), band, next,
                               to + t * g_.shape.kernel[Y] * g_.shape.kernel[X]);
+            next = {};
+          }
       }
     }
   }
 
  private:
   static constexpr int64_t most_block = 4;
+
+  // Where both have rows alike.
+  AheadOfBoth next_of_both(const T* grad, const AxisClass& depth, int64_t oz, const Band& band) const {
+    if (g_.x.stride != 1 || g_.y.stride != 1 || g_.y.classes() > 1) return {};
+    const int64_t width = g_.x.targets, next = oz + depth.spacing;
+    const T* row = nullptr;
+    if (next < band.z_end)
+      row = grad + (next * g_.y.targets + band.y_begin) * width;
+    else if (g_.z.targets == 1)
+      row = grad + band.y_end * width;
+    return {ring_.next_rows(band.y_begin, 1), ahead(row, width, 1)};
+  }
 
   // Converts the band's rows of the gradient, zeros behind each and one row of zeros at the end. Returns their sum.
   double load_grad(const T* plane, const Band& band) {
@@ -197,7 +223,7 @@ class RowCorrelator {
     return wide.total();
   }
 
-  void correlate_plane(const A* plane, const AxisClass& height, const Band& band, double* to) {
+  void correlate_plane(const A* plane, const AxisClass& height, const Band& band, const AheadOfBoth& next, double* to) {
     const int64_t begin = most(ceil_div(band.y_begin - height.first, height.spacing), 0);
     const int64_t end =
         least(height.count, band.y_end > height.first ? ceil_div(band.y_end - height.first, height.spacing) : 0);
@@ -213,6 +239,7 @@ class RowCorrelator {
       const int64_t window = (block - 1) * height.step() + group;
       const int64_t together = most(most_terms / (block * (width_ / lanes<A>)), 1);  // blocks
       for (int64_t b = begin; b < end;) {
+        const AheadOfBoth later = tap == 0 ? next.from(b - begin) : AheadOfBoth{};
         int64_t blocks = 0;
         for (; blocks < together && b < end; ++blocks, b += block) {
           for (int64_t i = 0; i < block; ++i) grads_[blocks * block + i] = grad_row(b + i);
@@ -221,7 +248,7 @@ class RowCorrelator {
                 ring_.row(plane, height.in_first + height.in_spacing * (height.step() * b + tap + i));
         }
         if (kernel.group)
-          kernel.run(grads_.get(), rows_.get(), blocks, offsets_.get(), width_, to + tap * kx);
+          kernel.run(grads_.get(), rows_.get(), blocks, offsets_.get(), width_, later, to + tap * kx);
         else
           correlate_row(grads_.get(), rows_.get(), blocks, offsets_.get(), kx, width_, to + tap * kx);
       }

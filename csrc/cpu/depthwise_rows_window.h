@@ -6,7 +6,8 @@
 namespace fastseg::FASTSEG_ISA {
 
 // How a source row lies in the window. A convolution with stride s has s phases, each with every s-th element. A
-// transposed one has a single phase, with s - 1 zeros after each element.
+// transposed one has a single phase, with s - 1 zeros after each element. Without stride the row begins at a vector's
+// boundary, so that it is copied without crossing cache lines, and the zeros behind it are those before the next row.
 template <class A>
 struct RowLayout {
   Axis axis;
@@ -16,23 +17,28 @@ struct RowLayout {
     const int64_t width = round_up(x.targets, lanes<A>), reach = (x.kernel - 1) * x.dilation;
     phases = x.transposed ? 1 : x.stride;
     phase_length = round_up(width + (x.transposed ? reach : reach / x.stride) + 1, lanes<A>);
+    if (x.stride == 1) {
+      zeros_ = x.transposed ? reach - x.padding : x.padding;
+      shift_ = zeros_ > 0 ? round_up(zeros_, lanes<A>) - zeros_ : 0;
+      const int64_t lead = most(shift_ + zeros_, 0), read = shift_ + width + reach;
+      end_ = least(shift_ + zeros_ + x.sources, read);
+      phase_length = round_up(most(end_, read - lead), lanes<A>);
+    }
     length = phases * phase_length;
   }
 
-  // Where a row's target 0 finds its tap k; target i finds it i further on.
+  // Where a row's target 0 finds its tap k; target i finds it i further on, at most a row's length behind its end.
   int64_t offset(int64_t k) const {
     const int64_t at = k * axis.dilation;
-    return axis.transposed ? at : at % axis.stride * phase_length + at / axis.stride;
+    return axis.transposed ? shift_ + at : at % axis.stride * phase_length + at / axis.stride + shift_;
   }
 
-  // A row of the window; nothing of it stays as it was.
+  // The elements of a row; what lies between them is zero already.
   template <class T>
   void fill(const T* from, A* to) const {
-    if (!axis.transposed && axis.stride == 1) return fill_dense(from, to, -axis.padding);
+    if (axis.stride == 1) return fill_dense(from, to);
     const int64_t before = (axis.kernel - 1) * axis.dilation - axis.padding;
-    if (axis.transposed && axis.stride == 1) return fill_dense(from, to, -before);
     if (axis.transposed) {
-      for (int64_t i = 0; i < length; ++i) to[i] = 0;
       const int64_t begin = before >= 0 ? 0 : ceil_div(-before, axis.stride);
       for (int64_t u = begin; u < axis.sources && u * axis.stride + before < length; ++u)
         to[u * axis.stride + before] = load_one(from + u);
@@ -44,25 +50,23 @@ struct RowLayout {
       const int64_t begin = least(first >= 0 ? 0 : ceil_div(-first, axis.stride), phase_length);
       const int64_t end =
           first < axis.sources ? most(begin, least((axis.sources - 1 - first) / axis.stride + 1, phase_length)) : begin;
-      for (int64_t q = 0; q < begin; ++q) to[q] = 0;
       for (int64_t q = begin; q < end; ++q) to[q] = load_one(from + q * axis.stride + first);
-      for (int64_t q = end; q < phase_length; ++q) to[q] = 0;
     }
   }
 
  private:
-  // Element q is source q + first.
   template <class T>
-  void fill_dense(const T* from, A* to, int64_t first) const {
+  void fill_dense(const T* from, A* to) const {
     constexpr int L = lanes<A>;
-    const int64_t begin = least(most(-first, 0), length);
-    const int64_t end = most(begin, least(axis.sources - first, length));
-    for (int64_t q = 0; q < begin; ++q) to[q] = 0;
-    int64_t q = begin;
-    for (; q + L <= end; q += L) store(to + q, load(from + q + first));
-    for (; q < end; ++q) to[q] = load_one(from + q + first);
-    for (; q < length; ++q) to[q] = 0;
+    int64_t q = most(shift_ + zeros_, 0);
+    from -= shift_ + zeros_;
+    for (; q + L <= end_; q += L) store(to + q, load(from + q));
+    for (; q < end_; ++q) to[q] = load_one(from + q);
   }
+
+  // Without stride: zeros that target 0 reads before source 0, if not negative; what stands before those; and where the
+  // row's elements end.
+  int64_t zeros_ = 0, shift_ = 0, end_ = 0;
 };
 
 }  // namespace fastseg::FASTSEG_ISA

@@ -24,7 +24,7 @@ inline void separable_channels_last(const SeparableConvForward& args, int thread
     for (int64_t task = begin; task < end; ++task) {
       T* target = static_cast<T*>(args.y.data) + task / conv.bands.count() * args.y.batch_stride;
       convolver.run_rows(
-          task,
+          task, [](int64_t, int64_t) { return static_cast<T*>(nullptr); },
           [&](int64_t oz, int64_t oy) {
             multiply_row_of_pixels<Stream>(weights, convolver.row_of_targets(), conv.block, width,
                                            target + (oz * conv.y.targets + oy) * width * pitch, pitch);

@@ -224,9 +224,13 @@ inline Vec<double> load(const double* p) {
   return v;
 }
 inline Vec<float> load(const bfloat16* p) {
+#if defined(__AVX512F__)  // GCC widens by halves and puts them together
+  return (Vec<float>)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
+#else
   HalfVec half;
   std::memcpy(&half, p, sizeof half);
   return (Vec<float>)(__builtin_convertvector(half, WordVec) << 16);
+#endif
 }
 
 inline float load_one(const float* p) { return *p; }
