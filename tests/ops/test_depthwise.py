@@ -206,6 +206,16 @@ def test_large_outputs_go_past_the_caches():
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("kernel", (3, 5))
+def test_large_sixteen_bit_outputs(kernel):
+    # 24 MB. A block of channels of the wider kernel is half a line of memory.
+    x, weight = torch.randn(1, 32, 72, 72, 72).bfloat16(), torch.randn(32, 1, *[kernel] * 3).bfloat16()
+    rows, last = (
+        ops.depthwise_conv3d(in_layout(x, layout), weight, padding="same") for layout in ("contiguous", "channels_last")
+    )
+    torch.testing.assert_close(rows, last, rtol=2**-7, atol=1e-2)  # a rounding apart at most
+
+
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
 @pytest.mark.parametrize(
     "case", (square(3, 17, 3, channels=3), square(2, 40, 5, stride=2), square(2, 64, 3, 1, 6)), ids=str
