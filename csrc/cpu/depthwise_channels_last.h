@@ -155,7 +155,7 @@ struct PixelConvolution {
   Bands bands;
   // Tiles take several rows of a plane, or, of images, which march along their height, of several planes.
   PixelTiling<A> tiling;
-  int64_t together;  // planes of targets
+  int64_t rows_together, planes_together;
 
   PixelConvolution(const DepthwiseShape& s, bool transposed_, const View& source_, const View& target_,
                    const void* weight_, const Vector& bias_)
@@ -173,14 +173,16 @@ struct PixelConvolution {
         row(x, block, source.spatial_stride, pixel_block),
         bands(z, y, s.batch * blocks, row.length * int64_t(sizeof(A))),
         tiling(tiling_of(is_image() ? z : y, x, is_image())),
-        together(is_image() ? tiling.rows : 1) {}
-
-  bool is_image() const { return y.targets == 1 && y.kernel == 1; }
+        rows_together(is_image() ? 1 : tiling.rows),
+        planes_together(is_image() ? tiling.rows : 1) {}
 
   // Blocks of channels of one band follow each other: together they fill cache lines and pages.
   int64_t tasks() const { return shape.batch * bands.count() * blocks; }
 
  private:
+  // A plane has one row, which belongs to one target.
+  bool is_image() const { return y.sources == 1 && y.targets == 1 && y.kernel == 1 && y.padding == 0; }
+
   // `down`: the axis where tiles take several targets.
   static PixelTiling<A> tiling_of(const Axis& down, const Axis& x, bool folded) {
     const bool neighbours = x.stride == 1 && x.dilation == 1 && down.stride == 1 && (folded || down.dilation == 1);
@@ -198,7 +200,7 @@ class PixelConvolver {
       : conv_(conv),
         row_(conv.row),
         ring_(conv.z, conv.y, conv.x.sources, conv.source.spatial_stride, 1, 0,
-              window_rows(conv.y, conv.bands.most_rows()), conv.row.length, conv.together),
+              window_rows(conv.y, conv.bands.most_rows()), conv.row.length, conv.planes_together),
         out_row_((conv.x.targets + pixel_block * conv.x.open_classes()) * conv.block),
         out_(conv.tiling.rows * out_row_),
         weights_(conv.shape.taps() * conv.block),
@@ -242,43 +244,38 @@ class PixelConvolver {
       const AxisClass depth = conv_.z.at(r);
       const int64_t begin = most(ceil_div(band.z_begin - depth.first, depth.spacing), 0);
       ring_.start(source, row_, band.y_begin, band.y_end, depth, begin);
-      for (int64_t j = begin; j < depth.count; ++j) {
+      for (int64_t j = begin; j < depth.count;) {
         const int64_t oz = depth.first + depth.spacing * j;
         if (oz >= band.z_end) break;
-        if (conv_.together > 1 && j + conv_.together <= depth.count &&
-            oz + depth.spacing * (conv_.together - 1) < band.z_end) {
-          ring_.advance(j, conv_.together);
+        const int64_t last = oz + depth.spacing * (conv_.planes_together - 1);
+        const int64_t planes = last < band.z_end ? conv_.planes_together : 1;
+        ring_.advance(j, planes);
+        if (planes > 1) {
           convolve_planes(depth, j, place(oz, 0));
-          for (at_ = 0; at_ < conv_.together; ++at_) {
-            row(oz + depth.spacing * at_, 0);
-            plane(oz + depth.spacing * at_);
+          for (current_ = 0; current_ < planes; ++current_) {
+            row(oz + depth.spacing * current_, 0);
+            plane(oz + depth.spacing * current_);
           }
-          at_ = 0;
-          j += conv_.together - 1;
-          continue;
-        }
-        ring_.advance(j);
-        find_planes(depth, j);
-        const int64_t rows = conv_.together == 1 ? conv_.tiling.rows : 1;
-        for (int64_t oy = band.y_begin; oy < band.y_end; oy += at_) {
-          if (rows > 1 && oy + rows <= band.y_end) {
-            convolve_tiled(oy, place(oz, oy));
-            for (at_ = 0; at_ < rows; ++at_) row(oz, oy + at_);
-            continue;
+        } else {
+          find_planes(depth, j);
+          for (int64_t oy = band.y_begin; oy < band.y_end;) {
+            const int64_t rows = oy + conv_.rows_together <= band.y_end ? conv_.rows_together : 1;
+            if (rows > 1)
+              convolve_rows(oy, place(oz, oy));
+            else
+              convolve_row(oy);
+            for (current_ = 0; current_ < rows; ++current_) row(oz, oy + current_);
+            oy += rows;
           }
-          at_ = placed_ = 0;
-          convolve_row(oy);
-          row(oz, oy);
-          at_ = 1;
+          plane(oz);
         }
-        at_ = 0;
-        plane(oz);
+        j += planes;
       }
     }
   }
 
   // Pixels of `block` channels each.
-  const A* row_of_targets() const { return out_.get() + at_ * out_row_; }
+  const A* row_of_targets() const { return out_.get() + current_ * out_row_; }
 
  private:
   void find_planes(const AxisClass& depth, int64_t j) {
@@ -292,8 +289,8 @@ class PixelConvolver {
       }
   }
 
-  // `rows` rows of targets of a plane, to out_.
-  void convolve_tiled(int64_t oy, T* to) {
+  // Several rows of targets of a plane.
+  void convolve_rows(int64_t oy, T* to) {
     const AxisClass height = conv_.y.at(0);
     const int64_t window = conv_.tiling.rows - 1 + height.taps;
     const int64_t first = height.in_first + oy;
@@ -301,9 +298,9 @@ class PixelConvolver {
     run_tiles(count_, plane_weights_.get(), ring_.next_rows(first + height.taps / 2, 1), to, 1);
   }
 
-  // A row of targets of each of several planes, to out_.
+  // A row of targets of each of several planes.
   void convolve_planes(const AxisClass& depth, int64_t j, T* to) {
-    for (int64_t i = 0; i < conv_.together - 1 + depth.taps; ++i)
+    for (int64_t i = 0; i < conv_.planes_together - 1 + depth.taps; ++i)
       rows_[i] = ring_.exists(j + i) ? ring_.plane(j + i, 0) : nullptr;
     const A* weights = weights_.get();
     run_tiles(1, &weights, ring_.next_planes(), to, depth.spacing);
@@ -335,6 +332,7 @@ class PixelConvolver {
 
   // One row of targets, to out_.
   void convolve_row(int64_t oy) {
+    placed_ = 0;
     const AxisClass height = conv_.y.at(oy % conv_.y.classes());
     const int64_t j = oy / conv_.y.classes(), kx = conv_.shape.kernel[X], block = conv_.block;
     int64_t count = 0;
@@ -399,7 +397,9 @@ class PixelConvolver {
   const PixelConvolution<T>& conv_;
   PixelLayout<T> row_;
   PlaneRing<T, PixelLayout<T>> ring_;
-  int64_t out_row_, at_ = 0, placed_ = 0;
+  // Rows of targets lie out_row_ apart in out_, of which row() sees `current_`; as many pixels as placed_ are not there
+  // but where they belong.
+  int64_t out_row_, current_ = 0, placed_ = 0;
   // A block of channels fills lines of memory; those that go past the caches in pieces are slow.
   bool whole_lines_ = conv_.block * int64_t(sizeof(T)) % 64 == 0;
   Scratch<A> out_, weights_, selected_, bias_;

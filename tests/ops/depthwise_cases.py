@@ -69,6 +69,7 @@ CASES = (
     square(3, 21, 3, channels=37, batch=1),  # channels that fill no vector
     square(2, 9, 3, channels=70),  # several blocks of channels
     *(square(rank, 11 * (4 - rank), k, channels=32) for rank in (2, 3) for k in (3, 5, 7)),  # tiles, and what is over
+    Case((8, 1, 20), (3, 1, 3), (1, 3, 1), (1, 1, 1), (1, 1, 1), channels=16),  # its only row is padding
     Case((26, 13), (3, 3), (1, 1), (3, 1), (3, 1), channels=16),
     square(2, 24, 3, dilation=6),
     square(2, 24, 3, dilation=18),  # taps that fall on padding only
