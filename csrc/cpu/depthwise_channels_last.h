@@ -3,7 +3,8 @@
 // Floor as in depthwise_rows.h: 2u, and taps multiply-adds an element. A vector holds channels, so every load is
 // aligned in the window and no tap needs a shift. A block of channels (128 bytes in the compute type) of a band of rows
 // is converted once into the padded window. R neighbouring pixels stay in registers; for the usual widths of kernels
-// each vector of the window serves up to KX of them.
+// each vector of the window serves up to KX of them, and more in tiles of several rows
+// (depthwise_channels_last_tile.h).
 #pragma once
 #include "depthwise_channels_last_tile.h"
 #include "depthwise_ring.h"

@@ -6,7 +6,7 @@
 // Every source row is converted once into a padded window in the second-level cache (depthwise_rows_window.h), which
 // marches along the depth. A block of R rows by V vectors of targets stays in registers; each vector of the window that
 // is loaded serves up to R rows, so loads (two a cycle, half of them across cache lines) do not hold back the
-// multiply-adds.
+// multiply-adds. Meanwhile the rows that the window takes next are fetched (depthwise_ahead.h).
 #pragma once
 #include "depthwise_rows_window.h"
 #include "norm_rows.h"
