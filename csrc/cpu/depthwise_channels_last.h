@@ -1,80 +1,16 @@
 // Depthwise convolution, channels-last: each sample is an image of pixels with adjacent channels.
 //
 // Floor as in depthwise_rows.h: 2u, and taps multiply-adds an element. A vector holds channels, so every load is
-// aligned in the window and no tap needs a shift. A block of channels (128 bytes in the compute type) of a band of rows
-// is converted once into the padded window. R neighbouring pixels stay in registers; for the usual widths of kernels
-// each vector of the window serves up to KX of them, and more in tiles of several rows
+// aligned in the window and no tap needs a shift. A block of channels (256 bytes of the compute type, or less) of a
+// band of rows is converted once into the padded window. R neighbouring pixels stay in registers; for the usual widths
+// of kernels each vector of the window serves up to KX of them, and more in tiles of several rows
 // (depthwise_channels_last_tile.h).
 #pragma once
 #include "depthwise_channels_last_tile.h"
-#include "depthwise_ring.h"
+#include "depthwise_channels_last_window.h"
 #include "norm_channels_last.h"
 
 namespace fastseg::FASTSEG_ISA {
-
-// Images march along their height as volumes do along their depth: a window of a few rows, and no row is read twice.
-inline DepthwiseShape marching_along_height(DepthwiseShape s) {
-  if (s.input[Z] != 1 || s.output[Z] != 1 || s.kernel[Z] != 1 || s.padding[Z] != 0) return s;
-  int64_t* const axes[] = {s.input, s.output, s.kernel, s.stride, s.padding, s.dilation};
-  for (int64_t* axis : axes) {
-    const int64_t depth = axis[Z];
-    axis[Z] = axis[Y];
-    axis[Y] = depth;
-  }
-  return s;
-}
-
-// Channels of a block: 256 bytes, or less where a window of eight rows would not fit the second-level cache.
-template <class A>
-inline int64_t channels_together(int64_t channels, const Axis& z, const Axis& y, const Axis& x) {
-  constexpr int64_t most_window = 448 * 1024;
-  const int64_t width = x.sources + (x.kernel - 1) * x.dilation;
-  const int64_t pixels = z.most_taps() * window_rows(y, least(y.targets, 8)) * width;
-  int64_t block = 256 / int64_t(sizeof(A));
-  while (block > lanes<A> && pixels * block * int64_t(sizeof(A)) > most_window) block /= 2;
-  return least(round_up(channels, lanes<A>), block);
-}
-
-// How a source row lies in the window: pixels of `block` channels from source pixel `first` on, zeros around.
-template <class T>
-struct PixelLayout {
-  using A = compute_t<T>;
-  int64_t sources, first, width, block, length;
-  int64_t pixel_stride;
-  int64_t channels = 0;  // of the block that exist
-
-  // `pixels`: how many targets are computed together, past the end of a row too.
-  PixelLayout(const Axis& x, int64_t block_, int64_t pixel_stride_, int64_t pixels)
-      : sources(x.sources), first(0), width(1), block(block_), pixel_stride(pixel_stride_) {
-    int64_t last = 0;
-    for (int64_t r = 0; r < x.open_classes(); ++r) {
-      const AxisClass at = x.open_at(r);
-      if (at.count == 0 || at.taps == 0) continue;
-      first = least(first, at.in_first);
-      last = most(last, at.in_first + at.in_step * (round_up(at.count, pixels) - 1) + at.in_spacing * (at.taps - 1));
-    }
-    width = last - first + 1;
-    length = width * block;
-  }
-
-  // The pixels of a row; those around them are zero already.
-  void fill(const T* from, A* to) const {
-    constexpr int L = lanes<A>;
-    const int64_t begin = -first, end = least(begin + sources, width);
-    if (pixel_stride == block && channels == block) {
-      A* pixels = to + begin * block;
-      for (int64_t i = 0; i < (end - begin) * block; i += L) store(pixels + i, load(from + i));
-      return;
-    }
-    for (int64_t q = begin; q < end; ++q, from += pixel_stride) {
-      A* pixel = to + q * block;
-      int64_t c = 0;
-      for (; c + L <= channels; c += L) store(pixel + c, load(from + c));
-      for (; c < channels; ++c) pixel[c] = load_one(from + c);
-      for (; c < block; ++c) pixel[c] = 0;
-    }
-  }
-};
 
 // Elements between: neighbouring targets' sources, taps' sources, taps' weights, neighbouring targets.
 struct PixelSteps {
@@ -151,12 +87,10 @@ struct PixelConvolution {
   const void* weight;
   Vector bias;
   Axis z, y, x;
+  PixelTiles<A> tiles;
   int64_t block, blocks;  // of channels
   PixelLayout<T> row;
   Bands bands;
-  // Tiles take several rows of a plane, or, of images, which march along their height, of several planes.
-  PixelTiling<A> tiling;
-  int64_t rows_together, planes_together;
 
   PixelConvolution(const DepthwiseShape& s, bool transposed_, const View& source_, const View& target_,
                    const void* weight_, const Vector& bias_)
@@ -169,26 +103,14 @@ struct PixelConvolution {
         z(axis_of(shape, Z, transposed)),
         y(axis_of(shape, Y, transposed)),
         x(axis_of(shape, X, transposed)),
+        tiles(z, y, x),
         block(channels_together<A>(s.channels, z, y, x)),
         blocks(ceil_div(s.channels, block)),
         row(x, block, source.spatial_stride, pixel_block),
-        bands(z, y, s.batch * blocks, row.length * int64_t(sizeof(A))),
-        tiling(tiling_of(is_image() ? z : y, x, is_image())),
-        rows_together(is_image() ? 1 : tiling.rows),
-        planes_together(is_image() ? tiling.rows : 1) {}
+        bands(z, y, s.batch * blocks, row.length * int64_t(sizeof(A))) {}
 
   // Blocks of channels of one band follow each other: together they fill cache lines and pages.
   int64_t tasks() const { return shape.batch * bands.count() * blocks; }
-
- private:
-  // A plane has one row, which belongs to one target.
-  bool is_image() const { return y.sources == 1 && y.targets == 1 && y.kernel == 1 && y.padding == 0; }
-
-  // `down`: the axis where tiles take several targets.
-  static PixelTiling<A> tiling_of(const Axis& down, const Axis& x, bool folded) {
-    const bool neighbours = x.stride == 1 && x.dilation == 1 && down.stride == 1 && (folded || down.dilation == 1);
-    return neighbours && down.kernel == x.kernel ? pixel_tiling<A>(x.kernel) : PixelTiling<A>{};
-  }
 };
 
 // What one thread needs to run tasks of a PixelConvolution.
@@ -201,13 +123,13 @@ class PixelConvolver {
       : conv_(conv),
         row_(conv.row),
         ring_(conv.z, conv.y, conv.x.sources, conv.source.spatial_stride, 1, 0,
-              window_rows(conv.y, conv.bands.most_rows()), conv.row.length, conv.planes_together),
+              window_rows(conv.y, conv.bands.most_rows()), conv.row.length, conv.tiles.planes),
         out_row_((conv.x.targets + pixel_block * conv.x.open_classes()) * conv.block),
-        out_(conv.tiling.rows * out_row_),
+        out_(conv.tiles.tiling.rows * out_row_),
         weights_(conv.shape.taps() * conv.block),
         selected_(conv.shape.taps() * conv.block),
         bias_(conv.block),
-        rows_(conv.z.most_taps() * (conv.shape.kernel[Y] + conv.tiling.rows - 1) + conv.tiling.rows),
+        rows_(conv.z.most_taps() * (conv.shape.kernel[Y] + conv.tiles.tiling.rows - 1) + conv.tiles.tiling.rows),
         row_weights_(conv.z.most_taps() * conv.shape.kernel[Y]),
         planes_(conv.z.most_taps()),
         plane_weights_(conv.z.most_taps()),
@@ -248,24 +170,28 @@ class PixelConvolver {
       for (int64_t j = begin; j < depth.count;) {
         const int64_t oz = depth.first + depth.spacing * j;
         if (oz >= band.z_end) break;
-        const int64_t last = oz + depth.spacing * (conv_.planes_together - 1);
-        const int64_t planes = last < band.z_end ? conv_.planes_together : 1;
+        const int64_t last = oz + depth.spacing * (conv_.tiles.planes - 1);
+        const int64_t planes = last < band.z_end ? conv_.tiles.planes : 1;
         ring_.advance(j, planes);
         if (planes > 1) {
           convolve_planes(depth, j, place(oz, 0));
-          for (current_ = 0; current_ < planes; ++current_) {
-            row(oz + depth.spacing * current_, 0);
-            plane(oz + depth.spacing * current_);
+          for (int64_t i = 0; i < planes; ++i) {
+            current_ = i;
+            row(oz + depth.spacing * i, 0);
+            plane(oz + depth.spacing * i);
           }
         } else {
           find_planes(depth, j);
           for (int64_t oy = band.y_begin; oy < band.y_end;) {
-            const int64_t rows = oy + conv_.rows_together <= band.y_end ? conv_.rows_together : 1;
+            const int64_t rows = oy + conv_.tiles.rows <= band.y_end ? conv_.tiles.rows : 1;
             if (rows > 1)
               convolve_rows(oy, place(oz, oy));
             else
               convolve_row(oy);
-            for (current_ = 0; current_ < rows; ++current_) row(oz, oy + current_);
+            for (int64_t i = 0; i < rows; ++i) {
+              current_ = i;
+              row(oz, oy + i);
+            }
             oy += rows;
           }
           plane(oz);
@@ -275,7 +201,7 @@ class PixelConvolver {
     }
   }
 
-  // Pixels of `block` channels each.
+  // Pixels of `block` channels each, but for those that were written to place().
   const A* row_of_targets() const { return out_.get() + current_ * out_row_; }
 
  private:
@@ -293,7 +219,7 @@ class PixelConvolver {
   // Several rows of targets of a plane.
   void convolve_rows(int64_t oy, T* to) {
     const AxisClass height = conv_.y.at(0);
-    const int64_t window = conv_.tiling.rows - 1 + height.taps;
+    const int64_t window = conv_.tiles.tiling.rows - 1 + height.taps;
     const int64_t first = height.in_first + oy;
     for (int64_t p = 0; p < count_; ++p) ring_.rows(planes_[p], first, 1, window, rows_.get() + p * window);
     run_tiles(count_, plane_weights_.get(), ring_.next_rows(first + height.taps / 2, 1), to, 1);
@@ -301,7 +227,7 @@ class PixelConvolver {
 
   // A row of targets of each of several planes.
   void convolve_planes(const AxisClass& depth, int64_t j, T* to) {
-    for (int64_t i = 0; i < conv_.planes_together - 1 + depth.taps; ++i)
+    for (int64_t i = 0; i < conv_.tiles.planes - 1 + depth.taps; ++i)
       rows_[i] = ring_.exists(j + i) ? ring_.plane(j + i, 0) : nullptr;
     const A* weights = weights_.get();
     run_tiles(1, &weights, ring_.next_planes(), to, depth.spacing);
@@ -311,12 +237,13 @@ class PixelConvolver {
   // others to out_.
   void run_tiles(int64_t planes, const A* const* weights, const Ahead& next, T* to, int64_t spacing) {
     constexpr int L = lanes<A>;
-    const int64_t block = conv_.block, pixels = conv_.tiling.pixels, width = conv_.x.targets;
+    const int64_t block = conv_.block, pixels = conv_.tiles.tiling.pixels, width = conv_.x.targets;
     TileRows<A> tile{rows_.get(), weights, planes, block, out_.get(), out_row_, block, false, next};
     const int64_t at = (conv_.x.open_at(0).in_first - row_.first) * block;
     const auto run = [&](int64_t begin, int64_t end) {
       for (int64_t x = begin; x < end; x += pixels)
-        for (int64_t c = 0; c < block; c += L) conv_.tiling.run(tile, at + x * block, x, c, load(bias_.get() + c));
+        for (int64_t c = 0; c < block; c += L)
+          conv_.tiles.tiling.run(tile, at + x * block, x, c, load(bias_.get() + c));
     };
     placed_ = 0;
     if constexpr (std::is_same_v<T, A>)
@@ -375,11 +302,13 @@ class PixelConvolver {
 
   void emit(T* to) const {
     constexpr int L = lanes<A>;
+    // Lines of memory that go past the caches in pieces are slow.
+    const bool whole_lines = channels_ * int64_t(sizeof(T)) % 64 == 0;
     const A* from = row_of_targets() + placed_ * conv_.block;
     to += placed_ * conv_.target.spatial_stride;
     for (int64_t x = placed_; x < conv_.x.targets; ++x, from += conv_.block, to += conv_.target.spatial_stride) {
       int64_t c = 0;
-      if (Stream && whole_lines_)
+      if (Stream && whole_lines)
         for (; c + L <= channels_; c += L) store<Stream>(to + c, load(from + c));
       for (; c + L <= channels_; c += L) store(to + c, load(from + c));
       for (; c < channels_; ++c) store_one(to + c, from[c]);
@@ -401,8 +330,6 @@ class PixelConvolver {
   // Rows of targets lie out_row_ apart in out_, of which row() sees `current_`; as many pixels as placed_ are not there
   // but where they belong.
   int64_t out_row_, current_ = 0, placed_ = 0;
-  // A block of channels fills lines of memory; those that go past the caches in pieces are slow.
-  bool whole_lines_ = conv_.block * int64_t(sizeof(T)) % 64 == 0;
   Scratch<A> out_, weights_, selected_, bias_;
   Scratch<const A*> rows_, row_weights_, planes_, plane_weights_, selected_weights_;
   int64_t count_ = 0, channels_ = 0;

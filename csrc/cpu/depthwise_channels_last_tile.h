@@ -1,8 +1,8 @@
 // Tiles of a depthwise convolution, channels-last: R rows by P pixels of targets in registers, of a vector of channels.
 //
-// A vector of the window that is loaded serves up to R * K targets, and rows of the window, too wide together for the
-// first-level cache, are read once for R rows of targets. For 32 registers; with 16 a row at a time needs no more
-// loads.
+// A vector of the window that is loaded serves up to K * K targets, K of each row, and rows of the window, too wide
+// together for the first-level cache, are read once for R rows of targets. For 32 registers; with 16 a row at a time
+// needs no more loads.
 #pragma once
 #include "depthwise_ahead.h"
 #include "depthwise_plan.h"
@@ -88,5 +88,21 @@ inline PixelTiling<A> pixel_tiling(int64_t k) {
   }
   return {};
 }
+
+// What a convolution computes together: several rows of a plane, or, of images, which march along their height, several
+// planes of one row.
+template <class A>
+struct PixelTiles {
+  PixelTiling<A> tiling;
+  int64_t rows = 1, planes = 1;
+
+  PixelTiles(const Axis& z, const Axis& y, const Axis& x) {
+    const bool image = y.sources == 1 && y.targets == 1 && y.kernel == 1 && y.padding == 0;
+    const Axis& down = image ? z : y;  // along z, targets of a class are neighbours whatever the dilation
+    const bool neighbours = x.stride == 1 && x.dilation == 1 && down.stride == 1 && (image || down.dilation == 1);
+    if (neighbours && down.kernel == x.kernel) tiling = pixel_tiling<A>(x.kernel);
+    (image ? planes : rows) = tiling.rows;
+  }
+};
 
 }  // namespace fastseg::FASTSEG_ISA

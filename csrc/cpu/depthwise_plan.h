@@ -99,8 +99,8 @@ struct Band {
 };
 
 // Bands depend on the shape only, so results do not depend on the number of threads. As many rows together as let the
-// window of source planes stay in the first-level cache, or in the second-level one where more than one row in eight
-// would be read twice; depth is cut only where there are few channels.
+// window of source planes stay in the first-level cache, or in the second-level one where (without strides) more than
+// one row in eight would be read twice; depth is cut only where there are few channels.
 struct Bands {
   int64_t depth, rows;  // of the targets
   int64_t z_count, y_count;

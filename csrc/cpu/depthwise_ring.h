@@ -1,5 +1,5 @@
-// The window of a depthwise convolution: a ring of source planes in the compute type, padded, in the second-level
-// cache.
+// The window of a depthwise convolution: a ring of source planes in the compute type, padded, in the first- or
+// second-level cache.
 #pragma once
 #include "depthwise_ahead.h"
 #include "depthwise_plan.h"
@@ -69,12 +69,11 @@ class PlaneRing {
   }
 
   // `count` of them, `spacing` apart.
-  void rows(const A* plane, int64_t row, int64_t spacing, int64_t count, const A** to) const {
-    const int64_t rows = end_row_ - first_row_, step = spacing * length_;
-    row -= first_row_;
-    int64_t at = row * length_;
-    for (int64_t i = 0; i < count; ++i, row += spacing, at += step)
-      to[i] = row >= 0 && row < rows ? plane + at : nullptr;
+  void rows(const A* plane, int64_t first, int64_t spacing, int64_t count, const A** to) const {
+    const int64_t held = end_row_ - first_row_, step = spacing * length_;
+    int64_t number = first - first_row_, at = number * length_;
+    for (int64_t i = 0; i < count; ++i, number += spacing, at += step)
+      to[i] = number >= 0 && number < held ? plane + at : nullptr;
   }
 
   // Rows `spacing` apart that will be read next, from row `row` of the next plane on, or, where there is but one, from

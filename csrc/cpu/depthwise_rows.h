@@ -3,8 +3,8 @@
 // Floor, u = one pass over the tensor: forward and gradient of the input 2u (read, write); taps multiply-adds an
 // element. On four cores memory decides up to about 27 taps, arithmetic from there on.
 //
-// Every source row is converted once into a padded window in the second-level cache (depthwise_rows_window.h), which
-// marches along the depth. A block of R rows by V vectors of targets stays in registers; each vector of the window that
+// Every source row is converted once into a padded window in the cache (depthwise_rows_window.h), which marches along
+// the depth. A block of R rows by V vectors of targets stays in registers; each vector of the window that
 // is loaded serves up to R rows, so loads (two a cycle, half of them across cache lines) do not hold back the
 // multiply-adds. Meanwhile the rows that the window takes next are fetched (depthwise_ahead.h).
 #pragma once
@@ -283,7 +283,7 @@ class RowConvolver {
       T* to = plane + (height.first + height.spacing * b) * targets;
       int64_t done = 0;  // columns
       if (kernel.block) {
-        // Where a target has its source.
+        // Without strides the source of a target is known without looking for it.
         const bool alike = height.step() == 1 && conv_.x.stride == 1;
         const int64_t row = height.in_first + height.in_spacing * (b + ky / 2);
         const Ahead next = alike ? ring_.next_rows(row, height.in_spacing) : Ahead{};

@@ -58,10 +58,10 @@ struct RowLayout {
   template <class T>
   void fill_dense(const T* from, A* to) const {
     constexpr int L = lanes<A>;
-    int64_t q = most(shift_ + zeros_, 0);
-    from -= shift_ + zeros_;
-    for (; q + L <= end_; q += L) store(to + q, load(from + q));
-    for (; q < end_; ++q) to[q] = load_one(from + q);
+    const int64_t before = shift_ + zeros_;
+    int64_t q = most(before, 0);
+    for (; q + L <= end_; q += L) store(to + q, load(from + (q - before)));
+    for (; q < end_; ++q) to[q] = load_one(from + (q - before));
   }
 
   // Without stride: zeros that target 0 reads before source 0, if not negative; what stands before those; and where the

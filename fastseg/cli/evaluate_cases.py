@@ -33,7 +33,8 @@ def matched(results: Path, truth: Path, endings: Sequence[str] = LABELS) -> dict
             raise CommandError(
                 f"{results}: this is not one case as {truth} is: expected two cases or two folders of cases"
             )
-        return {truth.name or truth.resolve().name: (results, truth)}  # "." has no name
+        name = truth.name if truth.name not in ("", "..") else truth.resolve().name
+        return {name: (results, truth)}
     if _is_case(results, endings):
         reason = "this is one case" if results.exists() else "there is no such folder"
         raise CommandError(

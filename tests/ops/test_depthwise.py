@@ -206,6 +206,17 @@ def test_large_outputs_go_past_the_caches():
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("dilation", (1, 2))
+@pytest.mark.parametrize("width", (24, 64))  # rows that end within a vector, too
+def test_large_images(width, dilation):
+    x, weight = torch.randn(1, 16, 12000, width), torch.randn(16, 1, 3, 3)
+    options = {"padding": (dilation, 1), "dilation": (dilation, 1)}
+    expected = F.conv2d(x, weight, groups=16, **options)
+    for layout in ("contiguous", "channels_last"):
+        y = ops.depthwise_conv2d(in_layout(x, layout), weight, **options)
+        torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("kernel", (3, 5))
 def test_large_sixteen_bit_outputs(kernel):
     # 24 MB. A block of channels of the wider kernel is half a line of memory.
