@@ -125,11 +125,11 @@ class PixelConvolver {
         ring_(conv.z, conv.y, conv.x.sources, conv.source.spatial_stride, 1, 0,
               window_rows(conv.y, conv.bands.most_rows()), conv.row.length, conv.tiles.planes),
         out_row_((conv.x.targets + pixel_block * conv.x.open_classes()) * conv.block),
-        out_(conv.tiles.tiling.rows * out_row_),
+        out_(conv.tiles.together() * out_row_),
         weights_(conv.shape.taps() * conv.block),
         selected_(conv.shape.taps() * conv.block),
         bias_(conv.block),
-        rows_(conv.z.most_taps() * (conv.shape.kernel[Y] + conv.tiles.tiling.rows - 1) + conv.tiles.tiling.rows),
+        rows_(conv.z.most_taps() * (conv.shape.kernel[Y] + conv.tiles.rows - 1) + conv.tiles.planes - 1),
         row_weights_(conv.z.most_taps() * conv.shape.kernel[Y]),
         planes_(conv.z.most_taps()),
         plane_weights_(conv.z.most_taps()),
@@ -219,7 +219,7 @@ class PixelConvolver {
   // Several rows of targets of a plane.
   void convolve_rows(int64_t oy, T* to) {
     const AxisClass height = conv_.y.at(0);
-    const int64_t window = conv_.tiles.tiling.rows - 1 + height.taps;
+    const int64_t window = conv_.tiles.rows - 1 + height.taps;
     const int64_t first = height.in_first + oy;
     for (int64_t p = 0; p < count_; ++p) ring_.rows(planes_[p], first, 1, window, rows_.get() + p * window);
     run_tiles(count_, plane_weights_.get(), ring_.next_rows(first + height.taps / 2, 1), to, 1);
@@ -237,25 +237,24 @@ class PixelConvolver {
   // others to out_.
   void run_tiles(int64_t planes, const A* const* weights, const Ahead& next, T* to, int64_t spacing) {
     constexpr int L = lanes<A>;
-    const int64_t block = conv_.block, pixels = conv_.tiles.tiling.pixels, width = conv_.x.targets;
-    TileRows<A> tile{rows_.get(), weights, planes, block, out_.get(), out_row_, block, false, next};
+    const int64_t block = conv_.block, pixels = conv_.tiles.pixels, width = conv_.x.targets;
+    const TileRows<A> through_cache{rows_.get(), weights, planes, block, out_.get(), out_row_, block, false, next};
     const int64_t at = (conv_.x.open_at(0).in_first - row_.first) * block;
-    const auto run = [&](int64_t begin, int64_t end) {
+    const auto run = [&](const TileRows<A>& tile, int64_t begin, int64_t end) {
       for (int64_t x = begin; x < end; x += pixels)
-        for (int64_t c = 0; c < block; c += L)
-          conv_.tiles.tiling.run(tile, at + x * block, x, c, load(bias_.get() + c));
+        for (int64_t c = 0; c < block; c += L) conv_.tiles.run(tile, at + x * block, x, c, load(bias_.get() + c));
     };
     placed_ = 0;
     if constexpr (std::is_same_v<T, A>)
       if (to && channels_ == block) {
         placed_ = width / pixels * pixels;
         const int64_t pitch = conv_.target.spatial_stride;
-        const TileRows<A> through_cache = tile;
-        tile.out = to, tile.out_row = spacing * width * pitch, tile.out_pixel = pitch, tile.stream = Stream;
-        run(0, placed_);
-        tile = through_cache;
+        TileRows<A> in_place = through_cache;
+        in_place.out = to, in_place.out_row = spacing * width * pitch, in_place.out_pixel = pitch;
+        in_place.stream = Stream;
+        run(in_place, 0, placed_);
       }
-    run(placed_, width);
+    run(through_cache, placed_, width);
   }
 
   // One row of targets, to out_.
@@ -302,8 +301,8 @@ class PixelConvolver {
 
   void emit(T* to) const {
     constexpr int L = lanes<A>;
-    // Lines of memory that go past the caches in pieces are slow.
-    const bool whole_lines = channels_ * int64_t(sizeof(T)) % 64 == 0;
+    // Lines of memory that go past the caches in pieces are slow. Pixels of all channels follow each other.
+    const bool whole_lines = channels_ == conv_.target.spatial_stride || channels_ * int64_t(sizeof(T)) % 64 == 0;
     const A* from = row_of_targets() + placed_ * conv_.block;
     to += placed_ * conv_.target.spatial_stride;
     for (int64_t x = placed_; x < conv_.x.targets; ++x, from += conv_.block, to += conv_.target.spatial_stride) {

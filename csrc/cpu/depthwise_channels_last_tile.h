@@ -71,38 +71,27 @@ inline void convolve_pixel_tile(const TileRows<A>& tile, int64_t at, int64_t x, 
         store(out + q * tile.out_pixel, sum[r][q]);
 }
 
-// A way to cut targets into tiles; without one `rows` is 1 and `run` is null.
-template <class A>
-struct PixelTiling {
-  int64_t rows = 1, pixels = 1;
-  void (*run)(const TileRows<A>& tile, int64_t at, int64_t x, int64_t channel, Vec<A> bias) = nullptr;
-};
-
-// For K x K taps of neighbours, K along the axis where tiles take several targets and along x.
-template <class A>
-inline PixelTiling<A> pixel_tiling(int64_t k) {
-  if constexpr (vector_bytes == 64) {
-    if (k == 3) return {4, 4, convolve_pixel_tile<3, 4, 4, A>};
-    if (k == 5) return {2, 8, convolve_pixel_tile<5, 2, 8, A>};
-    if (k == 7) return {2, 8, convolve_pixel_tile<7, 2, 8, A>};
-  }
-  return {};
-}
-
-// What a convolution computes together: several rows of a plane, or, of images, which march along their height, several
-// planes of one row.
+// How a convolution cuts its targets into tiles: of several rows of a plane, or, of images, which march along their
+// height, of several planes of one row. Without tiles `run` is null and all numbers are 1.
 template <class A>
 struct PixelTiles {
-  PixelTiling<A> tiling;
-  int64_t rows = 1, planes = 1;
+  int64_t rows = 1, planes = 1, pixels = 1;
+  void (*run)(const TileRows<A>& tile, int64_t at, int64_t x, int64_t channel, Vec<A> bias) = nullptr;
 
   PixelTiles(const Axis& z, const Axis& y, const Axis& x) {
     const bool image = y.sources == 1 && y.targets == 1 && y.kernel == 1 && y.padding == 0;
     const Axis& down = image ? z : y;  // along z, targets of a class are neighbours whatever the dilation
     const bool neighbours = x.stride == 1 && x.dilation == 1 && down.stride == 1 && (image || down.dilation == 1);
-    if (neighbours && down.kernel == x.kernel) tiling = pixel_tiling<A>(x.kernel);
-    (image ? planes : rows) = tiling.rows;
+    if (!neighbours || down.kernel != x.kernel) return;
+    if constexpr (vector_bytes == 64) {
+      int64_t& together = image ? planes : rows;
+      if (x.kernel == 3) together = 4, pixels = 4, run = convolve_pixel_tile<3, 4, 4, A>;
+      if (x.kernel == 5) together = 2, pixels = 8, run = convolve_pixel_tile<5, 2, 8, A>;
+      if (x.kernel == 7) together = 2, pixels = 8, run = convolve_pixel_tile<7, 2, 8, A>;
+    }
   }
+
+  int64_t together() const { return rows * planes; }
 };
 
 }  // namespace fastseg::FASTSEG_ISA

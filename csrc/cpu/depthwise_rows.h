@@ -4,9 +4,9 @@
 // element. On four cores memory decides up to about 27 taps, arithmetic from there on.
 //
 // Every source row is converted once into a padded window in the cache (depthwise_rows_window.h), which marches along
-// the depth. A block of R rows by V vectors of targets stays in registers; each vector of the window that
-// is loaded serves up to R rows, so loads (two a cycle, half of them across cache lines) do not hold back the
-// multiply-adds. Meanwhile the rows that the window takes next are fetched (depthwise_ahead.h).
+// the depth. A block of R rows by V vectors of targets stays in registers; each vector of the window that is loaded
+// serves up to R rows, so loads (two a cycle, half of them across cache lines) do not hold back the multiply-adds.
+// Meanwhile the rows that the window takes next are fetched (depthwise_ahead.h).
 #pragma once
 #include "depthwise_rows_window.h"
 #include "norm_rows.h"
