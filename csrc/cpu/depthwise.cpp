@@ -1,6 +1,7 @@
 // The depthwise family on the CPU: picks the instantiation for an element type and a layout.
 // Compiled once per instruction set; csrc/cpu/dispatch.cpp calls the best one that the processor has.
 #include "depthwise_channels_last.h"
+#include "depthwise_channels_last_direct.h"
 #include "depthwise_channels_last_gradient.h"
 #include "depthwise_rows.h"
 #include "depthwise_rows_gradient.h"
@@ -23,22 +24,27 @@ template <class T>
 void forward(const DepthwiseConvForward& args, int threads, bool stream) {
   // Statistics read y again, from the cache.
   stream = stream && !args.mean;
-  if (channels_last(args.x, args.y))
-    stream&& can_stream_pixels<T>(args.y, args.shape.channels)
-        ? depthwise_forward_channels_last<T, true>(args, threads)
-        : depthwise_forward_channels_last<T, false>(args, threads);
-  else
-    stream ? depthwise_forward_rows<T, true>(args, threads) : depthwise_forward_rows<T, false>(args, threads);
+  if (!channels_last(args.x, args.y))
+    return stream ? depthwise_forward_rows<T, true>(args, threads) : depthwise_forward_rows<T, false>(args, threads);
+  stream = stream && can_stream_pixels<T>(args.y, args.shape.channels);
+  if (!args.mean &&
+      convolved_as_images<T>({args.shape, false, args.x, args.y, args.weight, args.bias, stream}, threads))
+    return;
+  stream ? depthwise_forward_channels_last<T, true>(args, threads)
+         : depthwise_forward_channels_last<T, false>(args, threads);
 }
 
 template <class T>
 void backward(const DepthwiseConvBackward& args, int threads, bool stream) {
-  if (channels_last(args.grad, args.dx ? args.dx : args.x))
-    stream&& can_stream_pixels<T>(args.dx, args.shape.channels)
-        ? depthwise_backward_channels_last<T, true>(args, threads)
-        : depthwise_backward_channels_last<T, false>(args, threads);
-  else
-    stream ? depthwise_backward_rows<T, true>(args, threads) : depthwise_backward_rows<T, false>(args, threads);
+  if (!channels_last(args.grad, args.dx ? args.dx : args.x))
+    return stream ? depthwise_backward_rows<T, true>(args, threads) : depthwise_backward_rows<T, false>(args, threads);
+  stream = stream && can_stream_pixels<T>(args.dx, args.shape.channels);
+  DepthwiseConvBackward rest = args;
+  if (args.dx &&
+      convolved_as_images<T>({args.shape, true, args.grad, args.dx, args.weight, args.bias, stream}, threads))
+    rest.dx = {};
+  stream ? depthwise_backward_channels_last<T, true>(rest, threads)
+         : depthwise_backward_channels_last<T, false>(rest, threads);
 }
 
 }  // namespace

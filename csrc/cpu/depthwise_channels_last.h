@@ -65,18 +65,6 @@ inline PixelKernel<A> pixel_kernel(int64_t kx, bool neighbours_share) {
   return convolve_pixels<0, pixel_block, A>;
 }
 
-// The [taps][block] weights of a block of channels in the compute type, zeros beyond the last channel; turned round
-// when transposed.
-template <class T, class A>
-inline void read_block_weights(const DepthwiseShape& s, const void* weight, int64_t first, int64_t channels,
-                               int64_t block, bool transposed, A* to) {
-  const int64_t taps = s.taps();
-  for (int64_t i = 0; i < taps; ++i) {
-    const T* from = static_cast<const T*>(weight) + first * taps + (transposed ? taps - 1 - i : i);
-    for (int64_t c = 0; c < block; ++c) to[i * block + c] = c < channels ? A(load_one(from + c * taps)) : A(0);
-  }
-}
-
 // A convolution from one tensor to another: the forward pass, or the gradient of the input.
 template <class T>
 struct PixelConvolution {
@@ -104,7 +92,7 @@ struct PixelConvolution {
         y(axis_of(shape, Y, transposed)),
         x(axis_of(shape, X, transposed)),
         tiles(z, y, x),
-        block(channels_together<A>(s.channels, z, y, x)),
+        block(channels_together<T>(s.channels, z, y, x)),
         blocks(ceil_div(s.channels, block)),
         row(x, block, source.spatial_stride, pixel_block),
         bands(z, y, s.batch * blocks, row.length * int64_t(sizeof(A))) {}
@@ -159,6 +147,7 @@ class PixelConvolver {
     const int64_t n = image / conv_.bands.count();
     const Band band = conv_.bands.at(image % conv_.bands.count());
     channels_ = row_.channels = least(conv_.block, s.channels - first);
+    in_vectors_ = round_up(channels_, lanes<A>);
     read_block_weights<T>(s, conv_.weight, first, channels_, conv_.block, conv_.transposed, weights_.get());
     for (int64_t c = 0; c < conv_.block; ++c)
       bias_[c] = c < channels_ ? load_parameter(conv_.bias, first + c, A(0)) : A(0);
@@ -242,11 +231,11 @@ class PixelConvolver {
     const int64_t at = (conv_.x.open_at(0).in_first - row_.first) * block;
     const auto run = [&](const TileRows<A>& tile, int64_t begin, int64_t end) {
       for (int64_t x = begin; x < end; x += pixels)
-        for (int64_t c = 0; c < block; c += L) conv_.tiles.run(tile, at + x * block, x, c, load(bias_.get() + c));
+        for (int64_t c = 0; c < in_vectors_; c += L) conv_.tiles.run(tile, at + x * block, x, c, load(bias_.get() + c));
     };
     placed_ = 0;
     if constexpr (std::is_same_v<T, A>)
-      if (to && channels_ == block) {
+      if (to && channels_ == in_vectors_) {
         placed_ = width / pixels * pixels;
         const int64_t pitch = conv_.target.spatial_stride;
         TileRows<A> in_place = through_cache;
@@ -294,7 +283,7 @@ class PixelConvolver {
     for (int64_t j = 0; j < across.count; j += pixel_block) {
       const int64_t at = (across.in_first - row_.first + across.in_step * j) * block;
       A* out = out_.get() + (across.first + across.spacing * j) * block;
-      for (int64_t c = 0; c < block; c += L)
+      for (int64_t c = 0; c < in_vectors_; c += L)
         kernel(rows_.get(), weights, count, at, c, across.taps, steps, load(bias_.get() + c), out + c);
     }
   }
@@ -331,7 +320,7 @@ class PixelConvolver {
   int64_t out_row_, current_ = 0, placed_ = 0;
   Scratch<A> out_, weights_, selected_, bias_;
   Scratch<const A*> rows_, row_weights_, planes_, plane_weights_, selected_weights_;
-  int64_t count_ = 0, channels_ = 0;
+  int64_t count_ = 0, channels_ = 0, in_vectors_ = 0;  // channels of the block, and rounded up to whole vectors
 };
 
 template <class T, bool Stream>

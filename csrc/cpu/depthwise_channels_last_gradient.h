@@ -86,7 +86,7 @@ struct PixelGradient {
         z(axis_of(shape, Z, false)),
         y(axis_of(shape, Y, false)),
         x(axis_of(shape, X, false)),
-        block(channels_together<A>(shape.channels, z, y, x)),
+        block(channels_together<T>(shape.channels, z, y, x)),
         blocks(ceil_div(shape.channels, block)),
         row(x, block, args.x.spatial_stride, pixel_block),
         bands(z, y, shape.batch * blocks, row.length * int64_t(sizeof(A))) {}
@@ -117,6 +117,7 @@ class PixelCorrelator {
     const int64_t n = image / g_.bands.count(), width = g_.x.targets;
     const Band band = g_.bands.at(image % g_.bands.count());
     channels_ = row_.channels = least(g_.block, g_.shape.channels - first);
+    in_vectors_ = round_up(channels_, lanes<A>);
     const View &grad = g_.args.grad, &x = g_.args.x;
     const T* from = static_cast<const T*>(grad.data) + n * grad.batch_stride + first;
     const T* source = static_cast<const T*>(x.data) + n * x.batch_stride + first;
@@ -149,9 +150,9 @@ class PixelCorrelator {
       const T* pixel = from + i * pitch;
       int64_t c = 0;
       for (; c + L <= channels_; c += L) store(to + c, load(pixel + c));
-      for (; c < block; ++c) to[c] = c < channels_ ? load_one(pixel + c) : A(0);
+      for (; c < in_vectors_; ++c) to[c] = c < channels_ ? load_one(pixel + c) : A(0);
     }
-    for (int64_t c = 0; c < block; c += L)
+    for (int64_t c = 0; c < in_vectors_; c += L)
       for (int64_t i = 0; i < count; i += most_pixels) {
         const int64_t end = least(i + most_pixels, count);
         Vec<A> sum{};
@@ -188,7 +189,7 @@ class PixelCorrelator {
     for (int64_t j = 0; j < across.count; j += most_pixels) {
       const int64_t pixels = least(most_pixels, across.count - j);
       const int64_t at = (across.in_first - row_.first + across.in_step * j) * block;
-      for (int64_t c = 0; c < block; c += lanes<A>)
+      for (int64_t c = 0; c < in_vectors_; c += lanes<A>)
         kernel.run(grad + (across.first + across.spacing * j) * block + c, across.spacing * block, rows, at + c, pixels,
                    across.taps, across.in_step * block, across.in_spacing * block, block, to + c);
     }
@@ -200,7 +201,7 @@ class PixelCorrelator {
   PixelLayout<T> row_;
   PlaneRing<T, PixelLayout<T>> ring_;
   Scratch<A> grad_, zeros_;
-  int64_t channels_ = 0;
+  int64_t channels_ = 0, in_vectors_ = 0;  // as in PixelConvolver
 };
 
 template <class T, bool Stream>

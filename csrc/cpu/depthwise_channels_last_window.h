@@ -17,17 +17,21 @@ inline DepthwiseShape marching_along_height(DepthwiseShape s) {
   return s;
 }
 
-// Channels of a block: 256 bytes, or less where a window for eight rows of targets, or of an image for one, would not
-// fit the second-level cache. Not less for the planes that tiles of an image add: that was slower (1.2 times at
-// 64x384x384).
-template <class A>
+// Channels of a block: 256 bytes of the compute type, or less where a window for eight rows of targets, or of an image
+// for one, would not fit the second-level cache. Not less for the planes that tiles of an image add: that was slower
+// (1.2 times at 64x384x384). Several blocks are alike as far as whole lines of memory allow.
+template <class T>
 inline int64_t channels_together(int64_t channels, const Axis& z, const Axis& y, const Axis& x) {
-  constexpr int64_t most_window = 448 * 1024;
+  using A = compute_t<T>;
+  constexpr int64_t most_window = 448 * 1024, most_channels = 256 / int64_t(sizeof(A));
+  constexpr int64_t line = 64 / int64_t(sizeof(T));
   const int64_t width = x.sources + (x.kernel - 1) * x.dilation;
   const int64_t pixels = z.most_taps() * window_rows(y, least(y.targets, 8)) * width;
-  int64_t block = 256 / int64_t(sizeof(A));
-  while (block > lanes<A> && pixels * block * int64_t(sizeof(A)) > most_window) block /= 2;
-  return least(round_up(channels, lanes<A>), block);
+  const int64_t fit = least(most_window / (pixels * int64_t(sizeof(A))), most_channels);
+  const int64_t all = round_up(channels, lanes<A>);
+  if (all <= fit) return all;
+  const int64_t blocks = ceil_div(all, most(fit / line * line, lanes<A>));
+  return least(round_up(ceil_div(all, blocks), fit < line ? lanes<A> : line), all);
 }
 
 // How a source row lies in the window: pixels of `block` channels from source pixel `first` on, zeros around.
@@ -52,7 +56,7 @@ struct PixelLayout {
     length = width * block;
   }
 
-  // The pixels of a row; those around them are zero already.
+  // The pixels of a row, whole vectors of them; those around are zero already.
   void fill(const T* from, A* to) const {
     constexpr int L = lanes<A>;
     const int64_t begin = -first, end = least(begin + sources, width);
@@ -66,7 +70,7 @@ struct PixelLayout {
       int64_t c = 0;
       for (; c + L <= channels; c += L) store(pixel + c, load(from + c));
       for (; c < channels; ++c) pixel[c] = load_one(from + c);
-      for (; c < block; ++c) pixel[c] = 0;
+      for (; c % L != 0; ++c) pixel[c] = 0;
     }
   }
 };

@@ -154,4 +154,16 @@ inline void read_weights(const DepthwiseShape& s, const void* weight, int64_t ch
   for (int64_t i = 0; i < taps; ++i) to[transposed ? taps - 1 - i : i] = load_one(from + i);
 }
 
+// The [taps][block] weights of a block of channels in the compute type, zeros beyond the last channel; turned round
+// when transposed.
+template <class T, class A>
+inline void read_block_weights(const DepthwiseShape& s, const void* weight, int64_t first, int64_t channels,
+                               int64_t block, bool transposed, A* to) {
+  const int64_t taps = s.taps();
+  for (int64_t i = 0; i < taps; ++i) {
+    const T* from = static_cast<const T*>(weight) + first * taps + (transposed ? taps - 1 - i : i);
+    for (int64_t c = 0; c < block; ++c) to[i * block + c] = c < channels ? A(load_one(from + c * taps)) : A(0);
+  }
+}
+
 }  // namespace fastseg::FASTSEG_ISA

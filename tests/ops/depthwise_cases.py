@@ -68,6 +68,7 @@ CASES = (
     square(2, 150, 5, channels=1),
     square(3, 21, 3, channels=37, batch=1),  # channels that fill no vector
     square(2, 9, 3, channels=70),  # several blocks of channels
+    Case((3, 9, 70), *((n, n, n) for n in (3, 1, 1, 1)), channels=80, batch=1),  # the last one with fewer vectors
     *(square(rank, 11 * (4 - rank), k, channels=32) for rank in (2, 3) for k in (3, 5, 7)),  # tiles, and what is over
     Case((8, 1, 20), (3, 1, 3), (1, 3, 1), (1, 1, 1), (1, 1, 1), channels=16),  # its only row is padding
     Case((26, 13), (3, 3), (1, 1), (3, 1), (3, 1), channels=16),

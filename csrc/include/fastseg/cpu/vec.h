@@ -349,6 +349,14 @@ inline void store(float16* p, Vec<float> v) {
 // `count` elements from p on, 0 behind them; and a store of as many.
 template <class T>
 inline Vec<compute_t<T>> load_part(const T* p, int64_t count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return (Vec<float>)_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), p);
+  if constexpr (sizeof(T) == 8) return (Vec<double>)_mm512_maskz_loadu_pd(__mmask8((1u << count) - 1), p);
+  if constexpr (sizeof(T) == 2) {
+    const __m256i part = _mm256_maskz_loadu_epi16(__mmask16((1u << count) - 1), p);
+    return load(reinterpret_cast<const T*>(&part));
+  }
+#endif
   if (count == lanes<compute_t<T>>) return load(p);
   T part[lanes<compute_t<T>>] = {};
   std::memcpy(part, p, size_t(count) * sizeof(T));
@@ -357,8 +365,16 @@ inline Vec<compute_t<T>> load_part(const T* p, int64_t count) {
 template <bool Stream = false, class T>
 inline void store_part(T* p, Vec<compute_t<T>> v, int64_t count) {
   if (count == lanes<compute_t<T>>) return store<Stream>(p, v);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return _mm512_mask_storeu_ps(p, __mmask16((1u << count) - 1), (__m512)v);
+  if constexpr (sizeof(T) == 8) return _mm512_mask_storeu_pd(p, __mmask8((1u << count) - 1), (__m512d)v);
+#endif
   T part[lanes<compute_t<T>>];
   store(part, v);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 2)
+    return _mm256_mask_storeu_epi16(p, __mmask16((1u << count) - 1), _mm256_loadu_si256((const __m256i*)part));
+#endif
   std::memcpy(p, part, size_t(count) * sizeof(T));
 }
 

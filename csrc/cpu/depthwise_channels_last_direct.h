@@ -1,0 +1,240 @@
+// Depthwise convolution of images, channels-last, without a window: tiles of targets read the source where it lies.
+//
+// Floor as in depthwise_rows.h: 2u, and taps multiply-adds an element. Where the source is in a cache, copying it into
+// a window takes as long as nine taps. Tiles at the borders of an image skip the columns that it does not have, and
+// channels that fill no vector are masked. With a dilation, a tile's targets are as far apart as its taps, so that they
+// share sources. For 32 registers and masks, which AVX-512 has.
+#pragma once
+#include "depthwise_plan.h"
+
+namespace fastseg::FASTSEG_ISA {
+
+// The sources of a tile; strides in elements.
+template <class T>
+struct TileSource {
+  const T* const* rows;  // where the first tap of the first target of a row would be; nullptr for a row of zeros
+  int64_t pixel;         // from one source to the next
+  int64_t begin, end;    // the columns that exist
+};
+
+// The targets of a tile, of which `rows` by `pixels` exist.
+template <class T>
+struct TileTarget {
+  T* at;
+  int64_t row, pixel;
+  int64_t rows, pixels;
+  bool stream;  // past the caches
+};
+
+// What of a tile exists: all of it, all but some channels of its vector, or a part of its rows and columns too.
+enum class Extent { whole, masked, part };
+
+// R rows by P pixels of targets, of `channels` channels, at most a vector of them. weight: [K][K][block]. Sources of
+// neighbouring targets are S taps apart.
+template <int K, int S, int R, int P, Extent E, class T, class A>
+inline void convolve_image_tile(const TileSource<T>& source, const TileTarget<T>& target, int64_t channel,
+                                int64_t channels, const A* weight, int64_t block, Vec<A> bias) {
+  constexpr int rows = (R - 1) * S + K, columns = (P - 1) * S + K;
+  constexpr bool keep = K == 3;  // all weights stay in registers
+  Vec<A> sum[R][P];
+  for (int r = 0; r < R; ++r)
+    for (int q = 0; q < P; ++q) sum[r][q] = bias;
+  Vec<A> kept[keep ? K : 1][K];
+  if constexpr (keep)
+#pragma GCC unroll 9
+    for (int i = 0; i < K * K; ++i) kept[i / K][i % K] = load(weight + i * block);
+#pragma GCC unroll 16
+  for (int i = 0; i < rows; ++i) {
+    if (!source.rows[i]) continue;
+    const T* from = source.rows[i] + channel;
+    Vec<A> loaded[R][K];
+    if constexpr (!keep)
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int k = 0; k < K; ++k)
+          if (i - r * S >= 0 && i - r * S < K) loaded[r][k] = load(weight + ((i - r * S) * K + k) * block);
+#pragma GCC unroll 32
+    for (int c = 0; c < columns; ++c, from += source.pixel) {
+      if (E == Extent::part && (c < source.begin || c >= source.end)) continue;
+      const Vec<A> pixel = E == Extent::whole ? load(from) : load_part(from, channels);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        if (i - r * S < 0 || i - r * S >= K) continue;
+#pragma GCC unroll 8
+        for (int k = 0; k < K; ++k)
+          if (c - k >= 0 && (c - k) % S == 0 && (c - k) / S < P)
+            sum[r][(c - k) / S] += pixel * (keep ? kept[keep ? i - r * S : 0][k] : loaded[r][k]);
+      }
+    }
+  }
+  T* to = target.at + channel;
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r, to += target.row)
+#pragma GCC unroll 8
+    for (int q = 0; q < P; ++q)
+      if (E == Extent::masked)
+        store_part(to + q * target.pixel, sum[r][q], channels);
+      else if (E == Extent::whole || (r < target.rows && q < target.pixels))
+        target.stream ? store_part<true>(to + q * target.pixel, sum[r][q], channels)
+                      : store_part(to + q * target.pixel, sum[r][q], channels);
+}
+
+// A convolution of images from one tensor to another: the forward pass, or the gradient of the input.
+template <class T>
+struct ImageConvolution {
+  using A = compute_t<T>;
+  DepthwiseShape shape;
+  bool transposed;
+  View source, target;
+  const void* weight;
+  Vector bias;
+  Axis y, x;
+  int64_t block, blocks;  // of channels
+  bool stream;
+
+  ImageConvolution(const DepthwiseShape& s, bool transposed_, const View& source_, const View& target_,
+                   const void* weight_, const Vector& bias_, bool stream_)
+      : shape(s),
+        transposed(transposed_),
+        source(source_),
+        target(target_),
+        weight(weight_),
+        bias(bias_),
+        y(axis_of(s, Y, transposed)),
+        x(axis_of(s, X, transposed)),
+        stream(stream_) {
+    constexpr int64_t most_vectors = 256 / int64_t(sizeof(A)) / lanes<A>;
+    const int64_t vectors = ceil_div(s.channels, lanes<A>);
+    blocks = ceil_div(vectors, most_vectors);
+    block = ceil_div(vectors, blocks) * lanes<A>;
+    blocks = ceil_div(s.channels, block);
+  }
+};
+
+// What one thread needs to run tasks of an ImageConvolution.
+template <class T, int K, int S, int R, int P>
+class ImageConvolver {
+  using A = compute_t<T>;
+  static constexpr int L = lanes<A>;
+  static constexpr int window = (R - 1) * S + K, columns = (P - 1) * S + K;
+
+ public:
+  explicit ImageConvolver(const ImageConvolution<T>& conv)
+      : conv_(conv), weights_(K * K * conv.block), bias_(conv.block) {}
+
+  // Groups of rows of targets that are computed together.
+  static int64_t groups(const ImageConvolution<T>& conv) {
+    return conv.y.classes() * ceil_div(ceil_div(conv.y.targets, conv.y.classes()), R);
+  }
+
+  // Blocks of channels are outermost: a thread reads the weights of each once.
+  static int64_t tasks(const ImageConvolution<T>& conv) { return conv.blocks * conv.shape.batch * groups(conv); }
+
+  void run(int64_t task) {
+    const int64_t all = groups(conv_), image = task / all, group = task % all;
+    take_block(image / conv_.shape.batch);
+    const int64_t n = image % conv_.shape.batch, first = block_ * conv_.block;
+    const AxisClass down = conv_.y.at(group % conv_.y.classes());
+    const int64_t j = group / conv_.y.classes() * R;
+    if (j >= down.count) return;
+    const T* source = static_cast<const T*>(conv_.source.data) + n * conv_.source.batch_stride + first;
+    const int64_t oy = down.first + down.spacing * j, pitch = conv_.source.spatial_stride;
+    const int64_t row = down.in_first + down.in_spacing * S * j;
+    for (int i = 0; i < window; ++i) {
+      const int64_t at = row + down.in_spacing * i;
+      rows_[i] = at >= 0 && at < conv_.y.sources ? source + at * conv_.x.sources * pitch : nullptr;
+    }
+    const int64_t out_pitch = conv_.target.spatial_stride;
+    T* target =
+        static_cast<T*>(conv_.target.data) + n * conv_.target.batch_stride + first + oy * conv_.x.targets * out_pitch;
+    const int64_t tiles = ceil_div(ceil_div(conv_.x.targets, conv_.x.classes()), P);
+    for (int64_t tile = 0; tile < tiles; ++tile)
+      for (int64_t r = 0; r < conv_.x.classes(); ++r)
+        run_tile(conv_.x.at(r), tile * P, least(R, down.count - j), target, down.spacing * conv_.x.targets * out_pitch);
+  }
+
+ private:
+  void take_block(int64_t block) {
+    if (block == block_) return;
+    block_ = block;
+    const int64_t first = block * conv_.block;
+    channels_ = least(conv_.block, conv_.shape.channels - first);
+    read_block_weights<T>(conv_.shape, conv_.weight, first, channels_, conv_.block, conv_.transposed, weights_.get());
+    for (int64_t c = 0; c < conv_.block; ++c)
+      bias_[c] = c < channels_ ? load_parameter(conv_.bias, first + c, A(0)) : A(0);
+  }
+
+  // The tile whose first target is number j of a class.
+  void run_tile(const AxisClass& across, int64_t j, int64_t rows, T* target, int64_t target_row) const {
+    if (j >= across.count) return;
+    const int64_t pitch = conv_.source.spatial_stride, out_pitch = conv_.target.spatial_stride;
+    const int64_t x = across.in_first + across.in_spacing * S * j, apart = across.in_spacing;
+    const int64_t begin = x < 0 ? ceil_div(-x, apart) : 0;
+    const int64_t end = least(columns, ceil_div(conv_.x.sources - x, apart));
+    const T* moved[window];
+    for (int i = 0; i < window; ++i) moved[i] = rows_[i] ? rows_[i] + x * pitch : nullptr;
+    const TileSource<T> from{moved, apart * pitch, begin, end};
+    const int64_t ox = across.first + across.spacing * j;
+    const TileTarget<T> to{target + ox * out_pitch,    target_row,  across.spacing * out_pitch, rows,
+                           least(P, across.count - j), conv_.stream};
+    const bool whole = begin == 0 && end == columns && to.rows == R && to.pixels == P;
+    for (int64_t c = 0; c < channels_; c += L) {
+      const A* weight = weights_.get() + c;
+      const Vec<A> bias = load(bias_.get() + c);
+      const int64_t channels = least(L, channels_ - c);
+      if (!whole)
+        convolve_image_tile<K, S, R, P, Extent::part>(from, to, c, channels, weight, conv_.block, bias);
+      else if (channels < L)
+        convolve_image_tile<K, S, R, P, Extent::masked>(from, to, c, channels, weight, conv_.block, bias);
+      else
+        convolve_image_tile<K, S, R, P, Extent::whole>(from, to, c, channels, weight, conv_.block, bias);
+    }
+  }
+
+  const ImageConvolution<T>& conv_;
+  Scratch<A> weights_, bias_;
+  const T* rows_[window] = {};
+  int64_t block_ = -1, channels_ = 0;
+};
+
+template <int K, int S, int R, int P, class T>
+inline void convolve_images(const ImageConvolution<T>& conv, int threads) {
+  using Convolver = ImageConvolver<T, K, S, R, P>;
+  parallel_spans(threads, Convolver::tasks(conv), [&](int64_t begin, int64_t end) {
+    Convolver convolver(conv);
+    for (int64_t task = begin; task < end; ++task) convolver.run(task);
+    if (conv.stream) stream_fence();
+  });
+}
+
+// Whether a convolution, or the gradient of its input, is one of images that is computed without a window, if so does
+// it.
+template <class T>
+inline bool convolved_as_images(const ImageConvolution<T>& conv, int threads) {
+  if constexpr (vector_bytes == 64) {
+    const DepthwiseShape& s = conv.shape;
+    const int64_t k = s.kernel[X], apart = conv.x.at(0).step();
+    const bool image = s.input[Z] == 1 && s.output[Z] == 1 && s.kernel[Z] == 1 && s.padding[Z] == 0;
+    if (!image || s.kernel[Y] != k || conv.y.at(0).step() != apart) return false;
+    if (!conv.y.takes_all_taps() || !conv.x.takes_all_taps()) return false;
+    // Sixteen-bit sources are widened once for each row of targets, in a window once; they fill half a line of memory.
+    constexpr bool narrow = sizeof(T) == 2;
+    if (narrow && conv.stream) return false;
+    if (apart == 1) {
+      if (k == 3) return convolve_images<3, 1, 4, 4>(conv, threads), true;
+      if constexpr (!narrow) {
+        if (k == 5) return convolve_images<5, 1, 2, 8>(conv, threads), true;
+        if (k == 7) return convolve_images<7, 1, 2, 8>(conv, threads), true;
+      }
+    }
+    if (apart == 2) {
+      if (k == 3) return convolve_images<3, 2, 4, 4>(conv, threads), true;
+      if (k == 5) return convolve_images<5, 2, 2, 8>(conv, threads), true;
+      if (k == 7) return convolve_images<7, 2, 2, 8>(conv, threads), true;
+    }
+  }
+  return false;
+}
+
+}  // namespace fastseg::FASTSEG_ISA
