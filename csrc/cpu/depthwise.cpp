@@ -2,6 +2,7 @@
 // Compiled once per instruction set; csrc/cpu/dispatch.cpp calls the best one that the processor has.
 #include "depthwise_channels_last.h"
 #include "depthwise_channels_last_direct.h"
+#include "depthwise_channels_last_direct_gradient.h"
 #include "depthwise_channels_last_gradient.h"
 #include "depthwise_rows.h"
 #include "depthwise_rows_gradient.h"
@@ -43,6 +44,8 @@ void backward(const DepthwiseConvBackward& args, int threads, bool stream) {
   if (args.dx &&
       convolved_as_images<T>({args.shape, true, args.grad, args.dx, args.weight, args.bias, stream}, threads))
     rest.dx = {};
+  if ((args.dweight || args.dbias) && correlated_as_images<T>(args, threads)) rest.dweight = rest.dbias = nullptr;
+  if (!rest.dx && !rest.dweight && !rest.dbias) return;
   stream ? depthwise_backward_channels_last<T, true>(rest, threads)
          : depthwise_backward_channels_last<T, false>(rest, threads);
 }

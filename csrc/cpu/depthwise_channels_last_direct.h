@@ -208,16 +208,23 @@ inline void convolve_images(const ImageConvolution<T>& conv, int threads) {
   });
 }
 
+// How many taps the sources of neighbouring targets are apart, of images, of square kernels, along both axes; 0 for all
+// other convolutions.
+template <class T>
+inline int64_t taps_apart(const ImageConvolution<T>& conv) {
+  const DepthwiseShape& s = conv.shape;
+  const bool image = s.input[Z] == 1 && s.output[Z] == 1 && s.kernel[Z] == 1 && s.padding[Z] == 0;
+  if (!image || s.kernel[Y] != s.kernel[X] || !conv.y.takes_all_taps() || !conv.x.takes_all_taps()) return 0;
+  const int64_t apart = conv.x.at(0).step();
+  return conv.y.at(0).step() == apart ? apart : 0;
+}
+
 // Whether a convolution, or the gradient of its input, is one of images that is computed without a window, if so does
 // it.
 template <class T>
 inline bool convolved_as_images(const ImageConvolution<T>& conv, int threads) {
   if constexpr (vector_bytes == 64) {
-    const DepthwiseShape& s = conv.shape;
-    const int64_t k = s.kernel[X], apart = conv.x.at(0).step();
-    const bool image = s.input[Z] == 1 && s.output[Z] == 1 && s.kernel[Z] == 1 && s.padding[Z] == 0;
-    if (!image || s.kernel[Y] != k || conv.y.at(0).step() != apart) return false;
-    if (!conv.y.takes_all_taps() || !conv.x.takes_all_taps()) return false;
+    const int64_t k = conv.shape.kernel[X], apart = taps_apart(conv);
     // Sixteen-bit sources are widened once for each row of targets, in a window once; they fill half a line of memory.
     constexpr bool narrow = sizeof(T) == 2;
     if (narrow && conv.stream) return false;
