@@ -104,7 +104,10 @@ struct ImageConvolution {
         y(axis_of(s, Y, transposed)),
         x(axis_of(s, X, transposed)),
         stream(stream_) {
-    constexpr int64_t most_vectors = 256 / int64_t(sizeof(A)) / lanes<A>;
+    // What a tile reads of a block, and the block's weights, stay in the first-level cache.
+    constexpr int64_t near_bytes = 32 * 1024, most_sources = 8;
+    const int64_t k = s.kernel[X], of_channel = (k + 3) * (k + most_sources) + k * k;
+    const int64_t most_vectors = most(near_bytes / (of_channel * vector_bytes), 1);
     const int64_t vectors = ceil_div(s.channels, lanes<A>);
     blocks = ceil_div(vectors, most_vectors);
     block = ceil_div(vectors, blocks) * lanes<A>;
