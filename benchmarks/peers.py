@@ -69,14 +69,14 @@ NORM_PEERS: dict[str, tuple[Callable[[], Function], Callable[[Tensor], Tensor]]]
 }
 
 
-def eager_depthwise(x: Tensor, weight: Tensor, padding: int, dilation: int) -> Tensor:
+def eager_depthwise(x: Tensor, weight: Tensor, padding: int, dilation: int, stride: int = 1) -> Tensor:
     conv = F.conv2d if x.ndim == 4 else F.conv3d
-    return conv(x, weight, padding=padding, dilation=dilation, groups=x.shape[1])
+    return conv(x, weight, stride=stride, padding=padding, dilation=dilation, groups=x.shape[1])
 
 
-def fused_depthwise(x: Tensor, weight: Tensor, padding: int, dilation: int) -> Tensor:
+def fused_depthwise(x: Tensor, weight: Tensor, padding: int, dilation: int, stride: int = 1) -> Tensor:
     conv = depthwise_conv2d if x.ndim == 4 else depthwise_conv3d
-    return conv(x, weight, padding=padding, dilation=dilation)
+    return conv(x, weight, stride=stride, padding=padding, dilation=dilation)
 
 
 def eager_separable(x: Tensor, weight: Tensor, pointwise: Tensor) -> Tensor:

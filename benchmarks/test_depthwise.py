@@ -19,17 +19,19 @@ from benchmarks.test_norm import DEVICE, name_of
 
 @dataclass(frozen=True)
 class Problem:
-    """One filter of kernel^rank a channel, padded so that the size stays."""
+    """One filter of kernel^rank a channel, padded so that the size stays, or with a stride is divided by it."""
 
     shape: tuple[int, ...]
     kernel: int
     dilation: int = 1
     dtype: torch.dtype = torch.float32
+    stride: int = 1
 
     def __str__(self) -> str:
         dilated = f" rate {self.dilation}" if self.dilation > 1 else ""
         kind = "" if self.dtype == torch.float32 else f" {str(self.dtype).removeprefix('torch.')}"
-        return f"{len(self.shape) - 2}D k{self.kernel}{dilated}{kind}"
+        strided = f" stride {self.stride}" if self.stride > 1 else ""
+        return f"{len(self.shape) - 2}D k{self.kernel}{strided}{dilated}{kind}"
 
     @property
     def padding(self) -> int:
@@ -37,7 +39,7 @@ class Problem:
 
     @property
     def gflop(self) -> float:
-        return 2e-9 * self.kernel ** (len(self.shape) - 2) * torch.Size(self.shape).numel()
+        return 2e-9 * (self.kernel / self.stride) ** (len(self.shape) - 2) * torch.Size(self.shape).numel()
 
     def tensor(self) -> Tensor:
         return torch.randn(self.shape, device=DEVICE).to(self.dtype)
@@ -47,13 +49,23 @@ class Problem:
 
 
 VOLUME, IMAGE = (1, 32, 64, 64, 64), (8, 64, 256, 256)
+#: Of ConvNeXt, EfficientNet and MobileNet: small images of many channels, strides, channels that fill no vector.
+ENCODERS = (
+    Problem((8, 96, 56, 56), 7),
+    Problem((8, 768, 7, 7), 7),
+    Problem((8, 144, 56, 56), 5, stride=2),
+    Problem((8, 480, 14, 14), 5),
+    Problem((8, 96, 112, 112), 3, stride=2),
+    Problem((8, 24, 112, 112), 3),
+)
 FORWARD = (
     *(Problem(VOLUME, k) for k in (3, 5, 7)),
     *(Problem(IMAGE, k) for k in (3, 5, 7)),
     *(Problem((2, 256, 64, 64), 3, rate) for rate in (6, 12, 18)),
     Problem(VOLUME, 3, dtype=torch.bfloat16),
+    *ENCODERS,
 )
-BACKWARD = (*(Problem(VOLUME, k) for k in (3, 5, 7)), Problem(IMAGE, 3))
+BACKWARD = (*(Problem(VOLUME, k) for k in (3, 5, 7)), Problem(IMAGE, 3), *ENCODERS)
 
 
 def measured(benchmark: Any, case: str, x: Tensor, peer: str, gflop: float, function: Callable[[], object]) -> None:
@@ -93,7 +105,7 @@ def test_forward(benchmark, problem, peer):
             x,
             peer,
             problem.gflop,
-            lambda: function(x, weight, problem.padding, problem.dilation),
+            lambda: function(x, weight, problem.padding, problem.dilation, problem.stride),
         )
 
 
@@ -101,15 +113,16 @@ def test_forward(benchmark, problem, peer):
 @pytest.mark.parametrize("problem", BACKWARD, ids=str)
 def test_forward_and_backward(benchmark, problem, peer):
     function, layout = DEPTHWISE_PEERS[peer]
-    x, grad = layout(problem.tensor()).requires_grad_(), layout(problem.tensor())
-    weight = problem.weight().requires_grad_()
+    x, weight = layout(problem.tensor()).requires_grad_(), problem.weight().requires_grad_()
+    convolve = lambda: function(x, weight, problem.padding, problem.dilation, problem.stride)  # noqa: E731
+    grad = torch.randn_like(convolve())
     measured(
         benchmark,
         f"{problem} forward + backward",
         x,
         peer,
         3 * problem.gflop,
-        lambda: torch.autograd.grad(function(x, weight, problem.padding, problem.dilation), (x, weight), grad),
+        lambda: torch.autograd.grad(convolve(), (x, weight), grad),
     )
 
 
