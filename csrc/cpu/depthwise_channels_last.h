@@ -227,23 +227,21 @@ class PixelConvolver {
   void run_tiles(int64_t planes, const A* const* weights, const Ahead& next, T* to, int64_t spacing) {
     constexpr int L = lanes<A>;
     const int64_t block = conv_.block, pixels = conv_.tiles.pixels, width = conv_.x.targets;
-    const TileRows<A> through_cache{rows_.get(), weights, planes, block, out_.get(), out_row_, block, false, next};
+    const TileSource<A> source{rows_.get(), planes, block, next};
     const int64_t at = (conv_.x.open_at(0).in_first - row_.first) * block;
-    const auto run = [&](const TileRows<A>& tile, int64_t begin, int64_t end) {
+    const auto run = [&](const TileTarget<A>& target, int64_t begin, int64_t end) {
       for (int64_t x = begin; x < end; x += pixels)
-        for (int64_t c = 0; c < in_vectors_; c += L) conv_.tiles.run(tile, at + x * block, x, c, load(bias_.get() + c));
+        for (int64_t c = 0; c < in_vectors_; c += L)
+          conv_.tiles.run(source, target, at + x * block, x, c, L, weights, block, load(bias_.get() + c));
     };
     placed_ = 0;
     if constexpr (std::is_same_v<T, A>)
       if (to && channels_ == in_vectors_) {
         placed_ = width / pixels * pixels;
         const int64_t pitch = conv_.target.spatial_stride;
-        TileRows<A> in_place = through_cache;
-        in_place.out = to, in_place.out_row = spacing * width * pitch, in_place.out_pixel = pitch;
-        in_place.stream = Stream;
-        run(in_place, 0, placed_);
+        run({to, spacing * width * pitch, pitch, Stream}, 0, placed_);
       }
-    run(through_cache, placed_, width);
+    run({out_.get(), out_row_, block, false}, placed_, width);
   }
 
   // One row of targets, to out_.

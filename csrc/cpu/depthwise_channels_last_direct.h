@@ -5,80 +5,9 @@
 // channels that fill no vector are masked. With a dilation, a tile's targets are as far apart as its taps, so that they
 // share sources. For 32 registers and masks, which AVX-512 has.
 #pragma once
-#include "depthwise_plan.h"
+#include "depthwise_channels_last_tile.h"
 
 namespace fastseg::FASTSEG_ISA {
-
-// The sources of a tile; strides in elements.
-template <class T>
-struct TileSource {
-  const T* const* rows;  // where the first tap of the first target of a row would be; nullptr for a row of zeros
-  int64_t pixel;         // from one source to the next
-  int64_t begin, end;    // the columns that exist
-};
-
-// The targets of a tile, of which `rows` by `pixels` exist.
-template <class T>
-struct TileTarget {
-  T* at;
-  int64_t row, pixel;
-  int64_t rows, pixels;
-  bool stream;  // past the caches
-};
-
-// What of a tile exists: all of it, all but some channels of its vector, or a part of its rows and columns too.
-enum class Extent { whole, masked, part };
-
-// R rows by P pixels of targets, of `channels` channels, at most a vector of them. weight: [K][K][block]. Sources of
-// neighbouring targets are S taps apart.
-template <int K, int S, int R, int P, Extent E, class T, class A>
-inline void convolve_image_tile(const TileSource<T>& source, const TileTarget<T>& target, int64_t channel,
-                                int64_t channels, const A* weight, int64_t block, Vec<A> bias) {
-  constexpr int rows = (R - 1) * S + K, columns = (P - 1) * S + K;
-  constexpr bool keep = K == 3;  // all weights stay in registers
-  Vec<A> sum[R][P];
-  for (int r = 0; r < R; ++r)
-    for (int q = 0; q < P; ++q) sum[r][q] = bias;
-  Vec<A> kept[keep ? K : 1][K];
-  if constexpr (keep)
-#pragma GCC unroll 9
-    for (int i = 0; i < K * K; ++i) kept[i / K][i % K] = load(weight + i * block);
-#pragma GCC unroll 16
-  for (int i = 0; i < rows; ++i) {
-    if (!source.rows[i]) continue;
-    const T* from = source.rows[i] + channel;
-    Vec<A> loaded[R][K];
-    if constexpr (!keep)
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-        for (int k = 0; k < K; ++k)
-          if (i - r * S >= 0 && i - r * S < K) loaded[r][k] = load(weight + ((i - r * S) * K + k) * block);
-#pragma GCC unroll 32
-    for (int c = 0; c < columns; ++c, from += source.pixel) {
-      if (E == Extent::part && (c < source.begin || c >= source.end)) continue;
-      const Vec<A> pixel = E == Extent::whole ? load(from) : load_part(from, channels);
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) {
-        if (i - r * S < 0 || i - r * S >= K) continue;
-#pragma GCC unroll 8
-        for (int k = 0; k < K; ++k)
-          if (c - k >= 0 && (c - k) % S == 0 && (c - k) / S < P)
-            sum[r][(c - k) / S] += pixel * (keep ? kept[keep ? i - r * S : 0][k] : loaded[r][k]);
-      }
-    }
-  }
-  T* to = target.at + channel;
-#pragma GCC unroll 4
-  for (int r = 0; r < R; ++r, to += target.row)
-#pragma GCC unroll 8
-    for (int q = 0; q < P; ++q)
-      if (E == Extent::masked)
-        store_part(to + q * target.pixel, sum[r][q], channels);
-      else if (E == Extent::whole || (r < target.rows && q < target.pixels))
-        target.stream ? store_part<true>(to + q * target.pixel, sum[r][q], channels)
-                      : store_part(to + q * target.pixel, sum[r][q], channels);
-}
 
 // A convolution of images from one tensor to another: the forward pass, or the gradient of the input.
 template <class T>
@@ -175,23 +104,23 @@ class ImageConvolver {
     const int64_t x = across.in_first + across.in_spacing * S * j, apart = across.in_spacing;
     const int64_t begin = x < 0 ? ceil_div(-x, apart) : 0;
     const int64_t end = least(columns, ceil_div(conv_.x.sources - x, apart));
-    const T* moved[window];
-    for (int i = 0; i < window; ++i) moved[i] = rows_[i] ? rows_[i] + x * pitch : nullptr;
-    const TileSource<T> from{moved, apart * pitch, begin, end};
-    const int64_t ox = across.first + across.spacing * j;
-    const TileTarget<T> to{target + ox * out_pitch,    target_row,  across.spacing * out_pitch, rows,
-                           least(P, across.count - j), conv_.stream};
-    const bool whole = begin == 0 && end == columns && to.rows == R && to.pixels == P;
+    const TileSource<T> from{rows_, 1, apart * pitch, {}, begin, end};
+    const int64_t ox = across.first + across.spacing * j, pixels = least(P, across.count - j);
+    const TileTarget<T> to{target + ox * out_pitch, target_row, across.spacing * out_pitch, conv_.stream, rows, pixels};
+    const bool whole = begin == 0 && end == columns && rows == R && pixels == P;
+    const A* const weights = weights_.get();
+    const auto run = [&](auto extent, int64_t c, int64_t channels) {
+      convolve_tile<K, S, R, P, extent(), true>(from, to, x * pitch, 0, c, channels, &weights, conv_.block,
+                                                load(bias_.get() + c));
+    };
     for (int64_t c = 0; c < channels_; c += L) {
-      const A* weight = weights_.get() + c;
-      const Vec<A> bias = load(bias_.get() + c);
       const int64_t channels = least(L, channels_ - c);
       if (!whole)
-        convolve_image_tile<K, S, R, P, Extent::part>(from, to, c, channels, weight, conv_.block, bias);
+        run(std::integral_constant<Extent, Extent::part>{}, c, channels);
       else if (channels < L)
-        convolve_image_tile<K, S, R, P, Extent::masked>(from, to, c, channels, weight, conv_.block, bias);
+        run(std::integral_constant<Extent, Extent::masked>{}, c, channels);
       else
-        convolve_image_tile<K, S, R, P, Extent::whole>(from, to, c, channels, weight, conv_.block, bias);
+        run(std::integral_constant<Extent, Extent::whole>{}, c, channels);
     }
   }
 

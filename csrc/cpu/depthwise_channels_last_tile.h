@@ -9,66 +9,94 @@
 
 namespace fastseg::FASTSEG_ISA {
 
-// What the tiles of R rows of targets share.
-template <class A>
-struct TileRows {
-  const A* const* rows;     // `planes` times R - 1 + K pointers into the window
-  const A* const* weights;  // `planes` times [K][K][block]
-  int64_t planes, block;
-  A* out;  // the first target's first channel
-  int64_t out_row, out_pixel;
-  bool stream;  // past the caches
-  Ahead next;   // as many rows are fetched meanwhile
+// Where tiles of R rows of targets find their sources; strides in elements.
+template <class T>
+struct TileSource {
+  const T* const* rows;  // `planes` times (R - 1) * S + K of them, nullptr for a row of zeros
+  int64_t planes, pixel;
+  Ahead next;                  // as many rows as there are targets are fetched meanwhile
+  int64_t begin = 0, end = 0;  // the columns that exist of a part of a tile
 };
 
-// P pixels from x on, which find their first tap at element `at` of the window's rows.
-template <int K, int R, int P, class A>
-inline void convolve_pixel_tile(const TileRows<A>& tile, int64_t at, int64_t x, int64_t channel, Vec<A> bias) {
-  constexpr int window = R - 1 + K;
+// Where they belong; `rows` by `pixels` of a part of a tile exist.
+template <class T>
+struct TileTarget {
+  T* at;  // the first channel of pixel 0
+  int64_t row, pixel;
+  bool stream;  // past the caches
+  int64_t rows = 0, pixels = 0;
+};
+
+// What of a tile exists: all of it, all but some channels of its vector, or a part of its rows and columns too.
+enum class Extent { whole, masked, part };
+
+// R rows by P pixels of targets from pixel x on, which find their first tap at element `at` of the source's rows, of
+// `channels` channels, at most a vector of them. Sources of neighbouring targets are S taps apart. weights: for each
+// plane [K][K][block]. Flat: there is one plane.
+template <int K, int S, int R, int P, Extent E, bool Flat, class T, class To, class A>
+inline void convolve_tile(const TileSource<T>& source, const TileTarget<To>& target, int64_t at, int64_t x,
+                          int64_t channel, int64_t channels, const A* const* weights, int64_t block, Vec<A> bias) {
+  constexpr int window = (R - 1) * S + K;
   constexpr bool keep = K == 3;  // all weights of a plane stay in registers
-  const int64_t block = tile.block;
-  const A* const* rows = tile.rows;
+  const T* const* rows = source.rows;
   Vec<A> sum[R][P];
   for (int r = 0; r < R; ++r)
     for (int q = 0; q < P; ++q) sum[r][q] = bias;
-  for (int64_t p = 0; p < tile.planes; ++p, rows += window) {
-    const A* weight = tile.weights[p] + channel;
+  const int64_t planes = Flat ? 1 : source.planes;
+  for (int64_t p = 0; p < planes; ++p, rows += window) {
+    const A* weight = weights[p] + channel;
     Vec<A> kept[keep ? K : 1][K];
     if constexpr (keep)
 #pragma GCC unroll 9
       for (int i = 0; i < K * K; ++i) kept[i / K][i % K] = load(weight + i * block);
 #pragma GCC unroll 16
     for (int i = 0; i < window; ++i) {
-      if (i < R && p == 0) tile.next.template fetch<P>(i, x, 1, channel);
+      if (i < R && p == 0) source.next.template fetch<P>(i, x, 1, channel);
       if (!rows[i]) continue;
-      const A* row = rows[i] + at + channel;
+      const T* from = rows[i] + at + channel;
       Vec<A> loaded[R][K];
       if constexpr (!keep)
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
           for (int k = 0; k < K; ++k)
-            if (i - r >= 0 && i - r < K) loaded[r][k] = load(weight + ((i - r) * K + k) * block);
-#pragma GCC unroll 16
-      for (int c = 0; c < P + K - 1; ++c, row += block) {
-        const Vec<A> pixel = load(row);
+            if (i - r * S >= 0 && i - r * S < K) loaded[r][k] = load(weight + ((i - r * S) * K + k) * block);
+#pragma GCC unroll 32
+      for (int c = 0; c < (P - 1) * S + K; ++c, from += source.pixel) {
+        if (E == Extent::part && (c < source.begin || c >= source.end)) continue;
+        const Vec<A> pixel = E == Extent::whole ? load(from) : load_part(from, channels);
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r) {
-          if (i - r < 0 || i - r >= K) continue;
+          if (i - r * S < 0 || i - r * S >= K) continue;
 #pragma GCC unroll 8
           for (int k = 0; k < K; ++k)
-            if (c - k >= 0 && c - k < P) sum[r][c - k] += pixel * (keep ? kept[keep ? i - r : 0][k] : loaded[r][k]);
+            if (c - k >= 0 && (c - k) % S == 0 && (c - k) / S < P)
+              sum[r][(c - k) / S] += pixel * (keep ? kept[keep ? i - r * S : 0][k] : loaded[r][k]);
         }
       }
     }
   }
-  A* out = tile.out + x * tile.out_pixel + channel;
-  for (int r = 0; r < R; ++r, out += tile.out_row)
-    for (int q = 0; q < P; ++q)
-      if (tile.stream)
-        store<true>(out + q * tile.out_pixel, sum[r][q]);
-      else
-        store(out + q * tile.out_pixel, sum[r][q]);
+  To* const to = target.at + x * target.pixel + channel;
+  const auto put = [&](int r, int q) {
+    To* const pixel = to + r * target.row + q * target.pixel;
+    if (E == Extent::whole && target.stream)
+      store<true>(pixel, sum[r][q]);
+    else if (E == Extent::whole)
+      store(pixel, sum[r][q]);
+    else if (E == Extent::masked || (r < target.rows && q < target.pixels))
+      store_part(pixel, sum[r][q], channels);
+  };
+  // Unrolled, this loop makes one plane 1.1 to 1.5 times as fast, and several slower: GCC places sums in other
+  // registers.
+  if constexpr (Flat) {
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int q = 0; q < P; ++q) put(r, q);
+  } else {
+    for (int r = 0; r < R; ++r)
+      for (int q = 0; q < P; ++q) put(r, q);
+  }
 }
 
 // How a convolution cuts its targets into tiles: of several rows of a plane, or, of images, which march along their
@@ -76,7 +104,8 @@ inline void convolve_pixel_tile(const TileRows<A>& tile, int64_t at, int64_t x, 
 template <class A>
 struct PixelTiles {
   int64_t rows = 1, planes = 1, pixels = 1;
-  void (*run)(const TileRows<A>& tile, int64_t at, int64_t x, int64_t channel, Vec<A> bias) = nullptr;
+  void (*run)(const TileSource<A>& source, const TileTarget<A>& target, int64_t at, int64_t x, int64_t channel,
+              int64_t channels, const A* const* weights, int64_t block, Vec<A> bias) = nullptr;
 
   PixelTiles(const Axis& z, const Axis& y, const Axis& x) {
     const bool image = y.sources == 1 && y.targets == 1 && y.kernel == 1 && y.padding == 0;
@@ -85,9 +114,9 @@ struct PixelTiles {
     if (!neighbours || down.kernel != x.kernel) return;
     if constexpr (vector_bytes == 64) {
       int64_t& together = image ? planes : rows;
-      if (x.kernel == 3) together = 4, pixels = 4, run = convolve_pixel_tile<3, 4, 4, A>;
-      if (x.kernel == 5) together = 2, pixels = 8, run = convolve_pixel_tile<5, 2, 8, A>;
-      if (x.kernel == 7) together = 2, pixels = 8, run = convolve_pixel_tile<7, 2, 8, A>;
+      if (x.kernel == 3) together = 4, pixels = 4, run = convolve_tile<3, 1, 4, 4, Extent::whole, false, A, A, A>;
+      if (x.kernel == 5) together = 2, pixels = 8, run = convolve_tile<5, 1, 2, 8, Extent::whole, false, A, A, A>;
+      if (x.kernel == 7) together = 2, pixels = 8, run = convolve_tile<7, 1, 2, 8, Extent::whole, false, A, A, A>;
     }
   }
 
