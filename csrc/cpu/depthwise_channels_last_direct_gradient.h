@@ -9,7 +9,7 @@
 
 namespace fastseg::FASTSEG_ISA {
 
-// Adds what U pixels of the gradient and their sources contribute to sum; S and `columns` as in convolve_tile.
+// Adds what U pixels of the gradient and their sources contribute to sum; S, `begin` and `end` as in convolve_tile.
 template <int K, int S, int U, int G, bool Part, class T>
 inline void correlate_image_pixels(const T* grad, int64_t grad_pixel, const T* const* rows, int64_t at, int64_t pixel,
                                    int64_t begin, int64_t end, int64_t channels, Vec<compute_t<T>> (&sum)[G][K]) {
@@ -42,9 +42,8 @@ struct ImageGradient {
 
   explicit ImageGradient(const DepthwiseConvBackward& a)
       : args(a), conv(a.shape, false, a.x, a.grad, a.weight, {}, false) {
-    constexpr int64_t enough_tasks = 32;
     rows = a.shape.batch * a.shape.output[Y];
-    parts = most(least(ceil_div(enough_tasks, conv.blocks), rows), 1);
+    parts = most(least(ceil_div(Bands::enough_tasks, conv.blocks), rows), 1);
   }
 
   int64_t taps() const { return args.shape.taps(); }

@@ -1,8 +1,8 @@
 // Tiles of a depthwise convolution, channels-last: R rows by P pixels of targets in registers, of a vector of channels.
 //
-// A vector of the window that is loaded serves up to K * K targets, K of each row, and rows of the window, too wide
-// together for the first-level cache, are read once for R rows of targets. For 32 registers; with 16 a row at a time
-// needs no more loads.
+// A vector of sources that is loaded serves up to K * K targets, K of each row, and rows of a window, too wide together
+// for the first-level cache, are read once for R rows of targets. Sources are those of a window or, of images, the
+// tensor's (depthwise_channels_last_direct.h). For 32 registers; with 16 a row at a time needs no more loads.
 #pragma once
 #include "depthwise_ahead.h"
 #include "depthwise_plan.h"
