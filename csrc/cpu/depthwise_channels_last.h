@@ -65,32 +65,18 @@ inline PixelKernel<A> pixel_kernel(int64_t kx, bool neighbours_share) {
   return convolve_pixels<0, pixel_block, A>;
 }
 
-// A convolution from one tensor to another: the forward pass, or the gradient of the input.
+// A convolution by blocks of channels of bands of rows.
 template <class T>
-struct PixelConvolution {
+struct PixelConvolution : Convolution {
   using A = compute_t<T>;
-  DepthwiseShape shape;
-  bool transposed;
-  View source, target;
-  const void* weight;
-  Vector bias;
-  Axis z, y, x;
   PixelTiles<A> tiles;
   int64_t block, blocks;  // of channels
   PixelLayout<T> row;
   Bands bands;
 
-  PixelConvolution(const DepthwiseShape& s, bool transposed_, const View& source_, const View& target_,
-                   const void* weight_, const Vector& bias_)
-      : shape(marching_along_height(s)),
-        transposed(transposed_),
-        source(source_),
-        target(target_),
-        weight(weight_),
-        bias(bias_),
-        z(axis_of(shape, Z, transposed)),
-        y(axis_of(shape, Y, transposed)),
-        x(axis_of(shape, X, transposed)),
+  PixelConvolution(const DepthwiseShape& s, bool transposed, const View& source, const View& target, const void* weight,
+                   const Vector& bias)
+      : Convolution(marching_along_height(s), transposed, source, target, weight, bias),
         tiles(z, y, x),
         block(channels_together<T>(s.channels, z, y, x)),
         blocks(ceil_div(s.channels, block)),
@@ -148,9 +134,7 @@ class PixelConvolver {
     const Band band = conv_.bands.at(image % conv_.bands.count());
     channels_ = row_.channels = least(conv_.block, s.channels - first);
     in_vectors_ = round_up(channels_, lanes<A>);
-    read_block_weights<T>(s, conv_.weight, first, channels_, conv_.block, conv_.transposed, weights_.get());
-    for (int64_t c = 0; c < conv_.block; ++c)
-      bias_[c] = c < channels_ ? load_parameter(conv_.bias, first + c, A(0)) : A(0);
+    read_block<T>(conv_, first, channels_, conv_.block, weights_.get(), bias_.get());
     const T* source = static_cast<const T*>(conv_.source.data) + n * conv_.source.batch_stride + first;
     for (int64_t r = 0; r < conv_.z.classes(); ++r) {
       const AxisClass depth = conv_.z.at(r);

@@ -9,30 +9,16 @@
 
 namespace fastseg::FASTSEG_ISA {
 
-// A convolution of images from one tensor to another: the forward pass, or the gradient of the input.
+// A convolution of images by blocks of channels.
 template <class T>
-struct ImageConvolution {
+struct ImageConvolution : Convolution {
   using A = compute_t<T>;
-  DepthwiseShape shape;
-  bool transposed;
-  View source, target;
-  const void* weight;
-  Vector bias;
-  Axis y, x;
   int64_t block, blocks;  // of channels
   bool stream;
 
-  ImageConvolution(const DepthwiseShape& s, bool transposed_, const View& source_, const View& target_,
-                   const void* weight_, const Vector& bias_, bool stream_)
-      : shape(s),
-        transposed(transposed_),
-        source(source_),
-        target(target_),
-        weight(weight_),
-        bias(bias_),
-        y(axis_of(s, Y, transposed)),
-        x(axis_of(s, X, transposed)),
-        stream(stream_) {
+  ImageConvolution(const DepthwiseShape& s, bool transposed, const View& source, const View& target, const void* weight,
+                   const Vector& bias, bool stream_)
+      : Convolution(s, transposed, source, target, weight, bias), stream(stream_) {
     // What a tile reads of a block, and the block's weights, stay in the first-level cache.
     constexpr int64_t near_bytes = 32 * 1024, most_sources = 8;
     const int64_t k = s.kernel[X], of_channel = (k + 3) * (k + most_sources) + k * k;
@@ -92,9 +78,7 @@ class ImageConvolver {
     block_ = block;
     const int64_t first = block * conv_.block;
     channels_ = least(conv_.block, conv_.shape.channels - first);
-    read_block_weights<T>(conv_.shape, conv_.weight, first, channels_, conv_.block, conv_.transposed, weights_.get());
-    for (int64_t c = 0; c < conv_.block; ++c)
-      bias_[c] = c < channels_ ? load_parameter(conv_.bias, first + c, A(0)) : A(0);
+    read_block<T>(conv_, first, channels_, conv_.block, weights_.get(), bias_.get());
   }
 
   // The tile whose first target is number j of a class.
@@ -151,8 +135,7 @@ inline int64_t taps_apart(const ImageConvolution<T>& conv) {
   return conv.y.at(0).step() == apart ? apart : 0;
 }
 
-// Whether a convolution, or the gradient of its input, is one of images that is computed without a window, if so does
-// it.
+// Computes a convolution, or the gradient of an input, if it is one of images that needs no window; whether it is.
 template <class T>
 inline bool convolved_as_images(const ImageConvolution<T>& conv, int threads) {
   if constexpr (vector_bytes == 64) {

@@ -154,16 +154,38 @@ inline void read_weights(const DepthwiseShape& s, const void* weight, int64_t ch
   for (int64_t i = 0; i < taps; ++i) to[transposed ? taps - 1 - i : i] = load_one(from + i);
 }
 
-// The [taps][block] weights of a block of channels in the compute type, zeros beyond the last channel; turned round
-// when transposed.
+// A convolution from one tensor to another: the forward pass, or the gradient of the input.
+struct Convolution {
+  DepthwiseShape shape;
+  bool transposed;
+  View source, target;
+  const void* weight;
+  Vector bias;  // of the targets' channels
+  Axis z, y, x;
+
+  Convolution(const DepthwiseShape& shape_, bool transposed_, const View& source_, const View& target_,
+              const void* weight_, const Vector& bias_)
+      : shape(shape_),
+        transposed(transposed_),
+        source(source_),
+        target(target_),
+        weight(weight_),
+        bias(bias_),
+        z(axis_of(shape, Z, transposed)),
+        y(axis_of(shape, Y, transposed)),
+        x(axis_of(shape, X, transposed)) {}
+};
+
+// The [taps][block] weights and the bias of a block of channels in the compute type, zeros beyond the last channel;
+// weights are turned round when transposed.
 template <class T, class A>
-inline void read_block_weights(const DepthwiseShape& s, const void* weight, int64_t first, int64_t channels,
-                               int64_t block, bool transposed, A* to) {
-  const int64_t taps = s.taps();
+inline void read_block(const Convolution& conv, int64_t first, int64_t channels, int64_t block, A* weights, A* bias) {
+  const int64_t taps = conv.shape.taps();
   for (int64_t i = 0; i < taps; ++i) {
-    const T* from = static_cast<const T*>(weight) + first * taps + (transposed ? taps - 1 - i : i);
-    for (int64_t c = 0; c < block; ++c) to[i * block + c] = c < channels ? A(load_one(from + c * taps)) : A(0);
+    const T* from = static_cast<const T*>(conv.weight) + first * taps + (conv.transposed ? taps - 1 - i : i);
+    for (int64_t c = 0; c < block; ++c) weights[i * block + c] = c < channels ? A(load_one(from + c * taps)) : A(0);
   }
+  for (int64_t c = 0; c < block; ++c) bias[c] = c < channels ? load_parameter(conv.bias, first + c, A(0)) : A(0);
 }
 
 }  // namespace fastseg::FASTSEG_ISA

@@ -157,32 +157,18 @@ inline void emit_row(const A* from, T* to, int64_t n) {
   for (; i < n; ++i) store_one(to + i, from[i]);
 }
 
-// A convolution from one tensor to another: the forward pass, or the gradient of the input.
+// A convolution by bands of rows of one channel.
 template <class T>
-struct RowConvolution {
+struct RowConvolution : Convolution {
   using A = compute_t<T>;
-  const DepthwiseShape& shape;
-  bool transposed;
-  View source, target;
-  const void* weight;
-  Vector bias;  // of the targets' channels
-  Axis z, y, x;
   RowLayout<A> row;
   // A target channel reads `inputs` source channels: one, or when transposed all that a channel of x was spread over.
   int64_t inputs, target_channels;
   Bands bands;
 
-  RowConvolution(const DepthwiseShape& s, bool transposed_, const View& source_, const View& target_,
-                 const void* weight_, const Vector& bias_)
-      : shape(s),
-        transposed(transposed_),
-        source(source_),
-        target(target_),
-        weight(weight_),
-        bias(bias_),
-        z(axis_of(s, Z, transposed)),
-        y(axis_of(s, Y, transposed)),
-        x(axis_of(s, X, transposed)),
+  RowConvolution(const DepthwiseShape& s, bool transposed, const View& source, const View& target, const void* weight,
+                 const Vector& bias)
+      : Convolution(s, transposed, source, target, weight, bias),
         row(x),
         inputs(transposed ? s.multiplier : 1),
         target_channels(transposed ? s.channels : s.channels * s.multiplier),
