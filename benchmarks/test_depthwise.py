@@ -68,7 +68,15 @@ FORWARD = (
 BACKWARD = (*(Problem(VOLUME, k) for k in (3, 5, 7)), Problem(IMAGE, 3), *ENCODERS)
 
 
-def measured(benchmark: Any, case: str, x: Tensor, peer: str, gflop: float, function: Callable[[], object]) -> None:
+def measured(
+    benchmark: Any,
+    case: str,
+    x: Tensor,
+    peer: str,
+    gflop: float,
+    function: Callable[[], object],
+    family: str = "depthwise",
+) -> None:
     """Runs one peer of one case; the floor is timed before each round, as in test_norm.py."""
     y, source = torch.empty_like(x), x.detach()
     floor: list[float] = []
@@ -87,7 +95,7 @@ def measured(benchmark: Any, case: str, x: Tensor, peer: str, gflop: float, func
         case=case,
         shape=shape,
         peer=peer,
-        family="depthwise",
+        family=family,
         floor=1e3 * statistics.median(floor[1:]),
         gflop=gflop,
     )

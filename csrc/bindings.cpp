@@ -228,8 +228,8 @@ PYBIND11_MODULE(_C, m) {
   define(m, "depthwise_conv_backward", depthwise_backward_args, fastseg::cpu::depthwise_conv_backward);
   define(m, "pointwise_conv", pointwise_residual_args, fastseg::cpu::pointwise_conv);
   define(m, "pointwise_conv_gradient", pointwise_gradient_args, fastseg::cpu::pointwise_conv_gradient);
-  m.def("separable_conv_pays", [](fastseg::DepthwiseShape shape, View x, int64_t outputs, View y) {
-    return fastseg::cpu::separable_conv_pays({shape, x, nullptr, {}, outputs, nullptr, {}, y});
+  m.def("separable_conv_fits", [](fastseg::DepthwiseShape shape, View x, int64_t outputs, View y) {
+    return fastseg::cpu::separable_conv_fits({shape, x, nullptr, {}, outputs, nullptr, {}, y});
   });
   define(m, "separable_conv_forward", separable_args, fastseg::cpu::separable_conv_forward);
   define(m, "attention_gate_forward", gate_args, fastseg::cpu::attention_gate_forward);

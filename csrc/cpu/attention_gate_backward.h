@@ -169,9 +169,9 @@ class GateGradient {
     const A* from = block_.hidden.get();
     T* out = pixel_of_sample<T>(to, n, first);
     if (to.spatial_stride == 1)
-      return multiply_panel<Stream>(weights, zeros_.get(), features, outputs, from, pitch, count, out,
+      return multiply_panel<Stream>(weights, zeros_.get(), features, 0, outputs, from, pitch, count, out,
                                     to.channel_stride, finish);
-    multiply_panel<false>(weights, zeros_.get(), features, outputs, from, pitch, count, grad_.get(), pitch, finish);
+    multiply_panel<false>(weights, zeros_.get(), features, 0, outputs, from, pitch, count, grad_.get(), pitch, finish);
     store_pixels<Stream>(grad_.get(), pitch, outputs, count, out, to.spatial_stride);
   }
 

@@ -78,15 +78,22 @@ class AsppConvolution {
   // Adds what a branch gives to a block of targets; its sources begin at `channel`.
   void add_branch(int64_t b, int64_t block, int64_t channel, int64_t n, int64_t band, A* sums) const {
     const BranchWeights<T>& weights = weights_[b];
-    const int64_t sources = weights.sources(), first_pixel = bands_.first_pixel(band), pitch = source_.pitch();
-    const RunProduct<A> product = run_product<A>(weights.targets() - block * context_block<A>);
+    constexpr int64_t width = context_block<A>;
+    const int64_t sources = weights.sources(), first_pixel = bands_.first_pixel(band);
+    const Products<A> product(weights.targets() - block * context_block<A>);
     for (int64_t t = 0; t < args_.branches.branch[b].taps(); ++t) {
       const TapOffset forward(args_.branches.branch[b], t), tap = transposed_ ? forward.reversed() : forward;
       const int64_t distance = bands_.distance(tap);
       for (int64_t s = 0; s < sources; s += together)
         bands_.for_runs(band, tap, [&](int64_t first, int64_t count) {
-          product(source_.at(n, first + distance) + channel + s, pitch, count, least(together, sources - s),
-                  weights.at(block, t) + s * context_block<A>, sums + (first - first_pixel) * context_block<A>);
+          for (int64_t i = first, now; i < first + count; i += now) {
+            now = product.next(first + count - i);
+            A* const to = sums + (i - first_pixel) * width;
+            product(now,
+                    {source_.at(n, i + distance) + channel + s, source_.pitch(), 1, least(together, sources - s),
+                     weights.at(block, t) + s * width, width},
+                    {to, width}, {to, width});
+          }
         });
     }
   }

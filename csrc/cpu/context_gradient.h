@@ -43,7 +43,7 @@ inline void correlate_runs(const GradientRun<A>* runs, int64_t count, const A* i
       for (int v = 0; v < V; ++v) g[v] = load(grad + v * L);
 #pragma GCC unroll 6
       for (int c = 0; c < Inputs; ++c) {
-        const Vec<A> value = load_to_all(x + c);
+        const Vec<A> value = broadcast<Vec<A>>(x[c]);
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) sum[c][v] += value * g[v];
       }

@@ -1,12 +1,15 @@
 // What products read of images: pixels of adjacent channels in the compute type, or groups of a few channels.
 #pragma once
-#include "context_product.h"
 #include "depthwise_plan.h"
 #include "fastseg/context.h"
-#include "fastseg/cpu/transpose.h"
-#include "pointwise_channels_last.h"
+#include "pixel_copies.h"
+#include "pixel_product.h"
 
 namespace fastseg::FASTSEG_ISA {
+
+// Targets of a block, and so the pitch of packed weights and of sums.
+template <class A>
+constexpr int64_t context_block = tile_output_lanes<A>;
 
 // Hands out pieces of one workspace; without memory it counts what they need.
 class Workspace {
@@ -26,50 +29,6 @@ class Workspace {
   char* data_;
   int64_t used_ = 0;
 };
-
-// `count` pixels of rows, `channel_stride` apart, to [count][pitch].
-template <class T, class A>
-inline void pixels_of_rows(const T* from, int64_t channel_stride, int64_t channels, int64_t count, A* to,
-                           int64_t pitch) {
-  constexpr int L = lanes<A>;
-  for (int64_t p = 0; p < count; p += L)
-    for (int64_t c = 0; c < channels; c += L) {
-      const T* corner = from + c * channel_stride + p;
-      if (p + L <= count && c + L <= channels) {
-        Vec<A> v[L];
-#pragma GCC unroll 16
-        for (int i = 0; i < L; ++i) v[i] = load(corner + i * channel_stride);
-        transpose(v);
-#pragma GCC unroll 16
-        for (int i = 0; i < L; ++i) store(to + (p + i) * pitch + c, v[i]);
-      } else {
-        for (int64_t j = c; j < least(c + L, channels); ++j)
-          for (int64_t i = p; i < least(p + L, count); ++i) to[i * pitch + j] = load_one(from + j * channel_stride + i);
-      }
-    }
-}
-
-// The inverse: [count][pitch] to rows.
-template <bool Stream, class T, class A>
-inline void rows_of_pixels(const A* from, int64_t pitch, int64_t channels, int64_t count, T* to,
-                           int64_t channel_stride) {
-  constexpr int L = lanes<A>;
-  for (int64_t c = 0; c < channels; c += L)
-    for (int64_t p = 0; p < count; p += L) {
-      T* corner = to + c * channel_stride + p;
-      if (p + L <= count && c + L <= channels) {
-        Vec<A> v[L];
-#pragma GCC unroll 16
-        for (int i = 0; i < L; ++i) v[i] = load(from + (p + i) * pitch + c);
-        transpose(v);
-#pragma GCC unroll 16
-        for (int i = 0; i < L; ++i) store<Stream>(corner + i * channel_stride, v[i]);
-      } else {
-        for (int64_t j = c; j < least(c + L, channels); ++j)
-          for (int64_t i = p; i < least(p + L, count); ++i) store_one(to + j * channel_stride + i, from[i * pitch + j]);
-      }
-    }
-}
 
 // An image as pixels of adjacent channels: as it lies where it is such already, else a copy.
 template <class T>

@@ -2,6 +2,7 @@
 #pragma once
 #include "context_packed.h"
 #include "context_taps.h"
+#include "weight_columns.h"
 
 namespace fastseg::FASTSEG_ISA {
 
@@ -51,55 +52,35 @@ class BranchWeights {
         return unused(t) ? nullptr : to + (t * sources_ + s) * context_block<A> + i;
       };
       const int64_t rows = least(targets_ - target - i, lanes<A>);
+      const auto columns = [&](const T* first_row, int64_t n, const auto& place) {
+        pack_columns(first_row, from_ + weight_size(), target_stride_, rows, n, place);
+      };
       if (source_stride_ == 1) {
         for (int64_t t = 0; t < taps_; ++t)
-          if (!unused(t)) columns(row + t * tap_stride_, rows, count, [&](int64_t s) { return at(s, t); });
+          if (!unused(t)) columns(row + t * tap_stride_, count, [&](int64_t s) { return at(s, t); });
       } else if (tap_stride_ == 1 && source_stride_ == taps_) {
         int64_t s = 0, t = 0;
-        columns(row, rows, count * taps_, [&](int64_t) {
+        columns(row, count * taps_, [&](int64_t) {
           A* const place = at(s, t);
           if (++t == taps_) t = 0, ++s;
           return place;
         });
       } else {
-        for (int64_t s = 0; s < count; ++s)
-          if (target_stride_ == 1)
-            for (int64_t t = 0; t < taps_; ++t)
-              targets_beside_each_other(row + s * source_stride_ + t * tap_stride_, rows, at(s, t));
-          else
-            columns(row + s * source_stride_, rows, taps_, [&](int64_t t) { return at(s, t); });
+        for (int64_t s = 0; s < count; ++s) {
+          const T* const at_source = row + s * source_stride_;
+          if (target_stride_ != 1) {
+            columns(at_source, taps_, [&](int64_t t) { return at(s, t); });
+            continue;
+          }
+          for (int64_t t = 0; t < taps_; ++t)
+            if (A* const place = at(s, t)) pack_column(at_source + t * tap_stride_, rows, place);
+        }
       }
     }
   }
 
  private:
   static constexpr int64_t together = 16;
-
-  // Numbers beside each other of `rows` targets, target_stride_ apart: each column of them to place(column), a vector
-  // with zeros beyond the last target, or nowhere. Columns are asked for in order.
-  template <class Place>
-  void columns(const T* from, int64_t rows, int64_t count, const Place& place) const {
-    constexpr int L = lanes<A>;
-    const T* const end = from_ + weight_size();
-    for (int64_t j = 0; j < count; j += L) {
-      Vec<A> v[L] = {};
-      for (int i = 0; i < L && i < rows; ++i) {
-        const T* p = from + i * target_stride_ + j;
-        if (end - p >= L)  // numbers beyond the last column are read, and not used
-          v[i] = load(p);
-        else
-          for (int64_t k = 0; k < least(L, count - j); ++k) v[i][k] = load_one(p + k);
-      }
-      transpose(v);
-      for (int64_t k = 0; k < least(L, count - j); ++k)
-        if (A* const to = place(j + k)) store(to, v[k]);
-    }
-  }
-  static void targets_beside_each_other(const T* from, int64_t rows, A* to) {
-    if (!to) return;
-    if (rows >= lanes<A>) return store(to, load(from));
-    for (int64_t i = 0; i < lanes<A>; ++i) to[i] = i < rows ? A(load_one(from + i)) : A(0);
-  }
 
   bool unused(int64_t tap) const { return tap < 64 && unused_ >> tap & 1; }
   int64_t weight_size() const { return targets_ * sources_ * taps_; }

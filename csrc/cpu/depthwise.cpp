@@ -68,11 +68,11 @@ void separable_conv_forward(const SeparableConvForward& args, int threads, bool 
   });
 }
 
-bool separable_conv_pays(const SeparableConvForward& args) {
-  bool pays = false;
+bool separable_conv_fits(const SeparableConvForward& args) {
+  bool fits = false;
   if (channels_last(args.x, args.y) && args.shape.multiplier == 1)
-    with_element(args.x.type, [&](auto element) { pays = separable_in_one_block<decltype(element)>(args); });
-  return pays;
+    with_element(args.x.type, [&](auto element) { fits = separable_in_one_block<decltype(element)>(args); });
+  return fits;
 }
 
 }  // namespace fastseg::FASTSEG_ISA

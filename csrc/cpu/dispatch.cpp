@@ -35,7 +35,7 @@ namespace fastseg {
   void pointwise_conv(const PointwiseConv&, int threads, bool);                       \
   void pointwise_conv_gradient(const PointwiseConvGradient&, int threads, bool);      \
   void separable_conv_forward(const SeparableConvForward&, int threads, bool);        \
-  bool separable_conv_pays(const SeparableConvForward&);                              \
+  bool separable_conv_fits(const SeparableConvForward&);                              \
   int64_t aspp_conv_workspace(const AsppConv&, bool backward, int threads);           \
   void aspp_conv_forward(const AsppConv&, int threads, bool);                         \
   void aspp_conv_backward(const AsppConv&, int threads, bool);                        \
@@ -178,8 +178,8 @@ void depthwise_conv_backward(const DepthwiseConvBackward& args, int threads) {
   FASTSEG_CALL_BUILD(depthwise_conv_backward, args, launch.threads, launch.stream);
 }
 
-bool separable_conv_pays(const SeparableConvForward& args) {
-  FASTSEG_CALL_BUILD(separable_conv_pays, args);
+bool separable_conv_fits(const SeparableConvForward& args) {
+  FASTSEG_CALL_BUILD(separable_conv_fits, args);
   return false;
 }
 

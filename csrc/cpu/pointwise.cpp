@@ -6,6 +6,7 @@
 // write channels-last outputs to fresh memory, whose page faults do. A residual is added in registers
 // (pointwise_residual.h).
 #include "pointwise_channels_last.h"
+#include "pointwise_gradient.h"
 #include "pointwise_residual.h"
 #include "pointwise_rows.h"
 
@@ -17,7 +18,7 @@ bool channels_last(const View& a, const View& b) { return a.spatial_stride != 1 
 
 template <class T, bool Stream>
 void convolve(const PointwiseConv& args, int threads, bool pixels) {
-  using ToOutputs = EachAdds<AddToOutputs<T, pixels_in_chunk>>;
+  using ToOutputs = EachAdds<AddToOutputs<T, most_pixels_together>>;
   using ToPixels = EachAdds<AddToPixels<T, most_panel_pixels<compute_t<T>>>>;
   const bool adds = bool(args.residual.data);
   if (pixels && adds)
@@ -42,12 +43,12 @@ void pointwise_conv(const PointwiseConv& args, int threads, bool stream) {
 }
 
 void pointwise_conv_gradient(const PointwiseConvGradient& args, int threads, bool) {
+  // Large images in rows of not too many channels are multiplied as they lie; copying them to pixels would take longer.
+  constexpr int64_t large = 1024, many = 1 << 16;
+  const bool rows = !channels_last(args.x, args.grad) && args.pixels >= large && args.inputs * args.outputs < many;
   with_element(args.x.type, [&](auto element) {
     using T = decltype(element);
-    if (channels_last(args.x, args.grad))
-      pointwise_gradient_channels_last<T>(args, threads);
-    else
-      pointwise_gradient_rows<T>(args, threads);
+    rows ? pointwise_gradient_rows<T>(args, threads) : PointwiseGradient<T>(args).run(threads);
   });
 }
 

@@ -1,111 +1,136 @@
-// A small matrix product in registers, for 1x1 convolutions over pixels with adjacent channels.
+// 1x1 convolutions of pixels with adjacent channels: weights as products read them, and all outputs of a run of pixels.
 #pragma once
 #include "fastseg/cpu/parallel.h"
 #include "fastseg/cpu/vec.h"
+#include "pixel_product.h"
 #include "pointwise_finish.h"
+#include "weight_columns.h"
 
 namespace fastseg::FASTSEG_ISA {
 
-// Pixels by vectors of outputs that stay in registers, beside the vectors of weights.
-constexpr int tile_pixels_together = 6;
-constexpr int tile_output_vectors = vector_bytes == 64 ? 4 : 2;
-
+// A block of outputs as products read it: panel [1 + inputs][width], the bias and then the weights, zeros beyond the
+// last output.
 template <class A>
-constexpr int64_t tile_output_lanes = tile_output_vectors * lanes<A>;
+struct PixelBlock {
+  const A* panel;
+  int64_t inputs, width, first_output, outputs;
+};
 
-// The weights as tiles read them: for each block of tile_output_lanes outputs, [inputs][tile_output_lanes], zeros
-// beyond the last output; and the bias, filled up likewise.
+// The weights, cut into blocks of outputs of one width.
 template <class T>
 class PixelWeights {
  public:
   using A = compute_t<T>;
 
   PixelWeights(const void* weight, int64_t inputs, int64_t outputs, int64_t output_stride, int64_t input_stride,
-               const Vector& bias)
-      : inputs_(inputs),
+               const Vector& bias, int threads = 1)
+      : weight_(static_cast<const T*>(weight)),
+        bias_(bias),
+        inputs_(inputs),
         outputs_(outputs),
-        blocks_((outputs + tile_output_lanes<A> - 1) / tile_output_lanes<A>),
-        packed_(blocks_ * tile_output_lanes<A> * inputs),
-        bias_(blocks_ * tile_output_lanes<A>) {
-    const T* from = static_cast<const T*>(weight);
-    for (int64_t o = 0; o < blocks_ * tile_output_lanes<A>; ++o) {
-      A* to = packed_.get() + o / tile_output_lanes<A> * tile_output_lanes<A> * inputs + o % tile_output_lanes<A>;
-      for (int64_t c = 0; c < inputs; ++c, to += tile_output_lanes<A>)
-        *to = o < outputs ? A(load_one(from + o * output_stride + c * input_stride)) : A(0);
-      bias_[o] = o < outputs ? load_parameter(bias, o, A(0)) : A(0);
-    }
+        output_stride_(output_stride),
+        input_stride_(input_stride) {
+    width_ = width_of(outputs, threads);
+    blocks_ = ceil_div(outputs, width_);
   }
 
-  int64_t inputs() const { return inputs_; }
-  int64_t outputs() const { return outputs_; }
+  // Blocks are of as few vectors as that many blocks need; and where that many can be filled, as many for each thread.
+  static int64_t width_of(int64_t outputs, int threads = 1) {
+    const int64_t vectors = ceil_div(outputs, lanes<A>), full = ceil_div(vectors, tile_output_vectors);
+    const int64_t alike = rounded_up(full, threads);
+    return ceil_div(vectors, vectors >= alike ? alike : full) * lanes<A>;
+  }
+
   int64_t blocks() const { return blocks_; }
-  const A* block(int64_t i) const { return packed_.get() + i * tile_output_lanes<A> * inputs_; }
-  const A* bias(int64_t i) const { return bias_.get() + i * tile_output_lanes<A>; }
+  int64_t panel_size() const { return (1 + inputs_) * width_; }
+  PixelBlock<A> block(int64_t i, const A* panel) const {
+    const int64_t first = i * width_, left = outputs_ - first;
+    return {panel, inputs_, width_, first, left < width_ ? left : width_};
+  }
+
+  // A block is packed in runs of inputs, with the first of them also the bias: some lines of each output at a time, for
+  // all of them would lie in too many pages.
+  int64_t runs() const { return ceil_div(inputs_, inputs_together); }
+  void pack(int64_t block, int64_t run, A* panel) const {
+    const int64_t target = block * width_, first_input = run * inputs_together, left_inputs = inputs_ - first_input;
+    const int64_t count = left_inputs < inputs_together ? left_inputs : inputs_together;
+    const T* const end = weight_ + (outputs_ - 1) * output_stride_ + (inputs_ - 1) * input_stride_ + 1;
+    A* const to = panel + (1 + first_input) * width_;
+    for (int64_t i = 0; i < width_; i += lanes<A>) {
+      const T* const corner = weight_ + (target + i) * output_stride_ + first_input * input_stride_;
+      const int64_t left = outputs_ - target - i, rows = left < lanes<A> ? left : lanes<A>;
+      if (input_stride_ == 1)
+        pack_columns(corner, end, output_stride_, rows, count, [&](int64_t c) { return to + c * width_ + i; });
+      else if (output_stride_ == 1)
+        for (int64_t c = 0; c < count; ++c) pack_column(corner + c * input_stride_, rows, to + c * width_ + i);
+      else
+        for (int64_t c = 0; c < count; ++c)
+          for (int64_t k = 0; k < lanes<A>; ++k)
+            to[c * width_ + i + k] = k < rows ? A(load_one(corner + k * output_stride_ + c * input_stride_)) : A(0);
+    }
+    for (int64_t i = 0; i < width_ && run == 0; ++i)
+      panel[i] = target + i < outputs_ ? load_parameter(bias_, target + i, A(0)) : A(0);
+  }
 
  private:
-  int64_t inputs_, outputs_, blocks_;
-  Scratch<A> packed_, bias_;
+  static constexpr int64_t inputs_together = 64;
+
+  const T* weight_;
+  Vector bias_;
+  int64_t inputs_, outputs_, output_stride_, input_stride_, width_, blocks_;
 };
 
-// Vectors vectors of a block of outputs of Pixels pixels, to out [Pixels][tile_output_lanes]. x: pixels `pitch` apart.
-template <int Pixels, int Vectors, class A>
-inline void multiply_pixels(const A* x, int64_t pitch, int64_t inputs, const A* weights, const A* bias, A* out) {
-  constexpr int L = lanes<A>;
-  Vec<A> sum[Pixels][Vectors];
-#pragma GCC unroll 12
-  for (int p = 0; p < Pixels; ++p)
-#pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v) sum[p][v] = load(bias + v * L);
-  for (int64_t c = 0; c < inputs; ++c, weights += tile_output_lanes<A>) {
-    Vec<A> w[Vectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v) w[v] = load(weights + v * L);
-#pragma GCC unroll 12
-    for (int p = 0; p < Pixels; ++p) {
-      const Vec<A> value = broadcast<Vec<A>>(x[p * pitch + c]);
-#pragma GCC unroll 4
-      for (int v = 0; v < Vectors; ++v) sum[p][v] += value * w[v];
-    }
-  }
-#pragma GCC unroll 12
-  for (int p = 0; p < Pixels; ++p)
-#pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v) store(out + p * tile_output_lanes<A> + v * L, sum[p][v]);
-}
-
-// The tile for a block with outputs in `vectors` of its vectors; half of them where the others are beyond the last
-// output.
-template <class A>
-using PixelTile = void (*)(const A* x, int64_t pitch, int64_t inputs, const A* weights, const A* bias, A* out);
-template <int Pixels, class A>
-inline PixelTile<A> pixel_tile(int64_t vectors) {
-  constexpr int half = tile_output_vectors / 2;
-  return vectors <= half ? multiply_pixels<Pixels, half, A> : multiply_pixels<Pixels, tile_output_vectors, A>;
-}
-
-// Writes all outputs of `pixels` pixels, to y, whose pixels are y_pitch apart.
-template <bool Stream, class T, class Finish = AsItIs>
-inline void multiply_row_of_pixels(const PixelWeights<T>& weights, const compute_t<T>* x, int64_t pitch, int64_t pixels,
-                                   T* y, int64_t y_pitch, const Finish& finish = {}) {
+// All blocks of weights, packed by all threads.
+template <class T>
+class PackedPixelWeights {
+ public:
   using A = compute_t<T>;
-  constexpr int L = lanes<A>, together = tile_pixels_together;
-  alignas(64) A out[together * tile_output_lanes<A>];
-  for (int64_t p = 0; p < pixels;) {
-    const int64_t now = p + together <= pixels ? together : 1;
-    for (int64_t b = 0; b < weights.blocks(); ++b) {
-      const int64_t first = b * tile_output_lanes<A>, left = weights.outputs() - first;
-      const int64_t count = left < tile_output_lanes<A> ? left : tile_output_lanes<A>, vectors = (count + L - 1) / L;
-      const PixelTile<A> multiply = now == together ? pixel_tile<together, A>(vectors) : pixel_tile<1, A>(vectors);
-      multiply(x + p * pitch, pitch, weights.inputs(), weights.block(b), weights.bias(b), out);
-      for (int64_t i = 0; i < now; ++i) {
-        T* to = y + (p + i) * y_pitch + first;
-        const A* row = out + i * tile_output_lanes<A>;
-        int64_t o = 0;
-        for (; o + L <= count; o += L) store<Stream>(to + o, finish(load(row + o), first + o, p + i));
-        if (o < count) store_part(to + o, finish(load(row + o), first + o, p + i), count - o);
-      }
+
+  PackedPixelWeights(const PixelWeights<T>& weights, int threads)
+      : weights_(weights), panels_(weights.blocks() * weights.panel_size()) {
+    const int64_t runs = weights.runs(), tasks = weights.blocks() * runs;
+    constexpr int64_t few = 8;  // packed sooner than other threads begin
+    parallel_spans(tasks < few ? 1 : threads, tasks, [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task)
+        weights.pack(task / runs, task % runs, panels_.get() + task / runs * weights.panel_size());
+    });
+  }
+
+  int64_t blocks() const { return weights_.blocks(); }
+  PixelBlock<A> block(int64_t i) const { return weights_.block(i, panels_.get() + i * weights_.panel_size()); }
+
+ private:
+  PixelWeights<T> weights_;
+  Scratch<A> panels_;
+};
+
+// Writes a block of outputs of `pixels` pixels to y, whose pixels are y_pitch apart.
+template <bool Stream, class T, class Finish = AsItIs>
+inline void multiply_pixels(const PixelBlock<compute_t<T>>& block, const compute_t<T>* x, int64_t pitch, int64_t pixels,
+                            T* y, int64_t y_pitch, const Finish& finish = {}) {
+  using A = compute_t<T>;
+  constexpr int L = lanes<A>;
+  constexpr int64_t inputs_together = 512;  // few enough for sums in float32
+  const int64_t width = block.width, first = block.first_output;
+  alignas(64) A sums[most_product_pixels * tile_output_lanes<A>];
+  const Products<A> product(block.outputs);
+  for (int64_t p = 0, now; p < pixels; p += now) {
+    now = product.next(pixels - p);
+    const A* const from = x + p * pitch;
+    for (int64_t c = 0; c < block.inputs; c += inputs_together) {
+      const int64_t inputs = block.inputs - c < inputs_together ? block.inputs - c : inputs_together;
+      const Factors<A> factors{from + c, pitch, 1, inputs, block.panel + (1 + c) * width, width};
+      c == 0 ? product(now, factors, {block.panel, 0}, {sums, width})
+             : product(now, factors, {sums, width}, {sums, width});
     }
-    p += now;
+    // Tile by tile: stores go on while the next products are computed.
+    for (int64_t i = 0; i < now; ++i) {
+      const A* const row = sums + i * width;
+      T* const to = y + (p + i) * y_pitch + first;
+      int64_t o = 0;
+      for (; o + L <= block.outputs; o += L) store<Stream>(to + o, finish(load(row + o), first + o, p + i));
+      if (o < block.outputs) store_part(to + o, finish(load(row + o), first + o, p + i), block.outputs - o);
+    }
   }
 }
 

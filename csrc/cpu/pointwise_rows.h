@@ -1,6 +1,8 @@
 // 1x1 convolutions of rows: a panel of pixels of all inputs is copied to the cache, in the compute type, for rows of an
 // image lie a power of two apart, where they would push each other out. Then a product in registers, tile by tile.
 #pragma once
+#include <algorithm>
+
 #include "pointwise_tile.h"
 
 namespace fastseg::FASTSEG_ISA {
@@ -23,22 +25,29 @@ inline void pointwise_rows(const PointwiseConv& args, int threads, const Finish&
   using A = compute_t<T>;
   constexpr int64_t panel_bytes = 96 * 1024, most_tiles = most_panel_pixels<A> / tile_pixels<A>;
   const int64_t tiles = panel_bytes / int64_t(sizeof(A)) / (args.inputs * tile_pixels<A>);
-  const int64_t panel_pixels = tile_pixels<A> * (tiles < 1 ? 1 : tiles > most_tiles ? most_tiles : tiles);
-  const int64_t panels = (args.pixels + panel_pixels - 1) / panel_pixels;
-  const PackedWeights<T> weights(args.weight, args.inputs, args.outputs, args.output_stride, args.input_stride);
+  const int64_t fitting = tile_pixels<A> * std::clamp<int64_t>(tiles, 1, most_tiles);
+  const int64_t panel_pixels = rounded_up(ceil_div(args.pixels, ceil_div(args.pixels, fitting)), lanes<A>);
+  const int64_t panels = ceil_div(args.pixels, panel_pixels), blocks = ceil_div(args.outputs, tile_outputs);
+  // Outputs are cut too where there are few panels.
+  const int64_t groups = std::clamp<int64_t>(ceil_div(4 * threads, args.batch * panels), 1, blocks);
+  const PackedWeights<T> weights(args.weight, args.inputs, args.outputs, args.output_stride, args.input_stride,
+                                 threads);
   Scratch<A> bias(args.outputs + tile_outputs);
   for (int64_t o = 0; o < args.outputs + tile_outputs; ++o)
     bias[o] = o < args.outputs ? load_parameter(args.bias, o, A(0)) : A(0);
-  parallel_spans(threads, args.batch * panels, [&](int64_t begin, int64_t end) {
+  parallel_spans(threads, args.batch * panels * groups, [&](int64_t begin, int64_t end) {
     Scratch<A> panel(args.inputs * panel_pixels);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t n = i / panels, first = i % panels * panel_pixels;
-      const int64_t count = args.pixels - first < panel_pixels ? args.pixels - first : panel_pixels;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t i = task / groups, group = task % groups, n = i / panels, first = i % panels * panel_pixels;
+      const int64_t count = std::min(args.pixels - first, panel_pixels);
+      const int64_t first_output = blocks * group / groups * tile_outputs;
+      const int64_t last_output = std::min(args.outputs, blocks * (group + 1) / groups * tile_outputs);
       const T* x = static_cast<const T*>(args.x.data) + n * args.x.batch_stride + first;
       T* y = static_cast<T*>(args.y.data) + n * args.y.batch_stride + first;
-      copy_panel(x, args.x.channel_stride, args.inputs, count, panel.get(), panel_pixels);
-      multiply_panel<Stream>(weights, bias.get(), args.inputs, args.outputs, panel.get(), panel_pixels, count, y,
-                             args.y.channel_stride, finish_of(n, first, count));
+      if (task == begin || group == 0)
+        copy_panel(x, args.x.channel_stride, args.inputs, count, panel.get(), panel_pixels);
+      multiply_panel<Stream>(weights, bias.get(), args.inputs, first_output, last_output, panel.get(), panel_pixels,
+                             count, y, args.y.channel_stride, finish_of(n, first, count));
     }
     if constexpr (Stream) stream_fence();
   });

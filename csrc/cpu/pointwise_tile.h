@@ -21,14 +21,19 @@ class PackedWeights {
  public:
   using A = compute_t<T>;
 
-  PackedWeights(const void* weight, int64_t inputs, int64_t outputs, int64_t output_stride, int64_t input_stride)
-      : inputs_(inputs), packed_((outputs + tile_outputs - 1) / tile_outputs * tile_outputs * inputs) {
+  PackedWeights(const void* weight, int64_t inputs, int64_t outputs, int64_t output_stride, int64_t input_stride,
+                int threads = 1)
+      : inputs_(inputs), packed_(rounded_up(outputs, tile_outputs) * inputs) {
     const T* from = static_cast<const T*>(weight);
-    A* to = packed_.get();
-    for (int64_t o = 0; o < outputs; o += tile_outputs)
-      for (int64_t c = 0; c < inputs; ++c)
-        for (int64_t i = o; i < o + tile_outputs; ++i)
-          *to++ = i < outputs ? A(load_one(from + i * output_stride + c * input_stride)) : A(0);
+    constexpr int64_t few = 1 << 13;  // packed sooner than other threads begin
+    parallel_spans(outputs * inputs < few ? 1 : threads, ceil_div(outputs, tile_outputs),
+                   [&](int64_t begin, int64_t end) {
+                     A* to = packed_.get() + begin * tile_outputs * inputs;
+                     for (int64_t o = begin * tile_outputs; o < end * tile_outputs; o += tile_outputs)
+                       for (int64_t c = 0; c < inputs; ++c)
+                         for (int64_t i = o; i < o + tile_outputs; ++i)
+                           *to++ = i < outputs ? A(load_one(from + i * output_stride + c * input_stride)) : A(0);
+                   });
   }
 
   const A* block(int64_t first_output) const { return packed_.get() + first_output * inputs_; }
@@ -65,25 +70,23 @@ inline void multiply_tile(const A* weights, const A* panel, int64_t panel_pitch,
     for (int v = 0; v < Vectors; ++v) store(out + o * pitch + v * L, sum[o][v]);
 }
 
-// Writes `pixels` pixels of all outputs from a panel of the inputs [inputs][panel_pitch], whose pixels are filled up
-// with zeros to a multiple of a vector. y: the first output's first pixel; outputs are channel_stride apart.
+// Writes `pixels` pixels of outputs [first_output, outputs) from a panel of the inputs [inputs][panel_pitch], whose
+// pixels are filled up with zeros to a multiple of a vector; first_output is that of a tile. y: output 0's first pixel;
+// outputs are channel_stride apart.
 template <bool Stream, class W, class T, class Finish = AsItIs>
-inline void multiply_panel(const PackedWeights<W>& weights, const compute_t<T>* bias, int64_t inputs, int64_t outputs,
-                           const compute_t<T>* panel, int64_t panel_pitch, int64_t pixels, T* y, int64_t channel_stride,
-                           const Finish& finish = {}) {
+inline void multiply_panel(const PackedWeights<W>& weights, const compute_t<T>* bias, int64_t inputs,
+                           int64_t first_output, int64_t outputs, const compute_t<T>* panel, int64_t panel_pitch,
+                           int64_t pixels, T* y, int64_t channel_stride, const Finish& finish = {}) {
   using A = compute_t<T>;
   constexpr int L = lanes<A>;
   alignas(64) A out[tile_outputs * tile_pixels<A>];
-  for (int64_t p = 0; p < pixels; p += tile_pixels<A>) {
-    const int64_t here = pixels - p < tile_pixels<A> ? pixels - p : tile_pixels<A>;
-    for (int64_t o = 0; o < outputs; o += tile_outputs) {
+  for (int64_t p = 0; p < pixels;) {
+    const int64_t vectors = ceil_div(pixels - p, L), now = vectors == 4 ? 2 : vectors < 3 ? vectors : 3;
+    const int64_t here = pixels - p < now * L ? pixels - p : now * L;
+    for (int64_t o = first_output; o < outputs; o += tile_outputs) {
       const int64_t rows = outputs - o < tile_outputs ? outputs - o : tile_outputs;
-      if (here > 2 * L)
-        multiply_tile<3>(weights.block(o), panel + p, panel_pitch, inputs, bias + o, out, tile_pixels<A>);
-      else if (here > L)
-        multiply_tile<2>(weights.block(o), panel + p, panel_pitch, inputs, bias + o, out, tile_pixels<A>);
-      else
-        multiply_tile<1>(weights.block(o), panel + p, panel_pitch, inputs, bias + o, out, tile_pixels<A>);
+      const auto multiply = now == 3 ? multiply_tile<3, A> : now == 2 ? multiply_tile<2, A> : multiply_tile<1, A>;
+      multiply(weights.block(o), panel + p, panel_pitch, inputs, bias + o, out, tile_pixels<A>);
       for (int64_t i = 0; i < rows; ++i) {
         T* to = y + (o + i) * channel_stride + p;
         const A* from = out + i * tile_pixels<A>;
@@ -92,6 +95,7 @@ inline void multiply_panel(const PackedWeights<W>& weights, const compute_t<T>* 
         if (k < here) store_part(to + k, finish(load(from + k), o + i, p + k), here - k);
       }
     }
+    p += now * L;
   }
 }
 

@@ -17,7 +17,8 @@ template <class T, bool Stream>
 inline void separable_channels_last(const SeparableConvForward& args, int threads) {
   const int64_t inputs = args.shape.channels;
   const PixelConvolution<T> conv(args.shape, false, args.x, {}, args.weight, args.bias);
-  const PixelWeights<T> weights(args.pointwise_weight, inputs, args.outputs, inputs, 1, args.pointwise_bias);
+  const PackedPixelWeights<T> weights({args.pointwise_weight, inputs, args.outputs, inputs, 1, args.pointwise_bias},
+                                      threads);
   const int64_t width = conv.x.targets, pitch = args.y.spatial_stride;
   parallel_spans(threads, conv.tasks(), [&](int64_t begin, int64_t end) {
     PixelConvolver<T, false> convolver(conv);
@@ -26,8 +27,9 @@ inline void separable_channels_last(const SeparableConvForward& args, int thread
       convolver.run_rows(
           task, [](int64_t, int64_t) { return static_cast<T*>(nullptr); },
           [&](int64_t oz, int64_t oy) {
-            multiply_row_of_pixels<Stream>(weights, convolver.row_of_targets(), conv.block, width,
-                                           target + (oz * conv.y.targets + oy) * width * pitch, pitch);
+            for (int64_t b = 0; b < weights.blocks(); ++b)
+              multiply_pixels<Stream>(weights.block(b), convolver.row_of_targets(), conv.block, width,
+                                      target + (oz * conv.y.targets + oy) * width * pitch, pitch);
           },
           [](int64_t) {});
     }

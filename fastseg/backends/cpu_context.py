@@ -12,7 +12,7 @@ import fastseg._C as _C
 from fastseg.backends import cpu, memory
 from fastseg.backends.memory import new_output
 from fastseg.backends.separable_branches import Gradients, separable_backward
-from fastseg.backends.views import as_layout, depthwise_shape, layout_of, optional_view, three_axes, vector, view
+from fastseg.backends.views import as_layout, layout_of, optional_view, three_axes, vector, view
 from fastseg.reference.context import padding_of
 
 #: From this size of x on the gradients of a dense convolution are computed one after the other, to save memory.
@@ -122,21 +122,8 @@ def _separable_branch(
     if filters is None:
         cpu.pointwise_into(x, weight, weight.stride(0), weight.stride(1), last_bias, y)
         return
-    one, padding, size = [1] * (x.ndim - 2), padding_of(filters, dilation), x.shape[2:]
-    shape = depthwise_shape(x.shape, filters.shape, one, padding, dilation, size)
-    if _C.separable_conv_pays(shape, view(x), weight.shape[0], view(y)):
-        filters, weight = filters.contiguous(), weight.contiguous()
-        _C.separable_conv_forward(
-            shape,
-            view(x),
-            filters.data_ptr(),
-            vector(bias),
-            weight.shape[0],
-            weight.data_ptr(),
-            vector(last_bias),
-            view(y),
-            torch.get_num_threads(),
-        )
+    one, padding = [1] * (x.ndim - 2), padding_of(filters, dilation)
+    if cpu.separable_in_one_kernel(x, filters, weight, bias, last_bias, one, padding, dilation, y):
         return
     middle = _middle(x, filters, bias, dilation)
     cpu.pointwise_into(middle, weight, weight.stride(0), weight.stride(1), last_bias, y)

@@ -180,7 +180,7 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
         Candidate("reference", "fastseg.reference", _never),
     ),
     "pointwise_conv": (
-        Candidate("cpu", "fastseg.backends.cpu_pointwise", _cpu_refusal),
+        Candidate("cpu", "fastseg.backends.cpu", _cpu_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
     "attention_gate": (

@@ -367,6 +367,14 @@ def test_autocast_casts_as_torchs_convolution():
     assert torch.equal(y, conv(case)(*half, padding=1))
 
 
+@pytest.fixture
+def one_kernel(monkeypatch):
+    """Separable convolutions of small images in the one kernel too, which is the default for large ones."""
+    monkeypatch.setattr(cpu, "_ONE_KERNEL_BYTES", 0)
+    monkeypatch.setattr(cpu, "_ONE_KERNEL_CHANNELS", 1 << 20)
+
+
+@pytest.mark.parametrize("kernels", ("one_kernel", "two_kernels"))
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last", "permuted"))
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
@@ -381,7 +389,9 @@ def test_autocast_casts_as_torchs_convolution():
     ),
     ids=str,
 )
-def test_separable(case, outputs, dtype, layout):
+def test_separable(case, outputs, dtype, layout, kernels, request):
+    if kernels == "one_kernel":
+        request.getfixturevalue(kernels)
     x, weight, bias, _ = case.inputs(torch.float64)
     rank = len(case.image)
     pointwise, shift = torch.randn(outputs, len(weight), *[1] * rank).double(), torch.randn(outputs).double()
@@ -417,7 +427,7 @@ def test_separable_under_the_reference():
         torch.testing.assert_close(ops.depthwise_separable_conv2d(x, weight, pointwise, padding=1), expected)
 
 
-def test_separable_opcheck():
+def test_separable_opcheck(one_kernel):
     x, weight, pointwise = torch.randn(2, 4, 8, 9), torch.randn(4, 1, 3, 3), torch.randn(6, 4, 1, 1)
     for layout in ("contiguous", "channels_last"):
         arguments = (in_layout(x, layout), weight, pointwise, None, torch.randn(6), [1, 1], [1, 1], [1, 1], [8, 9])

@@ -11,9 +11,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fastseg
-from fastseg.backends import cpu, cpu_context
+from fastseg.backends import cpu
 from fastseg.ops import pointwise, pointwise_conv
-from tests.support import DTYPES, LAYOUTS, assert_same_bits, assert_within_budget, for_thread_counts, in_layout, poison
+from tests.support import (
+    DTYPES,
+    LAYOUTS,
+    assert_same_bits,
+    assert_within_budget,
+    for_thread_counts,
+    in_layout,
+    poison,
+    rerun_with_capability,
+)
 
 CONV = {2: F.conv2d, 3: F.conv3d}
 
@@ -21,7 +30,6 @@ CONV = {2: F.conv2d, 3: F.conv3d}
 @pytest.fixture(autouse=True)
 def nan_poisoned_outputs(monkeypatch):
     poison(monkeypatch, cpu, "new_output")
-    poison(monkeypatch, cpu_context, "new_output")
 
 
 def inputs_of(batch: int, inputs: int, outputs: int, image: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
@@ -75,10 +83,31 @@ def test_against_wider_arithmetic(batch, inputs, outputs, image, dtype, layout):
 
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
 @pytest.mark.parametrize(
-    "batch,inputs,outputs,image", ((2, 64, 48, (40, 60)), (1, 300, 200, (33, 9)), (1, 1, 1, (1, 1)))
+    "batch,inputs,outputs,image",
+    (
+        (2, 64, 48, (40, 60)),
+        (1, 300, 200, (33, 9)),
+        (3, 1100, 70, (5, 7)),  # sums in runs of inputs
+        (8, 300, 840, (7, 7)),  # few pixels: threads have outputs of their own
+        (2, 320, 80, (3, 4, 5)),
+        (1, 1, 1, (1, 1)),
+    ),
 )
 def test_several_panels(batch, inputs, outputs, image, layout):
     check(batch, inputs, outputs, image, torch.float32, layout)
+
+
+@pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
+@pytest.mark.parametrize("image", ((5, 6), (40, 41)))
+def test_slices(layout, image):
+    """Of x over channels and of the weight over both, whose numbers have no neighbours."""
+    x, weight = in_layout(torch.randn(2, 40, *image), layout)[:, 3:36], torch.randn(2 * 37, 2 * 33, 1, 1)[::2, ::2]
+    x, weight = x.detach().requires_grad_(), weight.detach().requires_grad_()
+    y, expected = pointwise_conv(x, weight), F.conv2d(x, weight)
+    torch.testing.assert_close(y, expected)
+    grad = torch.randn_like(y)
+    for actual, truth in zip(*(torch.autograd.grad(o, (x, weight), grad) for o in (y, expected)), strict=True):
+        torch.testing.assert_close(actual, truth, rtol=1e-4, atol=1e-4)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -97,8 +126,8 @@ def test_any_shape(batch, inputs, outputs, image, dtype, layout):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("image", ((3, 4), (2, 2, 3)))
-def test_many_channels(dtype, layout, image):
-    """Those take another kernel."""
+def test_many_channels_of_few_pixels(dtype, layout, image):
+    """Rows of those are copied to channels-last."""
     check(2, 1024, 256, image, dtype, layout)
 
 
@@ -168,3 +197,8 @@ def test_errors(error, change, message):
     arguments = {"x": torch.randn(2, 3, 4, 5), "weight": torch.randn(6, 3, 1, 1), "bias": torch.randn(6)}
     with pytest.raises(error, match=f"pointwise_conv: .*{message}"):
         pointwise_conv(**{**arguments, **change})
+
+
+@pytest.mark.parametrize("capability", ("baseline", "avx2"))
+def test_other_instruction_sets(capability):
+    rerun_with_capability(__file__, capability, "wider_arithmetic or several_panels or few_pixels")

@@ -17,8 +17,8 @@ struct SeparableConvForward {
 
 namespace cpu {
 // Whether the kernel takes a call: channels-last, without a multiplier, and all channels in one block of the depthwise
-// kernel (64 of float32, fewer where the window is large). There it is measured to be faster than one after the other.
-bool separable_conv_pays(const SeparableConvForward& args);
+// kernel (64 of float32, fewer where the window is large).
+bool separable_conv_fits(const SeparableConvForward& args);
 void separable_conv_forward(const SeparableConvForward& args, int threads);
 }  // namespace cpu
 

@@ -6,6 +6,7 @@
 
 namespace fastseg::FASTSEG_ISA {
 
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t rounded_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 
 // Calls body(first, last) with one contiguous span of [0, count) per thread. Contiguous spans keep two threads from

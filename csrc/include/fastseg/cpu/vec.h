@@ -80,9 +80,11 @@ constexpr int lanes = vector_bytes / int(sizeof(A));
 typedef uint32_t WordVec __attribute__((vector_size(vector_bytes)));
 typedef uint16_t HalfVec __attribute__((vector_size(vector_bytes / 2)));
 
+// One number in all lanes. x - 0 is x, so a number in memory takes a load and no more; 0 + x makes a 0 of -0, so the
+// compiler must keep that addition, which takes a turn from the multipliers.
 template <class V, class A>
 inline V broadcast(A value) {
-  return V{} + value;
+  return value - V{};
 }
 
 // Halves are added to each other: a chain over all lanes would wait for every one of its additions.

@@ -1,0 +1,166 @@
+// Gradients of the parameters of 1x1 convolutions.
+//
+// Floor: x and the gradient of y once each, inputs * outputs multiply-adds a pixel. A block of outputs and inputs is
+// one task: a run of pixels of both is copied to the second-level cache, multiplied in registers, panel by panel of
+// inputs, and added up in float64. Smaller blocks would read both from further away for most of the time.
+#pragma once
+#include <algorithm>
+
+#include "fastseg/pointwise.h"
+#include "pixel_copies.h"
+#include "pointwise_pixels.h"
+
+namespace fastseg::FASTSEG_ISA {
+
+template <class T>
+class PointwiseGradient {
+ public:
+  using A = compute_t<T>;
+
+  explicit PointwiseGradient(const PointwiseConvGradient& args) : PointwiseGradient(args, Cut(args)) {}
+
+  void run(int threads) const {
+    parallel_spans(threads, slots_ * blocks(), [&](int64_t begin, int64_t end) {
+      Thread thread(*this);
+      for (int64_t task = begin; task < end; ++task) {
+        double* const sums = slots_ == 1 ? thread.sums.get() : sums_.get() + task * sums_size();
+        const Block block(*this, task % blocks());
+        add_up(task / blocks(), block, thread, sums);
+        if (slots_ == 1) write(block, sums);
+      }
+    });
+    if (slots_ == 1) return;
+    add_slots(sums_.get(), slots_, blocks() * sums_size(), threads);
+    for (int64_t i = 0; i < blocks(); ++i) write(Block(*this, i), sums_.get() + i * sums_size());
+  }
+
+ private:
+  static constexpr int64_t pixels_together = 128;
+
+  // How the work is cut, which depends on the shape only, so the sums do not depend on the number of threads: blocks
+  // are halved while they are few; and as many slots as give enough tasks have some of the pixels each.
+  struct Cut {
+    int64_t width, panels, height, input_blocks, output_blocks, runs, slots;
+
+    explicit Cut(const PointwiseConvGradient& args)
+        : width(PixelWeights<T>::width_of(args.inputs)), runs(ceil_div(args.batch * args.pixels, pixels_together)) {
+      constexpr int64_t most_panels = 4, most_outputs = 192, enough_tasks = 48;
+      for (int64_t panels_together = most_panels, outputs_together = most_outputs;;) {
+        panels = std::min(panels_together, ceil_div(args.inputs, width));
+        height = std::min(outputs_together, rounded_up(args.outputs, lanes<A>));
+        input_blocks = ceil_div(args.inputs, panels * width);
+        output_blocks = ceil_div(args.outputs, height);
+        if (input_blocks * output_blocks >= enough_tasks || (panels == 1 && outputs_together < most_outputs)) break;
+        panels > 1 ? panels_together = panels / 2 : outputs_together /= 2;
+      }
+      slots = std::min(runs, ceil_div(enough_tasks, input_blocks * output_blocks));
+    }
+  };
+
+  PointwiseGradient(const PointwiseConvGradient& args, const Cut& cut)
+      : args_(args),
+        width_(cut.width),
+        height_(cut.height),
+        panels_(cut.panels),
+        input_blocks_(cut.input_blocks),
+        output_blocks_(cut.output_blocks),
+        runs_(cut.runs),
+        slots_(cut.slots),
+        sums_(slots_ == 1 ? 0 : slots_ * blocks() * sums_size()) {}
+
+  // What a thread has of its own.
+  struct Thread {
+    Scratch<double> sums;
+    Scratch<A> x, grad, products;
+
+    explicit Thread(const PointwiseGradient& g)
+        : sums(g.slots_ == 1 ? g.sums_size() : 0),
+          x(pixels_together * g.width_),
+          grad(pixels_together * g.height_),
+          products(most_product_pixels * g.width_) {}
+  };
+
+  struct Block {
+    int64_t first_input, inputs, first_output, outputs;
+
+    // Neighbours differ in what there is less of, for it may stay in a cache.
+    Block(const PointwiseGradient& g, int64_t i) {
+      const bool inputs_first = g.args_.inputs < g.args_.outputs;
+      first_input = (inputs_first ? i % g.input_blocks_ : i / g.output_blocks_) * g.panels_ * g.width_;
+      first_output = (inputs_first ? i / g.input_blocks_ : i % g.output_blocks_) * g.height_;
+      inputs = std::min(g.panels_ * g.width_, g.args_.inputs - first_input);
+      outputs = std::min(g.height_, g.args_.outputs - first_output);
+    }
+  };
+
+  int64_t blocks() const { return input_blocks_ * output_blocks_; }
+  // Of one block: [panels][outputs][width], then those of the bias.
+  int64_t sums_size() const { return bias_sums() + height_; }
+  int64_t bias_sums() const { return panels_ * height_ * width_; }
+  int64_t pixels() const { return args_.batch * args_.pixels; }
+  bool has_bias(const Block& block) const { return args_.dbias && block.first_input == 0; }
+
+  void add_up(int64_t slot, const Block& block, const Thread& thread, double* sums) const {
+    constexpr int L = lanes<A>;
+    std::fill(sums, sums + sums_size(), 0.0);
+    for (int64_t run = runs_ * slot / slots_; run < runs_ * (slot + 1) / slots_; ++run) {
+      const int64_t first = pixels() * run / runs_, count = pixels() * (run + 1) / runs_ - first;
+      const A* const grad = thread.grad.get();
+      copy(args_.grad, first, count, block.first_output, block.outputs, thread.grad.get(), height_);
+      for (int64_t c = 0, panel = 0; c < block.inputs; c += width_, ++panel) {
+        A* const x = thread.x.get();
+        const int64_t inputs = std::min(width_, block.inputs - c);
+        copy(args_.x, first, count, block.first_input + c, inputs, x, width_);
+        add_panel(inputs, block.outputs, count, grad, x, thread.products.get(), sums + panel * height_ * width_);
+      }
+      for (int64_t o = 0; has_bias(block) && o < block.outputs; o += L) {
+        Vec<A> sum{};
+        for (int64_t p = 0; p < count; ++p) sum += load(grad + p * height_ + o);
+        add_to_sums<A>(sum, sums + bias_sums() + o);
+      }
+    }
+  }
+
+  void add_panel(int64_t inputs, int64_t outputs, int64_t pixels, const A* grad, const A* x, A* products,
+                 double* sums) const {
+    alignas(64) static constexpr A zeros[tile_output_lanes<A>] = {};
+    const Products<A> product(inputs);
+    for (int64_t o = 0, now; o < outputs; o += now) {
+      now = product.next(outputs - o);
+      product(now, {grad + o, 1, height_, pixels, x, width_}, {zeros, 0}, {products, width_});
+      for (int64_t i = 0; i < now * width_; i += lanes<A>) add_to_sums<A>(load(products + i), sums + o * width_ + i);
+    }
+  }
+
+  // Pixels, counted through all images, and channels to [pixels][pitch] in the compute type.
+  void copy(const View& from, int64_t first, int64_t pixels, int64_t channel, int64_t channels, A* to,
+            int64_t pitch) const {
+    for (int64_t here; pixels > 0; first += here, pixels -= here, to += here * pitch) {
+      const int64_t n = first / args_.pixels, p = first % args_.pixels;
+      here = std::min(pixels, args_.pixels - p);
+      const T* const at = static_cast<const T*>(from.data) + n * from.batch_stride + p * from.spatial_stride +
+                          channel * from.channel_stride;
+      if (from.channel_stride == 1 || from.spatial_stride != 1)
+        copy_pixels(at, from.spatial_stride, channels, here, to, pitch);
+      else
+        pixels_of_rows(at, from.channel_stride, channels, here, to, pitch);
+    }
+  }
+
+  void write(const Block& block, const double* sums) const {
+    for (int64_t o = 0; o < block.outputs; ++o) {
+      A* const to = static_cast<A*>(args_.dweight) + (block.first_output + o) * args_.inputs + block.first_input;
+      for (int64_t c = 0; c < block.inputs; c += width_) {
+        const double* const from = sums + (c / width_ * height_ + o) * width_;
+        for (int64_t i = 0; i < std::min(width_, block.inputs - c); ++i) to[c + i] = A(from[i]);
+      }
+      if (has_bias(block)) static_cast<A*>(args_.dbias)[block.first_output + o] = A(sums[bias_sums() + o]);
+    }
+  }
+
+  const PointwiseConvGradient& args_;
+  int64_t width_, height_, panels_, input_blocks_, output_blocks_, runs_, slots_;
+  Scratch<double> sums_;
+};
+
+}  // namespace fastseg::FASTSEG_ISA
