@@ -38,10 +38,20 @@ def spatial_stride(t: Tensor) -> int | None:
     return 1 if stride is None else stride
 
 
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def _is_channels_last(t: Tensor) -> bool:
+    """Of a tensor that is not contiguous, whether it is dense in channels-last: torch's answer is the quickest."""
+    return t.ndim in _CHANNELS_LAST and t.is_contiguous(memory_format=_CHANNELS_LAST[t.ndim])
+
+
 def layout_of(t: Tensor) -> Layout | None:
     """The layout in which a kernel can read ``t`` as it lies in memory, or None."""
     if t.is_contiguous():
         return "rows"
+    if _is_channels_last(t):
+        return "channels_last"
     stride = spatial_stride(t)
     if stride == 1:
         return "rows"
@@ -64,6 +74,8 @@ def strides3(t: Tensor) -> tuple[int, int, int]:
     """(batch, channel, spatial) strides of a tensor whose spatial axes fold, in elements."""
     if t.is_contiguous():
         return t.stride(0), t.stride(1), 1
+    if _is_channels_last(t):
+        return t.stride(0), 1, t.shape[1]
     stride = spatial_stride(t)
     assert stride is not None, "brought into a layout before"
     return t.stride(0), t.stride(1), stride
