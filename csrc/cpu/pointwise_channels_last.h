@@ -40,7 +40,9 @@ inline void pointwise_channels_last(const PointwiseConv& args, int threads, cons
   const bool by_outputs = 8 * args.outputs >= args.batch * args.pixels && args.outputs >= threads * lanes<A>;
   const PixelWeights<T> weights(args.weight, args.inputs, args.outputs, args.output_stride, args.input_stride,
                                 args.bias, by_outputs ? threads : 1);
-  const PixelRuns runs(batch, pixels, args.inputs * int64_t(sizeof(A)), by_outputs ? 1 : threads);
+  // Blocks that threads cannot share out evenly are shared out with runs of pixels.
+  const bool even = by_outputs && weights.blocks() % threads == 0;
+  const PixelRuns runs(batch, pixels, args.inputs * int64_t(sizeof(A)), even ? 1 : threads);
   const auto multiply = [&](int64_t run, A* converted, int64_t first_block, int64_t last_block, const auto& block) {
     const int64_t n = run / runs.each, first = run % runs.each * runs.together;
     const int64_t count = std::min(runs.together, pixels - first);
@@ -57,20 +59,22 @@ inline void pointwise_channels_last(const PointwiseConv& args, int threads, cons
     }
   };
   const int64_t converted_size = std::is_same_v<T, A> ? 0 : runs.together * args.inputs;
+  const int64_t all_runs = batch * runs.each;
   if (by_outputs) {
-    parallel_spans(threads, weights.blocks(), [&](int64_t begin, int64_t end) {
+    parallel_spans(threads, weights.blocks() * all_runs, [&](int64_t begin, int64_t end) {
       Scratch<A> panel(weights.panel_size()), converted(converted_size);
-      for (int64_t b = begin; b < end; ++b) {
-        for (int64_t run = 0; run < weights.runs(); ++run) weights.pack(b, run, panel.get());
-        for (int64_t run = 0; run < batch * runs.each; ++run)
-          multiply(run, converted.get(), b, b + 1, [&](int64_t i) { return weights.block(i, panel.get()); });
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t b = task / all_runs;
+        for (int64_t i = 0; (task == begin || task % all_runs == 0) && i < weights.runs(); ++i)
+          weights.pack(b, i, panel.get());
+        multiply(task % all_runs, converted.get(), b, b + 1, [&](int64_t i) { return weights.block(i, panel.get()); });
       }
       if constexpr (Stream) stream_fence();
     });
     return;
   }
   const PackedPixelWeights<T> packed(weights, threads);
-  parallel_spans(threads, batch * runs.each, [&](int64_t begin, int64_t end) {
+  parallel_spans(threads, all_runs, [&](int64_t begin, int64_t end) {
     Scratch<A> converted(converted_size);
     for (int64_t run = begin; run < end; ++run)
       multiply(run, converted.get(), 0, weights.blocks(), [&](int64_t i) { return packed.block(i); });

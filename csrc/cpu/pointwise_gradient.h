@@ -37,23 +37,27 @@ class PointwiseGradient {
  private:
   static constexpr int64_t pixels_together = 128;
 
-  // How the work is cut, which depends on the shape only, so the sums do not depend on the number of threads: blocks
-  // are halved while they are few; and as many slots as give enough tasks have some of the pixels each.
+  // How the work is cut, which depends on the shape only, so the sums do not depend on the number of threads. Slots, of
+  // some of the pixels each, give enough tasks while their sums are little beside what is read; else blocks are halved.
   struct Cut {
     int64_t width, panels, height, input_blocks, output_blocks, runs, slots;
 
     explicit Cut(const PointwiseConvGradient& args)
         : width(PixelWeights<T>::width_of(args.inputs)), runs(ceil_div(args.batch * args.pixels, pixels_together)) {
-      constexpr int64_t most_panels = 4, most_outputs = 192, enough_tasks = 48;
+      constexpr int64_t most_panels = 4, most_outputs = 192, enough_tasks = 32, little = 2 << 20;
+      const int64_t bytes = args.batch * args.pixels * (args.inputs + args.outputs) * int64_t(sizeof(T));
+      const int64_t sums = args.inputs * args.outputs * int64_t(sizeof(double));
+      const int64_t most_slots = std::clamp<int64_t>(std::max(little, bytes / 8) / sums, 1, runs);
       for (int64_t panels_together = most_panels, outputs_together = most_outputs;;) {
         panels = std::min(panels_together, ceil_div(args.inputs, width));
-        height = std::min(outputs_together, rounded_up(args.outputs, lanes<A>));
+        height = rounded_up(ceil_div(args.outputs, ceil_div(args.outputs, outputs_together)), lanes<A>);
         input_blocks = ceil_div(args.inputs, panels * width);
         output_blocks = ceil_div(args.outputs, height);
-        if (input_blocks * output_blocks >= enough_tasks || (panels == 1 && outputs_together < most_outputs)) break;
+        const bool smallest = panels == 1 && outputs_together < most_outputs;
+        if (input_blocks * output_blocks * most_slots >= enough_tasks || smallest) break;
         panels > 1 ? panels_together = panels / 2 : outputs_together /= 2;
       }
-      slots = std::min(runs, ceil_div(enough_tasks, input_blocks * output_blocks));
+      slots = std::min(most_slots, ceil_div(enough_tasks, input_blocks * output_blocks));
     }
   };
 

@@ -34,11 +34,11 @@ class PixelWeights {
     blocks_ = ceil_div(outputs, width_);
   }
 
-  // Blocks are of as few vectors as that many blocks need; and where that many can be filled, as many for each thread.
+  // Blocks are of as few vectors as that many blocks need; smaller where all threads then have as many.
   static int64_t width_of(int64_t outputs, int threads = 1) {
     const int64_t vectors = ceil_div(outputs, lanes<A>), full = ceil_div(vectors, tile_output_vectors);
     const int64_t alike = rounded_up(full, threads);
-    return ceil_div(vectors, vectors >= alike ? alike : full) * lanes<A>;
+    return ceil_div(vectors, vectors % alike == 0 ? alike : full) * lanes<A>;
   }
 
   int64_t blocks() const { return blocks_; }
