@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastseg import ops
-from fastseg.nn.context_norm import activate, folded, is_affine_map, norm_act
+from fastseg.nn.context_norm import activate, fold_pays, folded, is_affine_map, norm_act
 from fastseg.nn.depthwise import (
     DepthwiseSeparableConv2d,
     DepthwiseSeparableConv3d,
@@ -40,7 +40,7 @@ def run_branches(
     """
     last: list[Any] = [conv[-1] if isinstance(conv, nn.Sequential) else conv for conv in convs]
     weights, biases = [conv.weight for conv in last], [conv.bias for conv in last]
-    if all(norm is not None and is_affine_map(norm) for norm in norms):
+    if all(norm is not None and is_affine_map(norm) for norm in norms) and fold_pays(x, weights):
         pairs = [folded(*branch) for branch in zip(norms, weights, biases, strict=True)]
         weights, biases = [weight for weight, _ in pairs], [bias for _, bias in pairs]
         norms = [None] * len(norms)
@@ -65,10 +65,10 @@ def fuse(y: Tensor, pooled: Tensor | None, conv: Any, norm: nn.Module | None = N
     """A 1x1 convolution of y beside ``pooled`` (N, C', 1, ...), one pixel that stands for a constant image.
 
     The constant's part of the sum is the same for all pixels, so that the image is not made. An affine ``norm`` goes
-    into the weights; any other is called.
+    into the weights where these are few; any other is called.
     """
     weight, bias = conv.weight, conv.bias
-    if norm is not None and is_affine_map(norm):
+    if norm is not None and is_affine_map(norm) and fold_pays(y, [weight]):
         weight, bias = folded(norm, weight, bias)
         norm = None
     channels = y.shape[1]

@@ -54,7 +54,9 @@ def randomize_statistics(layer: nn.Module) -> None:
 @pytest.mark.parametrize("norm", ("batch", "instance", "none"))
 @pytest.mark.parametrize("image_pooling", (False, True))
 @pytest.mark.parametrize("layer_type", LAYERS)
-def test_is_what_its_parts_give(layer_type, image_pooling, norm, training):
+@pytest.mark.parametrize("small", (False, True), ids=("large", "small"))
+def test_is_what_its_parts_give(layer_type, image_pooling, norm, training, small):
+    """Also on images of fewer pixels than a filter has weights, where norms are not folded."""
     torch.manual_seed(0)
     layer = layer_type(
         5, 6, (1, 2, 3), kernel_sizes=(1, 3, 3), image_pooling=image_pooling, norm=norm, activation="leaky_relu"
@@ -62,7 +64,8 @@ def test_is_what_its_parts_give(layer_type, image_pooling, norm, training):
     randomize_statistics(layer)
     layer.train(training)
     parts = copy.deepcopy(layer)
-    x = torch.randn(3, 5, *image_of(layer_type), dtype=torch.float64, requires_grad=True)
+    image = [2] * len(image_of(layer_type)) if small else image_of(layer_type)
+    x = torch.randn(3 - small, 5, *image, dtype=torch.float64, requires_grad=True)
     y, expected = layer(x), one_by_one(parts, x)
     torch.testing.assert_close(y, expected)
     torch.testing.assert_close(gradients(y, layer, x), gradients(expected, parts, x))
@@ -95,12 +98,14 @@ def without_statistics(layer: nn.Module) -> None:
 @pytest.mark.parametrize(
     "change", (different_momentum, cumulative, one_frozen, one_without_parameters, without_statistics)
 )
-def test_norms_that_differ(change):
+@pytest.mark.parametrize("training", (True, False))
+@pytest.mark.parametrize("image", ((6, 5), (3, 2)), ids=str)
+def test_norms_that_differ(change, image, training):
     torch.manual_seed(0)
-    layer = ASPP2d(4, 6, (1, 2, 4)).double()
+    layer = ASPP2d(4, 6, (1, 2, 4)).double().train(training)
     change(layer)
     parts = copy.deepcopy(layer)
-    x = torch.randn(2, 4, 6, 5, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(2, 4, *image, dtype=torch.float64, requires_grad=True)
     for _ in range(2):
         y, expected = layer(x), one_by_one(parts, x)
     torch.testing.assert_close(y, expected)
