@@ -249,13 +249,13 @@ def pointwise_conv_forward(x: Tensor, weight: Tensor, bias: Tensor | None, resid
     return y.contiguous(memory_format=memory_format(wanted_layout, x.ndim - 2))
 
 
-#: Images of fewer pixels leave much of their last vector empty, and many channels of them lie in many pages.
+#: Images of no more pixels leave much of their last vector empty, and many channels of them lie in many pages.
 _FEW_PIXELS, _MANY_PRODUCTS = 64, 1 << 18
 
 
 def _pointwise_layout(wanted: Layout, x: Tensor, weight: Tensor) -> Layout:
     """Small images of many channels are faster in channels-last, with a copy to and one from that layout."""
-    small = wanted == "rows" and x.shape[2:].numel() < _FEW_PIXELS
+    small = wanted == "rows" and x.shape[2:].numel() <= _FEW_PIXELS
     return "channels_last" if small and weight.shape[0] * weight.shape[1] >= _MANY_PRODUCTS else wanted
 
 
