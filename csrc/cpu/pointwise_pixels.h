@@ -2,6 +2,7 @@
 #pragma once
 #include "fastseg/cpu/parallel.h"
 #include "fastseg/cpu/vec.h"
+#include "pixel_copies.h"
 #include "pixel_product.h"
 #include "pointwise_finish.h"
 #include "weight_columns.h"
@@ -56,13 +57,14 @@ class PixelWeights {
     const int64_t count = left_inputs < inputs_together ? left_inputs : inputs_together;
     const T* const end = weight_ + (outputs_ - 1) * output_stride_ + (inputs_ - 1) * input_stride_ + 1;
     A* const to = panel + (1 + first_input) * width_;
-    for (int64_t i = 0; i < width_; i += lanes<A>) {
-      const T* const corner = weight_ + (target + i) * output_stride_ + first_input * input_stride_;
-      const int64_t left = outputs_ - target - i, rows = left < lanes<A> ? left : lanes<A>;
+    const T* const from = weight_ + target * output_stride_ + first_input * input_stride_;
+    const int64_t outputs = outputs_ - target < width_ ? outputs_ - target : width_;
+    if (output_stride_ == 1) copy_pixels(from, input_stride_, outputs, count, to, width_);
+    for (int64_t i = 0; i < width_ && output_stride_ != 1; i += lanes<A>) {
+      const T* const corner = from + i * output_stride_;
+      const int64_t rows = outputs - i < lanes<A> ? outputs - i : lanes<A>;
       if (input_stride_ == 1)
         pack_columns(corner, end, output_stride_, rows, count, [&](int64_t c) { return to + c * width_ + i; });
-      else if (output_stride_ == 1)
-        for (int64_t c = 0; c < count; ++c) pack_column(corner + c * input_stride_, rows, to + c * width_ + i);
       else
         for (int64_t c = 0; c < count; ++c)
           for (int64_t k = 0; k < lanes<A>; ++k)
