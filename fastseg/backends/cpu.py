@@ -303,7 +303,12 @@ def separable_conv_forward(
     size: Sequence[int],
 ) -> Tensor:
     """A depthwise, then a 1x1 convolution; in one kernel where that is measured to be faster."""
-    wanted_layout, layout = depthwise_layouts(x, weight.shape[0] != x.shape[1])
+    wanted_layout, layout = _depthwise_layouts(x, weight.shape[0] != x.shape[1])
+    if (wanted_layout, layout) == ("rows", "channels_last"):  # copied once for both
+        pixels = as_layout(x, layout)
+        return separable_conv_forward(
+            pixels, weight, pointwise_weight, bias, pointwise_bias, stride, padding, dilation, size
+        ).contiguous()
     if wanted_layout == layout:
         x = as_layout(x, layout)
         y = new_output(x, pointwise_weight.shape[0], size, layout)
