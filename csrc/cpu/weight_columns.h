@@ -5,7 +5,7 @@
 
 namespace fastseg::FASTSEG_ISA {
 
-// `count` columns of a matrix of `rows` rows, target_stride apart and at most a vector, whose memory ends at `end`:
+// `count` columns of a matrix of `rows` rows, row_stride apart and at most a vector, whose memory ends at `end`:
 // each column to place(column), a vector with zeros beyond the last row, or nowhere. Columns are asked for in order.
 template <class T, class Place>
 inline void pack_columns(const T* from, const T* end, int64_t row_stride, int64_t rows, int64_t count,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -268,15 +269,16 @@ def pointwise_conv_backward(
     x, grad = as_layout(x, layout), as_layout(grad, layout)
     outputs, inputs = weight.shape[:2]
     compute = torch.promote_types(x.dtype, torch.float32)
+    parameters = wanted[1] or wanted[2]
+    dweight, dbias = (
+        torch.empty(shape if parameters else (0,), dtype=compute) for shape in (weight.shape, weight.shape[:1])
+    )
     dx = x.new_empty((0,))
-    dweight, dbias = (x.new_empty((0,), dtype=compute) for _ in range(2))
     if wanted[0]:
         dx = new_output(grad, inputs, grad.shape[2:], layout)
         pointwise_into(grad, weight, weight.stride(1), weight.stride(0), None, dx)
         dx = dx.contiguous(memory_format=memory_format(wanted_layout, x.ndim - 2))
-    if wanted[1] or wanted[2]:
-        dweight = torch.empty(weight.shape, dtype=compute)
-        dbias = torch.empty((outputs,), dtype=compute)
+    if parameters:
         _C.pointwise_conv_gradient(
             x.shape[0],
             inputs,
@@ -309,7 +311,7 @@ def separable_conv_forward(
         return separable_conv_forward(
             pixels, weight, pointwise_weight, bias, pointwise_bias, stride, padding, dilation, size
         ).contiguous()
-    if wanted_layout == layout:
+    if wanted_layout == layout and one_kernel_pays(x, size):
         x = as_layout(x, layout)
         y = new_output(x, pointwise_weight.shape[0], size, layout)
         if separable_in_one_kernel(x, weight, pointwise_weight, bias, pointwise_bias, stride, padding, dilation, y):
@@ -323,6 +325,12 @@ def separable_conv_forward(
 _ONE_KERNEL_BYTES, _ONE_KERNEL_CHANNELS = 8 << 20, 32
 
 
+def one_kernel_pays(x: Tensor, size: Sequence[int]) -> bool:
+    """Whether one kernel for a depthwise convolution of x to ``size`` and a 1x1 one is faster, where it takes them."""
+    between_bytes = x.shape[0] * x.shape[1] * math.prod(size) * x.element_size()
+    return x.shape[1] <= _ONE_KERNEL_CHANNELS and between_bytes >= _ONE_KERNEL_BYTES
+
+
 def separable_in_one_kernel(
     x: Tensor,
     weight: Tensor,
@@ -334,12 +342,8 @@ def separable_in_one_kernel(
     dilation: Sequence[int],
     y: Tensor,
 ) -> bool:
-    """Writes ``y``, in x's layout, and says True; or says False where two kernels are faster."""
-    size = y.shape[2:]
-    between_bytes = x.shape[0] * weight.shape[0] * size.numel() * x.element_size()
-    if x.shape[1] > _ONE_KERNEL_CHANNELS or between_bytes < _ONE_KERNEL_BYTES:
-        return False
-    shape = depthwise_shape(x.shape, weight.shape, stride, padding, dilation, size)
+    """Writes ``y``, in x's layout, and says True; or says False where the kernel does not take them."""
+    shape = depthwise_shape(x.shape, weight.shape, stride, padding, dilation, y.shape[2:])
     outputs = pointwise_weight.shape[0]
     if not _C.separable_conv_fits(shape, view(x), outputs, view(y)):
         return False

@@ -123,7 +123,9 @@ def _separable_branch(
         cpu.pointwise_into(x, weight, weight.stride(0), weight.stride(1), last_bias, y)
         return
     one, padding = [1] * (x.ndim - 2), padding_of(filters, dilation)
-    if cpu.separable_in_one_kernel(x, filters, weight, bias, last_bias, one, padding, dilation, y):
+    if cpu.one_kernel_pays(x, y.shape[2:]) and cpu.separable_in_one_kernel(
+        x, filters, weight, bias, last_bias, one, padding, dilation, y
+    ):
         return
     middle = _middle(x, filters, bias, dilation)
     cpu.pointwise_into(middle, weight, weight.stride(0), weight.stride(1), last_bias, y)

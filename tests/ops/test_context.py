@@ -63,6 +63,11 @@ def test_layouts_and_dtypes(case, layout, dtype, kind):
     check(case, kind, dtype, layout)
 
 
+@pytest.mark.parametrize(("case", "dtype"), pairwise(CASES, DTYPES), ids=str)
+def test_separable_branches_in_one_kernel(case, dtype, one_kernel):
+    check(case, "separable", dtype, "channels_last")
+
+
 @st.composite
 def cases(draw):
     rank = draw(st.integers(2, 3))
