@@ -36,6 +36,7 @@ struct Forward {
 
 template <class T>
 struct Backward {
+  using A = compute_t<T>;
   Workspace workspace;
   Pixels<T> grad, x;
   AsppConvolution<T> convolution;
@@ -47,19 +48,21 @@ struct Backward {
         grad(args.y, args.batch, args.branches.outputs(), args.pixels(), workspace),
         x(args.x, args.batch, args.inputs, args.pixels(), workspace),
         convolution(args, grad, true, stream, threads, workspace),
-        groups(args, x, bool(args.x), workspace),
-        gradient(args, grad, groups, threads, workspace) {}
+        groups(args, x, correlated_inputs<A>(args.branches), args.x && !gradient_by_panel<A>(args), workspace),
+        gradient(args, grad, x, groups, threads, workspace) {}
 
   void run(int threads) const {
     const int64_t copies = grad.tasks() + x.tasks();
+    // The longer tasks first, so that no thread is left with one at the end.
     const int64_t tasks[] = {copies + convolution.weight_tasks(), groups.tasks(),
-                             convolution.tasks() + gradient.tasks()};
+                             gradient.tasks() + convolution.tasks(), gradient.last_tasks()};
     parallel_phases(
-        threads, 3, [&](int64_t phase) { return tasks[phase]; },
+        threads, 4, [&](int64_t phase) { return tasks[phase]; },
         [&](int64_t phase, int64_t task, int thread) {
-          if (phase == 2)
-            task < convolution.tasks() ? convolution.run(task, thread)
-                                       : gradient.run(task - convolution.tasks(), thread);
+          if (phase == 3)
+            gradient.run_last(task);
+          else if (phase == 2)
+            task < gradient.tasks() ? gradient.run(task, thread) : convolution.run(task - gradient.tasks(), thread);
           else if (phase == 1)
             groups.copy(task);
           else if (task < grad.tasks())

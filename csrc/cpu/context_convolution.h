@@ -4,6 +4,7 @@
 // little beside them. A block of targets of a band of pixels is summed up in the second-level cache, while a tap's
 // weights of a run of sources stay in the first. The gradient of x adds up all branches before it is written.
 #pragma once
+#include "context_panel.h"
 #include "context_weights.h"
 #include "norm_channels_last.h"
 
@@ -20,11 +21,15 @@ class AsppConvolution {
       : args_(args), source_(source), transposed_(transposed), stream_(stream), bands_(args.size, pixels_together) {
     if (transposed && !args.dx) return;
     for (int64_t b = 0; b < args.branches.count; ++b) {
-      weights_[b] = BranchWeights<T>(args.branches.branch[b], args.size, args.inputs, transposed, workspace);
+      const AsppBranch& branch = args.branches.branch[b];
+      const bool by_panel = TapPanel<A>::pays(branch.taps(), transposed ? branch.outputs : args.inputs);
+      weights_[b] = BranchWeights<T>(branch, args.size, args.inputs, transposed, by_panel, workspace);
       weight_tasks_ += weights_[b].tasks();
       blocks_ = transposed ? weights_[b].blocks() : blocks_ + weights_[b].blocks();
+      if (by_panel) panel_size_ = most(panel_size_, panel(b).size());
     }
     sums_ = workspace.take<A>(threads * sums_size());
+    panels_ = workspace.take<A>(threads * panel_size_);
   }
 
   int64_t weight_tasks() const { return weight_tasks_; }
@@ -36,17 +41,17 @@ class AsppConvolution {
 
   int64_t tasks() const { return blocks_ * args_.batch * bands_.count; }
   void run(int64_t task, int thread) const {
-    A* const sums = sums_ + thread * sums_size();
+    A *const sums = sums_ + thread * sums_size(), *const panel = panels_ + thread * panel_size_;
     const int64_t band = task % bands_.count, n = task / bands_.count % args_.batch;
     int64_t block = task / bands_.count / args_.batch, channel = 0;
     if (transposed_) {
-      start(nullptr, 0, band, sums);
+      start(nullptr, 0, weights_[0].width(), band, sums);
       for (int64_t b = 0; b < args_.branches.count; ++b) {
-        add_branch(b, block, channel, n, band, sums);
+        add_branch(b, block, channel, n, band, sums, panel);
         channel += weights_[b].sources();
       }
-      write(args_.dx, block * context_block<A>, least(args_.inputs - block * context_block<A>, context_block<A>), n,
-            band, sums);
+      write(args_.dx, block * context_block<A>, least(args_.inputs - block * context_block<A>, context_block<A>),
+            weights_[0].width(), n, band, sums);
       return;
     }
     int64_t b = 0;
@@ -55,68 +60,110 @@ class AsppConvolution {
       channel += weights_[b].targets();
     }
     const int64_t first = block * context_block<A>;
-    start(&args_.branches.branch[b], first, band, sums);
-    add_branch(b, block, 0, n, band, sums);
-    write(args_.y, channel + first, least(weights_[b].targets() - first, context_block<A>), n, band, sums);
+    start(&args_.branches.branch[b], first, weights_[b].width(), band, sums);
+    add_branch(b, block, 0, n, band, sums, panel);
+    write(args_.y, channel + first, least(weights_[b].targets() - first, context_block<A>), weights_[b].width(), n,
+          band, sums);
   }
 
  private:
   static constexpr int64_t pixels_together = 384;
   // Sources whose weights stay in the first-level cache, and few enough for sums in float32.
   static constexpr int64_t together = 128;
+  static constexpr int64_t few_sources = 64;
 
   int64_t sums_size() const { return bands_.most_pixels() * context_block<A>; }
 
   // Begins a block of targets with the bias of the `branch` whose outputs they are, or without one.
-  void start(const AsppBranch* branch, int64_t first, int64_t band, A* sums) const {
-    constexpr int64_t block = context_block<A>;
-    for (int64_t i = 0; i < block; ++i)
+  void start(const AsppBranch* branch, int64_t first, int64_t width, int64_t band, A* sums) const {
+    for (int64_t i = 0; i < width; ++i)
       sums[i] = branch && first + i < branch->outputs ? load_parameter(branch->bias, first + i, A(0)) : A(0);
-    for (int64_t p = 1; p < bands_.pixels(band); ++p) std::memcpy(sums + p * block, sums, block * sizeof(A));
+    for (int64_t p = 1; p < bands_.pixels(band); ++p)
+      for (int64_t i = 0; i < width; i += lanes<A>) store(sums + p * width + i, load(sums + i));
   }
 
   // Adds what a branch gives to a block of targets; its sources begin at `channel`.
-  void add_branch(int64_t b, int64_t block, int64_t channel, int64_t n, int64_t band, A* sums) const {
+  void add_branch(int64_t b, int64_t block, int64_t channel, int64_t n, int64_t band, A* sums, A* taps) const {
     const BranchWeights<T>& weights = weights_[b];
-    constexpr int64_t width = context_block<A>;
-    const int64_t sources = weights.sources(), first_pixel = bands_.first_pixel(band);
+    const AsppBranch& branch = args_.branches.branch[b];
+    const int64_t width = weights.width(), sources = weights.sources(), first_pixel = bands_.first_pixel(band);
+    const int64_t beside = taps_beside(b);
     const Products<A> product(weights.targets() - block * context_block<A>);
-    for (int64_t t = 0; t < args_.branches.branch[b].taps(); ++t) {
-      const TapOffset forward(args_.branches.branch[b], t), tap = transposed_ ? forward.reversed() : forward;
-      const int64_t distance = bands_.distance(tap);
-      for (int64_t s = 0; s < sources; s += together)
-        bands_.for_runs(band, tap, [&](int64_t first, int64_t count) {
-          for (int64_t i = first, now; i < first + count; i += now) {
-            now = product.next(first + count - i);
-            A* const to = sums + (i - first_pixel) * width;
-            product(now,
-                    {source_.at(n, i + distance) + channel + s, source_.pitch(), 1, least(together, sources - s),
-                     weights.at(block, t) + s * width, width},
-                    {to, width}, {to, width});
-          }
-        });
+    if (by_panel(b)) {
+      const TapPanel<A> panel = this->panel(b);
+      const auto offset = [&](int64_t tap) { return weights.offset(branch, tap); };
+      panel.fill(source_, n, band, channel, beside, offset, taps);
+      for (int64_t i = 0, now; i < bands_.pixels(band); i += now) {
+        now = product.next(bands_.pixels(band) - i);
+        A* const to = sums + i * width;
+        product(now, {taps + i * panel.numbers(), panel.numbers(), 1, panel.numbers(), weights.at(block, 0), width},
+                {to, width}, {to, width});
+      }
+      return;
+    }
+    for (int64_t t = 0; t < branch.taps(); t += beside) {
+      const TapOffset tap = weights.offset(branch, t);
+      bands_.for_columns(tap, beside, [&](const TapColumns& columns) {
+        const int64_t distance = bands_.distance(tap) + columns.first_tap, count = columns.taps * sources;
+        const A* const factors = weights.at(block, t + columns.first_tap);
+        const int64_t at_once = ceil_div(count, ceil_div(count, together));
+        for (int64_t s = 0; s < count; s += at_once) {
+          const auto run = [&](int64_t first, int64_t pixels, int64_t step) {
+            for (int64_t i = 0, now; i < pixels; i += now) {
+              now = product.next(pixels - i);
+              const int64_t pixel = first + i * step;
+              A* const to = sums + (pixel - first_pixel) * width;
+              product(now,
+                      {source_.at(n, pixel + distance) + channel + s, step * source_.pitch(), 1,
+                       least(at_once, count - s), factors + s * width, width},
+                      {to, step * width}, {to, step * width});
+            }
+          };
+          bands_.for_rows(band, tap, [&](int64_t row, int64_t rows) {
+            if (columns.end - columns.begin == 1)
+              run(row * bands_.width + columns.begin, rows, bands_.width);
+            else
+              bands_.for_runs(row, rows, columns.begin, columns.end,
+                              [&](int64_t first, int64_t pixels) { run(first, pixels, 1); });
+          });
+        }
+      });
     }
   }
 
+  bool by_panel(int64_t b) const {
+    return TapPanel<A>::pays(args_.branches.branch[b].taps(), weights_[b].sources());
+  }
+  TapPanel<A> panel(int64_t b) const { return {bands_, args_.branches.branch[b].taps(), weights_[b].sources()}; }
+
+  // How many neighbouring taps one product takes: those of a row, where their sources lie beside each other and are few.
+  int64_t taps_beside(int64_t b) const {
+    const AsppBranch& branch = args_.branches.branch[b];
+    const bool neighbours = branch.dilation[X] == 1 && source_.pitch() == weights_[b].sources();
+    return neighbours && weights_[b].sources() <= few_sources ? branch.kernel[X] : 1;
+  }
+
   // Past the caches where the whole of `to` is larger than these and its lines are aligned.
-  void write(const View& to, int64_t channel, int64_t channels, int64_t n, int64_t band, const A* sums) const {
+  void write(const View& to, int64_t channel, int64_t channels, int64_t width, int64_t n, int64_t band,
+             const A* sums) const {
     const bool rows = to.spatial_stride == 1;
     const int64_t unit = lanes<A>, start = rows ? bands_.first_pixel(band) : channel;
     if (stream_ && start % unit == 0 && lines_aligned<T>(to, rows ? to.channel_stride : to.spatial_stride))
-      write<true>(to, channel, channels, n, band, sums);
+      write<true>(to, channel, channels, width, n, band, sums);
     else
-      write<false>(to, channel, channels, n, band, sums);
+      write<false>(to, channel, channels, width, n, band, sums);
   }
 
   template <bool Stream>
-  void write(const View& to, int64_t channel, int64_t channels, int64_t n, int64_t band, const A* sums) const {
+  void write(const View& to, int64_t channel, int64_t channels, int64_t width, int64_t n, int64_t band,
+             const A* sums) const {
     constexpr int L = lanes<A>;
     const int64_t count = bands_.pixels(band), first = bands_.first_pixel(band);
     T* at = static_cast<T*>(to.data) + n * to.batch_stride + channel * to.channel_stride + first * to.spatial_stride;
     if (to.spatial_stride == 1) {
-      rows_of_pixels<Stream>(sums, context_block<A>, channels, count, at, to.channel_stride);
+      rows_of_pixels<Stream>(sums, width, channels, count, at, to.channel_stride);
     } else {
-      for (int64_t p = 0; p < count; ++p, at += to.spatial_stride, sums += context_block<A>) {
+      for (int64_t p = 0; p < count; ++p, at += to.spatial_stride, sums += width) {
         int64_t c = 0;
         for (; c + L <= channels; c += L) store<Stream>(at + c, load(sums + c));
         for (; c < channels; ++c) store_one(at + c, sums[c]);
@@ -131,7 +178,8 @@ class AsppConvolution {
   ImageBands bands_;
   BranchWeights<T> weights_[AsppBranches::most];
   int64_t blocks_ = 0, weight_tasks_ = 0;
-  A* sums_ = nullptr;
+  int64_t panel_size_ = 0;
+  A *sums_ = nullptr, *panels_ = nullptr;
 };
 
 }  // namespace fastseg::FASTSEG_ISA

@@ -1,11 +1,11 @@
 // Gradients of the parameters of dense convolutions side by side.
 //
-// Floor: as many multiply-adds as forward. One tap of a block of outputs is one task: bands of the gradient of y are
-// copied to the first-level cache, where products with all inputs, a few at a time, are summed up in registers, and
-// band by band in float64. Nothing is shared between tasks, so sums do not depend on the number of threads.
+// Floor: as many multiply-adds as forward. Bands of the gradient of y are copied to the second-level cache, where their
+// products with a few inputs at a time, tap by tap, are summed up in registers, and band by band in float64.
 #pragma once
-#include "context_packed.h"
-#include "context_taps.h"
+#include <algorithm>
+
+#include "context_panel.h"
 
 namespace fastseg::FASTSEG_ISA {
 
@@ -25,23 +25,23 @@ inline void add_to_lanes(Vec<float> v, double* to) {
   for (int i = 0; i < 2; ++i) add_to_lanes(__builtin_convertvector(halves[i], Vec<double>), to + i * lanes<double>);
 }
 
-// Adds the products of a group of inputs (of an image in these groups) and V vectors of outputs, over all runs, to sums
-// [inputs_together][context_block].
-template <int V, class A>
-inline void correlate_runs(const GradientRun<A>* runs, int64_t count, const A* image, double* sums) {
-  constexpr int L = lanes<A>, Inputs = int(inputs_together);
+// Adds the products of `Inputs` inputs of pixels, `pitch` from one to the next, and V vectors of outputs, over all runs,
+// to sums [Inputs][V].
+template <int V, int Inputs, class A>
+inline void correlate_runs(const GradientRun<A>* runs, int64_t count, const A* image, int64_t pitch, double* sums) {
+  constexpr int L = lanes<A>;
   Vec<A> sum[Inputs][V];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
   for (int c = 0; c < Inputs; ++c)
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) sum[c][v] = Vec<A>{};
   for (int64_t r = 0; r < count; ++r) {
-    const A *x = image + runs[r].source * Inputs, *grad = runs[r].grad;
-    for (int64_t p = 0; p < runs[r].pixels; ++p, x += Inputs, grad += context_block<A>) {
+    const A *x = image + runs[r].source * pitch, *grad = runs[r].grad;
+    for (int64_t p = 0; p < runs[r].pixels; ++p, x += pitch, grad += V * L) {
       Vec<A> g[V];
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) g[v] = load(grad + v * L);
-#pragma GCC unroll 6
+#pragma GCC unroll 8
       for (int c = 0; c < Inputs; ++c) {
         const Vec<A> value = broadcast<Vec<A>>(x[c]);
 #pragma GCC unroll 4
@@ -49,136 +49,246 @@ inline void correlate_runs(const GradientRun<A>* runs, int64_t count, const A* i
       }
     }
   }
-#pragma GCC unroll 6
+#pragma GCC unroll 8
   for (int c = 0; c < Inputs; ++c)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) add_to_lanes(sum[c][v], sums + c * context_block<A> + v * L);
+    for (int v = 0; v < V; ++v) add_to_lanes(sum[c][v], sums + (c * V + v) * L);
 }
 
+// The vectors of outputs of the products that take a block of these.
 template <class A>
-using Correlation = void (*)(const GradientRun<A>* runs, int64_t count, const A* image, double* sums);
-template <class A>
-inline Correlation<A> correlation(int64_t outputs) {
+inline int correlation_vectors(int64_t outputs) {
   const int64_t vectors = ceil_div(outputs, lanes<A>);
-  if (vectors == 1) return correlate_runs<1, A>;
-  if (tile_output_vectors == 4 && vectors == 2) return correlate_runs<2, A>;
-  return correlate_runs<tile_output_vectors, A>;
+  return vectors == 1 ? 1 : tile_output_vectors == 4 && vectors == 2 ? 2 : tile_output_vectors;
 }
 
+template <class A>
+using Correlation = void (*)(const GradientRun<A>* runs, int64_t count, const A* image, int64_t pitch, double* sums);
+template <class A>
+inline Correlation<A> correlation(int vectors, int64_t inputs) {
+  constexpr int all = int(inputs_together(tile_output_vectors)), more = most_inputs_together;
+  if (vectors == 1) return inputs == more ? correlate_runs<1, more, A> : correlate_runs<1, all, A>;
+  if (vectors < tile_output_vectors) return inputs == more ? correlate_runs<2, more, A> : correlate_runs<2, all, A>;
+  return correlate_runs<tile_output_vectors, all, A>;
+}
+
+// How many inputs the products of all branches take.
+template <class A>
+inline int64_t correlated_inputs(const AsppBranches& branches) {
+  int vectors = 1;
+  for (int64_t b = 0; b < branches.count; ++b)
+    vectors = int(most(vectors, correlation_vectors<A>(branches.branch[b].outputs)));
+  return inputs_together(vectors);
+}
+
+// Whether all taps of all branches find so few numbers that they are copied together, instead of the inputs of x.
+template <class A>
+inline bool gradient_by_panel(const AsppConv& args) {
+  for (int64_t b = 0; b < args.branches.count; ++b)
+    if (!TapPanel<A>::pays(args.branches.branch[b].taps(), args.inputs)) return false;
+  return true;
+}
+
+// Tasks are outputs of a branch by inputs by pixels. Where outputs and inputs alone give few tasks, pixels are cut into
+// slices, whose sums are added in order: neither depends on the number of threads.
 template <class T>
 class AsppGradient {
  public:
   using A = compute_t<T>;
 
-  AsppGradient(const AsppConv& args, const Pixels<T>& grad, const InputGroups<T>& x, int threads, Workspace& workspace)
-      : args_(args), grad_(grad), x_(x), bands_(args.size, pixels_together) {
-    int64_t sums = context_block<A>;
+  // `x`: read by panel, else its `groups`.
+  AsppGradient(const AsppConv& args, const Pixels<T>& grad, const Pixels<T>& x, const InputGroups<T>& groups,
+               int threads, Workspace& workspace)
+      : args_(args),
+        grad_(grad),
+        x_(x),
+        groups_(groups),
+        by_panel_(gradient_by_panel<A>(args)),
+        bands_(args.size, by_panel_ ? pixels_by_panel : pixels_together) {
+    int64_t parts = 0, sums = context_block<A>, taps = 0;
     for (int64_t b = 0; b < args.branches.count; ++b) {
       const AsppBranch& branch = args.branches.branch[b];
-      tasks_ += branch_tasks(branch);
-      if (branch.dweight) sums = most(sums, branch.taps() * task_groups(branch) * group_size);
+      parts += branch_parts(branch);
+      if (!branch.dweight) continue;
+      sums = most(sums, task_inputs(branch) * task_taps(branch) * context_block<A>);
+      if (by_panel_) taps = most(taps, tap_panel(branch).size());
     }
+    parts_ = parts;
+    slices_ = parts ? least(ceil_div(enough_tasks, parts), args.batch * bands_.count) : 1;
     sums_size_ = sums;
-    panel_ = workspace.take<A>(threads * panel_size());
-    sums_ = workspace.take<double>(threads * sums_size_);
+    panel_size_ = bands_.most_pixels() * context_block<A> + taps;
+    panel_ = workspace.take<A>(threads * panel_size_);
+    sums_ = workspace.take<double>((slices_ > 1 ? parts_ * slices_ : threads) * sums_size_);
     runs_ = workspace.take<GradientRun<A>>(threads * bands_.rows);
   }
 
-  int64_t tasks() const { return tasks_; }
+  int64_t tasks() const { return parts_ * slices_; }
   void run(int64_t task, int thread) const {
-    int64_t b = 0, channel = 0;
-    for (; task >= branch_tasks(args_.branches.branch[b]); channel += args_.branches.branch[b++].outputs)
-      task -= branch_tasks(args_.branches.branch[b]);
-    const AsppBranch& branch = args_.branches.branch[b];
-    const int64_t parts = branch_parts(branch), first = task / parts * context_block<A>, part = task % parts;
-    const int64_t outputs = least(branch.outputs - first, context_block<A>);
-    A* const panel = panel_ + thread * panel_size();
-    double* const sums = sums_ + thread * sums_size_;
-    if (branch.dbias && part == 0)
-      sum_pixels(channel + first, outputs, static_cast<A*>(branch.dbias) + first, panel, sums);
+    const Part part = part_of(task / slices_);
+    const int64_t images = args_.batch * bands_.count, slice = task % slices_;
+    const int64_t begin = slice * images / slices_, end = (slice + 1) * images / slices_;
+    double* const sums = sums_ + (slices_ > 1 ? task : thread) * sums_size_;
+    A* const panel = panel_ + thread * panel_size_;
+    if (part.bias)
+      sum_pixels(part, begin, end, panel, sums);
+    else if (by_panel_)
+      correlate_panels(part, begin, end, panel, sums);
     else
-      correlate(branch, part - (branch.dbias ? 1 : 0), channel, first, outputs, panel, sums,
-                runs_ + thread * bands_.rows);
+      correlate(part, begin, end, panel, sums, runs_ + thread * bands_.rows);
+    if (slices_ == 1) write(part, sums);
+  }
+
+  // Tasks after all of these.
+  int64_t last_tasks() const { return slices_ > 1 ? parts_ : 0; }
+  void run_last(int64_t task) const {
+    const Part part = part_of(task);
+    double* const sums = sums_ + task * slices_ * sums_size_;
+    for (int64_t slice = 1; slice < slices_; ++slice)
+      for (int64_t i = 0; i < sums_of(part); ++i) sums[i] += sums[slice * sums_size_ + i];
+    write(part, sums);
   }
 
  private:
-  static constexpr int64_t pixels_together = 512;
-  static constexpr int64_t group_size = inputs_together * context_block<A>;
+  static constexpr int64_t pixels_together = 512, pixels_by_panel = 128;
   static constexpr int64_t sums_bytes = 320 * 1024;
+  static constexpr int64_t enough_tasks = 64;
 
+  // A block of outputs, which begin at `channel` of all branches' and `first` of the branch's, by groups of inputs; or
+  // the sum over its pixels, for the bias.
+  struct Part {
+    const AsppBranch& branch;
+    int64_t channel, first, outputs;
+    int vectors;  // of the sums of an input
+    bool bias;
+    int64_t first_group, groups;
+
+    int64_t width() const { return vectors * lanes<A>; }
+  };
+
+  Part part_of(int64_t part) const {
+    int64_t b = 0, channel = 0;
+    for (; part >= branch_parts(args_.branches.branch[b]); channel += args_.branches.branch[b++].outputs)
+      part -= branch_parts(args_.branches.branch[b]);
+    const AsppBranch& branch = args_.branches.branch[b];
+    const int64_t parts = block_parts(branch), first = part / parts * context_block<A>;
+    const int64_t outputs = least(branch.outputs - first, context_block<A>), bias = branch.dbias ? 1 : 0;
+    const int64_t together = task_groups(branch), group = (part % parts - bias) * together;
+    const int64_t groups = least(together, all_groups(branch) - group);
+    return {branch, channel + first, first, outputs, correlation_vectors<A>(outputs), group < 0, group, groups};
+  }
+
+  TapPanel<A> tap_panel(const AsppBranch& branch) const { return {bands_, branch.taps(), args_.inputs}; }
+
+  // Numbers that are summed up for each of the taps that a task takes one by one: inputs, or by panel all taps'.
+  int64_t all_groups(const AsppBranch& branch) const {
+    return ceil_div(by_panel_ ? tap_panel(branch).numbers() : args_.inputs, groups_.together());
+  }
+  int64_t task_taps(const AsppBranch& branch) const { return by_panel_ ? 1 : branch.taps(); }
   // Groups of inputs of one task: few enough for sums in the second-level cache, and for several tasks a block.
   int64_t task_groups(const AsppBranch& branch) const {
-    const int64_t fitting = sums_bytes / (branch.taps() * group_size * int64_t(sizeof(double)));
-    return most(least(fitting, ceil_div(x_.groups(), 4)), 1);
+    if (by_panel_) return all_groups(branch);
+    const int64_t group_bytes = groups_.together() * context_block<A> * int64_t(sizeof(double));
+    const int64_t fitting = sums_bytes / (branch.taps() * group_bytes);
+    return most(least(fitting, ceil_div(all_groups(branch), 4)), 1);
   }
+  int64_t task_inputs(const AsppBranch& branch) const { return task_groups(branch) * groups_.together(); }
   // The sum for the bias and the parts of the inputs, of each block of outputs.
+  int64_t block_parts(const AsppBranch& branch) const {
+    return (branch.dbias ? 1 : 0) + (branch.dweight ? ceil_div(all_groups(branch), task_groups(branch)) : 0);
+  }
   int64_t branch_parts(const AsppBranch& branch) const {
-    return (branch.dbias ? 1 : 0) + (branch.dweight ? ceil_div(x_.groups(), task_groups(branch)) : 0);
+    return ceil_div(branch.outputs, context_block<A>) * block_parts(branch);
   }
-  int64_t branch_tasks(const AsppBranch& branch) const {
-    return ceil_div(branch.outputs, context_block<A>) * branch_parts(branch);
+  int64_t sums_of(const Part& part) const {
+    return part.width() * (part.bias ? 1 : task_taps(part.branch) * part.groups * groups_.together());
   }
-  int64_t panel_size() const { return bands_.most_pixels() * context_block<A>; }
 
-  // `outputs` channels of a band to a panel, zeros beyond the last of them.
-  void copy(int64_t n, int64_t band, int64_t channel, int64_t outputs, A* panel) const {
-    const int64_t first_pixel = bands_.first_pixel(band);
-    for (int64_t p = 0; p < bands_.pixels(band); ++p, panel += context_block<A>) {
-      const A* from = grad_.at(n, first_pixel + p) + channel;
-      std::memcpy(panel, from, size_t(outputs) * sizeof(A));
-      for (int64_t o = outputs; o < context_block<A>; ++o) panel[o] = 0;
+  // A part's outputs of a band to a panel, zeros beyond the last of them.
+  void copy(const Part& part, int64_t n, int64_t band, A* panel) const {
+    const int64_t pixels = bands_.pixels(band);
+    const A* const from = grad_.at(n, bands_.first_pixel(band)) + part.channel;
+    copy_pixels(from, grad_.pitch(), part.outputs, pixels, panel, part.width());
+  }
+
+  // Bands [begin, end) of all images.
+  void correlate(const Part& part, int64_t begin, int64_t end, A* panel, double* sums, GradientRun<A>* runs) const {
+    const int64_t together = groups_.together(), width = part.width();
+    const Correlation<A> add = correlation<A>(part.vectors, together);
+    std::fill_n(sums, sums_of(part), 0.);
+    for (int64_t image = begin; image < end; ++image) {
+      const int64_t n = image / bands_.count, band = image % bands_.count, first_pixel = bands_.first_pixel(band);
+      copy(part, n, band, panel);
+      for (int64_t t = 0; t < part.branch.taps(); ++t) {
+        const TapOffset tap(part.branch, t);
+        const int64_t distance = bands_.distance(tap);
+        int64_t count = 0;
+        bands_.for_runs(band, tap, [&](int64_t pixel, int64_t pixels) {
+          runs[count++] = {panel + (pixel - first_pixel) * width, pixel + distance, pixels};
+        });
+        for (int64_t g = 0; count && g < part.groups; ++g)
+          add(runs, count, groups_.at(n, part.first_group + g, 0), together,
+              sums + (t * part.groups + g) * together * width);
+      }
     }
   }
 
-  void correlate(const AsppBranch& branch, int64_t part, int64_t channel, int64_t first, int64_t outputs, A* panel,
-                 double* sums, GradientRun<A>* runs) const {
-    const int64_t taps = branch.taps(), together = task_groups(branch), begin = part * together;
-    const int64_t groups = least(together, x_.groups() - begin);
-    const Correlation<A> add = correlation<A>(outputs);
-    for (int64_t i = 0; i < taps * groups * group_size; ++i) sums[i] = 0;
-    for (int64_t n = 0; n < args_.batch; ++n)
-      for (int64_t band = 0; band < bands_.count; ++band) {
-        copy(n, band, channel + first, outputs, panel);
-        for (int64_t t = 0; t < taps; ++t) {
-          const TapOffset tap(branch, t);
-          const int64_t distance = bands_.distance(tap), first_pixel = bands_.first_pixel(band);
-          int64_t count = 0;
-          bands_.for_runs(band, tap, [&](int64_t pixel, int64_t pixels) {
-            runs[count++] = {panel + (pixel - first_pixel) * context_block<A>, pixel + distance, pixels};
-          });
-          for (int64_t g = 0; count && g < groups; ++g)
-            add(runs, count, x_.at(n, begin + g, 0), sums + (t * groups + g) * group_size);
-        }
-      }
-    const int64_t inputs = args_.inputs, first_input = begin * inputs_together;
-    A* const to = static_cast<A*>(branch.dweight) + (first * inputs + first_input) * taps;
-    for (int64_t o = 0; o < outputs; ++o)
-      for (int64_t c = 0; c < least(groups * inputs_together, inputs - first_input); ++c)
-        for (int64_t t = 0; t < taps; ++t)
-          to[(o * inputs + c) * taps + t] = A(sums[(t * groups * inputs_together + c) * context_block<A> + o]);
+  // The same with all taps of x beside each other.
+  void correlate_panels(const Part& part, int64_t begin, int64_t end, A* panel, double* sums) const {
+    const AsppBranch& branch = part.branch;
+    const int64_t together = groups_.together();
+    const TapPanel<A> tap_panel = this->tap_panel(branch);
+    A* const taps = panel + bands_.most_pixels() * context_block<A>;
+    const int64_t beside = branch.dilation[X] == 1 && x_.pitch() == args_.inputs ? branch.kernel[X] : 1;
+    const Correlation<A> add = correlation<A>(part.vectors, together);
+    std::fill_n(sums, sums_of(part), 0.);
+    for (int64_t image = begin; image < end; ++image) {
+      const int64_t n = image / bands_.count, band = image % bands_.count;
+      copy(part, n, band, panel);
+      tap_panel.fill(x_, n, band, 0, beside, [&](int64_t tap) { return TapOffset(branch, tap); }, taps);
+      const GradientRun<A> run{panel, 0, bands_.pixels(band)};
+      for (int64_t g = 0; g < part.groups; ++g)
+        add(&run, 1, taps + g * together, tap_panel.numbers(), sums + g * together * part.width());
+    }
   }
 
-  void sum_pixels(int64_t channel, int64_t outputs, A* to, A* panel, double* sums) const {
+  void sum_pixels(const Part& part, int64_t begin, int64_t end, A* panel, double* sums) const {
     constexpr int L = lanes<A>;
-    for (int64_t o = 0; o < context_block<A>; ++o) sums[o] = 0;
-    for (int64_t n = 0; n < args_.batch; ++n)
-      for (int64_t band = 0; band < bands_.count; ++band) {
-        copy(n, band, channel, outputs, panel);
-        for (int64_t o = 0; o < context_block<A>; o += L) {
-          Vec<A> sum{};
-          for (int64_t p = 0; p < bands_.pixels(band); ++p) sum += load(panel + p * context_block<A> + o);
-          add_to_lanes(sum, sums + o);
-        }
+    const int64_t width = part.width();
+    std::fill_n(sums, width, 0.);
+    for (int64_t image = begin; image < end; ++image) {
+      const int64_t band = image % bands_.count;
+      copy(part, image / bands_.count, band, panel);
+      for (int64_t o = 0; o < width; o += L) {
+        Vec<A> sum{};
+        for (int64_t p = 0; p < bands_.pixels(band); ++p) sum += load(panel + p * width + o);
+        add_to_lanes(sum, sums + o);
       }
-    for (int64_t o = 0; o < outputs; ++o) to[o] = A(sums[o]);
+    }
+  }
+
+  void write(const Part& part, const double* sums) const {
+    const AsppBranch& branch = part.branch;
+    if (part.bias) {
+      for (int64_t o = 0; o < part.outputs; ++o) static_cast<A*>(branch.dbias)[part.first + o] = A(sums[o]);
+      return;
+    }
+    const int64_t taps = branch.taps(), inputs = args_.inputs, together = groups_.together(), width = part.width();
+    const int64_t first_input = by_panel_ ? 0 : part.first_group * together;
+    const int64_t tap_inputs = by_panel_ ? inputs : part.groups * together;
+    A* const to = static_cast<A*>(branch.dweight) + (part.first * inputs + first_input) * taps;
+    for (int64_t o = 0; o < part.outputs; ++o)
+      for (int64_t c = 0; c < least(tap_inputs, inputs - first_input); ++c)
+        for (int64_t t = 0; t < taps; ++t)
+          to[(o * inputs + c) * taps + t] = A(sums[(t * tap_inputs + c) * width + o]);
   }
 
   const AsppConv& args_;
-  const Pixels<T>& grad_;
-  const InputGroups<T>& x_;
+  const Pixels<T>&grad_, &x_;
+  const InputGroups<T>& groups_;
+  bool by_panel_;
   ImageBands bands_;
-  int64_t tasks_ = 0, sums_size_ = 0;
-  A* panel_;
+  int64_t parts_ = 0, slices_ = 1, sums_size_ = 0, panel_size_ = 0;
+  A* panel_;  // a thread's gradients of a band and, by panel, what all taps find of x
   double* sums_;
   GradientRun<A>* runs_;
 };

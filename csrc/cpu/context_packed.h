@@ -7,9 +7,13 @@
 
 namespace fastseg::FASTSEG_ISA {
 
-// Targets of a block, and so the pitch of packed weights and of sums.
+// Targets of a block; and their pitch in packed weights and sums, whole vectors, where there are less.
 template <class A>
 constexpr int64_t context_block = tile_output_lanes<A>;
+template <class A>
+inline int64_t block_width(int64_t targets) {
+  return least(round_up(targets, lanes<A>), context_block<A>);
+}
 
 // Hands out pieces of one workspace; without memory it counts what they need.
 class Workspace {
@@ -75,26 +79,28 @@ class Pixels {
   A* copy_ = nullptr;
 };
 
-// Inputs whose products with a block of outputs stay in registers.
-constexpr int64_t inputs_together = 6;
+// Inputs whose products with some vectors of outputs stay in registers: more of them where outputs are few.
+constexpr int most_inputs_together = 8;
+constexpr int64_t inputs_together(int vectors) { return vectors < tile_output_vectors ? most_inputs_together : 6; }
 
-// x as [batch][groups of inputs_together][pixels][inputs_together], zeros beyond the last input: what a product reads
-// lies in one run, where pixels of all inputs would lie a page apart.
+// x as [batch][groups of inputs][pixels][`together`], zeros beyond the last input: what a product reads lies in one run,
+// where pixels of all inputs would lie a page apart.
 template <class T>
 class InputGroups {
  public:
   using A = compute_t<T>;
 
-  InputGroups(const AsppConv& args, const Pixels<T>& x, bool wanted, Workspace& workspace)
-      : x_(x), inputs_(args.inputs), pixels_(args.pixels()), groups_(ceil_div(inputs_, inputs_together)) {
+  InputGroups(const AsppConv& args, const Pixels<T>& x, int64_t together, bool wanted, Workspace& workspace)
+      : x_(x), inputs_(args.inputs), together_(together), pixels_(args.pixels()), groups_(ceil_div(inputs_, together)) {
     if (!wanted) return;
-    data_ = workspace.take<A>(args.batch * groups_ * pixels_ * inputs_together);
+    data_ = workspace.take<A>(args.batch * groups_ * pixels_ * together_);
     tasks_ = args.batch * ceil_div(pixels_, pixels_together);
   }
 
+  int64_t together() const { return together_; }
   int64_t groups() const { return groups_; }
   const A* at(int64_t n, int64_t group, int64_t pixel) const {
-    return data_ + ((n * groups_ + group) * pixels_ + pixel) * inputs_together;
+    return data_ + ((n * groups_ + group) * pixels_ + pixel) * together_;
   }
 
   // Copying is cut into this many tasks.
@@ -103,16 +109,16 @@ class InputGroups {
     const int64_t runs = ceil_div(pixels_, pixels_together), n = task / runs, first = task % runs * pixels_together;
     for (int64_t p = first; p < least(first + pixels_together, pixels_); ++p) {
       const A* from = x_.at(n, p);
-      A* to = data_ + (n * groups_ * pixels_ + p) * inputs_together;
-      for (int64_t c = 0; c < inputs_; c += inputs_together, to += pixels_ * inputs_together)
-        for (int64_t i = 0; i < inputs_together; ++i) to[i] = c + i < inputs_ ? from[c + i] : A(0);
+      A* to = data_ + (n * groups_ * pixels_ + p) * together_;
+      for (int64_t c = 0; c < inputs_; c += together_, to += pixels_ * together_)
+        for (int64_t i = 0; i < together_; ++i) to[i] = c + i < inputs_ ? from[c + i] : A(0);
     }
   }
 
  private:
   static constexpr int64_t pixels_together = 128;
   const Pixels<T>& x_;
-  int64_t inputs_, pixels_, groups_, tasks_ = 0;
+  int64_t inputs_, together_, pixels_, groups_, tasks_ = 0;
   A* data_ = nullptr;
 };
 

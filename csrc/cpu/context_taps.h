@@ -25,6 +25,11 @@ struct TapOffset {
   TapOffset(int64_t z_, int64_t y_, int64_t x_) : z(z_), y(y_), x(x_) {}
 };
 
+// Columns of targets that find the same of a row of neighbouring taps on the image.
+struct TapColumns {
+  int64_t begin, end, first_tap, taps;
+};
+
 // An image cut into bands of whole rows, in which depth and height are one axis.
 struct ImageBands {
   const int64_t depth, height, width;
@@ -37,29 +42,62 @@ struct ImageBands {
   }
 
   int64_t most_pixels() const { return rows * width; }
-  int64_t first_pixel(int64_t band) const { return band * rows * width; }
-  int64_t pixels(int64_t band) const { return least(rows, depth * height - band * rows) * width; }
+  int64_t first_row(int64_t band) const { return band * rows; }
+  int64_t end_row(int64_t band) const { return least((band + 1) * rows, depth * height); }
+  int64_t first_pixel(int64_t band) const { return first_row(band) * width; }
+  int64_t pixels(int64_t band) const { return (end_row(band) - first_row(band)) * width; }
   // Pixels between a target and its source, the same for all targets.
   int64_t distance(const TapOffset& tap) const { return (tap.z * height + tap.y) * width + tap.x; }
+
+  // Whether a row of targets finds a row of sources.
+  bool finds_row(int64_t row, const TapOffset& tap) const {
+    const int64_t source_z = row / height + tap.z, source_y = row % height + tap.y;
+    return source_z >= 0 && source_z < depth && source_y >= 0 && source_y < height;
+  }
+
+  // Calls body(TapColumns) for all columns that find some of `taps` neighbouring taps, of which `first` is the first.
+  template <class Body>
+  void for_columns(const TapOffset& first, int64_t taps, const Body& body) const {
+    const auto some = [&](int64_t begin, int64_t end) {
+      const int64_t source = begin + first.x, skipped = most(0, -source);
+      const int64_t found = least(taps, width - source) - skipped;
+      if (begin < end && found > 0) body(TapColumns{begin, end, skipped, found});
+    };
+    const int64_t begin = least(most(0, -first.x), width), end = most(least(width, width - first.x - taps + 1), begin);
+    some(begin, end);
+    if (taps == 1) return;
+    for (int64_t x = 0; x < begin; ++x) some(x, x + 1);
+    for (int64_t x = end; x < width; ++x) some(x, x + 1);
+  }
+
+  // Calls body(first row, rows) for runs of neighbouring rows of a band that have a source row.
+  template <class Body>
+  void for_rows(int64_t band, const TapOffset& tap, const Body& body) const {
+    int64_t first = 0, count_now = 0;
+    for (int64_t row = first_row(band); row < end_row(band); ++row) {
+      if (finds_row(row, tap)) {
+        if (!count_now++) first = row;
+      } else if (count_now) {
+        body(first, count_now);
+        count_now = 0;
+      }
+    }
+    if (count_now) body(first, count_now);
+  }
 
   // Calls body(first, count) for runs of neighbouring targets of a band, as pixels of the image, that have a source.
   template <class Body>
   void for_runs(int64_t band, const TapOffset& tap, const Body& body) const {
-    const int64_t begin_x = most(0, -tap.x), end_x = least(width, width - tap.x);
+    for_rows(band, tap, [&](int64_t row, int64_t count_now) {
+      for_runs(row, count_now, most(0, -tap.x), least(width, width - tap.x), body);
+    });
+  }
+  // The same of some columns of these rows.
+  template <class Body>
+  void for_runs(int64_t row, int64_t count_now, int64_t begin_x, int64_t end_x, const Body& body) const {
+    if (begin_x == 0 && end_x == width) return body(row * width, count_now * width);
     if (begin_x >= end_x) return;
-    int64_t first = 0, count_now = 0;
-    for (int64_t row = band * rows; row < least((band + 1) * rows, depth * height); ++row) {
-      const int64_t source_z = row / height + tap.z, source_y = row % height + tap.y;
-      if (source_z < 0 || source_z >= depth || source_y < 0 || source_y >= height) continue;
-      const int64_t begin = row * width + begin_x;
-      if (count_now && first + count_now != begin) {
-        body(first, count_now);
-        count_now = 0;
-      }
-      if (!count_now) first = begin;
-      count_now += end_x - begin_x;
-    }
-    if (count_now) body(first, count_now);
+    for (; count_now > 0; --count_now, ++row) body(row * width + begin_x, end_x - begin_x);
   }
 };
 

@@ -6,25 +6,29 @@
 
 namespace fastseg::FASTSEG_ISA {
 
-// Weights of a branch as [block of targets][taps][sources][context_block], zeros beyond the last target. Targets are
-// outputs, or transposed the inputs. Taps that find nothing but padding in images of `size` are left out.
+// Weights of a branch as [block of targets][taps][sources][width], zeros beyond the last target. Targets are
+// outputs, or transposed the inputs, with taps from the last to the first: sources are always walked upwards. Taps that
+// find nothing but padding in images of `size` are left out.
 template <class T>
 class BranchWeights {
  public:
   using A = compute_t<T>;
 
   BranchWeights() = default;
-  BranchWeights(const AsppBranch& branch, const int64_t (&size)[3], int64_t inputs, bool transposed,
+  // `by_panel`: products take all taps together, those that find nothing too.
+  BranchWeights(const AsppBranch& branch, const int64_t (&size)[3], int64_t inputs, bool transposed, bool by_panel,
                 Workspace& workspace)
       : from_(static_cast<const T*>(branch.weight)),
+        transposed_(transposed),
         taps_(branch.taps()),
         targets_(transposed ? inputs : branch.outputs),
         sources_(transposed ? branch.outputs : inputs),
+        width_(block_width<A>(targets_)),
         target_stride_(transposed ? branch.input_stride : inputs * taps_),
         source_stride_(transposed ? inputs * taps_ : branch.input_stride),
         tap_stride_(branch.tap_stride),
         packed_(workspace.take<A>(blocks() * block_size())) {
-    for (int64_t t = 0; t < least(taps_, 64); ++t) {
+    for (int64_t t = 0; !by_panel && t < least(taps_, 64); ++t) {
       const TapOffset tap(branch, t);
       const int64_t offset[] = {tap.z, tap.y, tap.x};
       for (int axis = Z; axis <= X; ++axis)
@@ -35,8 +39,13 @@ class BranchWeights {
   int64_t blocks() const { return ceil_div(targets_, context_block<A>); }
   int64_t targets() const { return targets_; }
   int64_t sources() const { return sources_; }
+  int64_t width() const { return width_; }
+  // Where the sources of packed tap number `tap` lie.
+  TapOffset offset(const AsppBranch& branch, int64_t tap) const {
+    return transposed_ ? TapOffset(branch, taps_ - 1 - tap).reversed() : TapOffset(branch, tap);
+  }
   const A* at(int64_t block, int64_t tap) const {
-    return packed_ + block * block_size() + tap * sources_ * context_block<A>;
+    return packed_ + block * block_size() + tap * sources_ * width_;
   }
 
   // Packing is cut into this many tasks: sources whose part of a block stays in the cache.
@@ -44,12 +53,12 @@ class BranchWeights {
   void pack(int64_t task) const {
     const int64_t runs = ceil_div(sources_, together), block = task / runs, first = task % runs * together;
     const int64_t count = least(together, sources_ - first), target = block * context_block<A>;
-    A* const to = packed_ + block * block_size() + first * context_block<A>;
+    A* const to = packed_ + block * block_size() + first * width_;
     const T* const from = from_ + target * target_stride_ + first * source_stride_;
-    for (int64_t i = 0; i < context_block<A>; i += lanes<A>) {
+    for (int64_t i = 0; i < width_; i += lanes<A>) {
       const T* const row = from + i * target_stride_;
       const auto at = [&](int64_t s, int64_t t) {
-        return unused(t) ? nullptr : to + (t * sources_ + s) * context_block<A> + i;
+        return unused(t) ? nullptr : to + ((transposed_ ? taps_ - 1 - t : t) * sources_ + s) * width_ + i;
       };
       const int64_t rows = least(targets_ - target - i, lanes<A>);
       const auto columns = [&](const T* first_row, int64_t n, const auto& place) {
@@ -84,10 +93,11 @@ class BranchWeights {
 
   bool unused(int64_t tap) const { return tap < 64 && unused_ >> tap & 1; }
   int64_t weight_size() const { return targets_ * sources_ * taps_; }
-  int64_t block_size() const { return taps_ * sources_ * context_block<A>; }
+  int64_t block_size() const { return taps_ * sources_ * width_; }
 
   const T* from_ = nullptr;
-  int64_t taps_ = 0, targets_ = 0, sources_ = 0, target_stride_ = 0, source_stride_ = 0, tap_stride_ = 0;
+  bool transposed_ = false;
+  int64_t taps_ = 0, targets_ = 0, sources_ = 0, width_ = 0, target_stride_ = 0, source_stride_ = 0, tap_stride_ = 0;
   uint64_t unused_ = 0;  // a bit for each of the first taps
   A* packed_ = nullptr;
 };
