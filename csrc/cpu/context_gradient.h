@@ -25,8 +25,8 @@ inline void add_to_lanes(Vec<float> v, double* to) {
   for (int i = 0; i < 2; ++i) add_to_lanes(__builtin_convertvector(halves[i], Vec<double>), to + i * lanes<double>);
 }
 
-// Adds the products of `Inputs` inputs of pixels, `pitch` from one to the next, and V vectors of outputs, over all runs,
-// to sums [Inputs][V].
+// Adds the products of `Inputs` inputs of pixels, `pitch` from one to the next, and V vectors of outputs, over all
+// runs, to sums [Inputs][V].
 template <int V, int Inputs, class A>
 inline void correlate_runs(const GradientRun<A>* runs, int64_t count, const A* image, int64_t pitch, double* sums) {
   constexpr int L = lanes<A>;
@@ -275,11 +275,13 @@ class AsppGradient {
     const int64_t taps = branch.taps(), inputs = args_.inputs, together = groups_.together(), width = part.width();
     const int64_t first_input = by_panel_ ? 0 : part.first_group * together;
     const int64_t tap_inputs = by_panel_ ? inputs : part.groups * together;
-    A* const to = static_cast<A*>(branch.dweight) + (part.first * inputs + first_input) * taps;
-    for (int64_t o = 0; o < part.outputs; ++o)
+    for (int64_t o = 0; o < part.outputs; ++o) {
+      A* const to =
+          static_cast<A*>(branch.dweight) + (part.first + o) * inputs * taps + first_input * branch.input_stride;
       for (int64_t c = 0; c < least(tap_inputs, inputs - first_input); ++c)
         for (int64_t t = 0; t < taps; ++t)
-          to[(o * inputs + c) * taps + t] = A(sums[(t * tap_inputs + c) * width + o]);
+          to[c * branch.input_stride + t * branch.tap_stride] = A(sums[(t * tap_inputs + c) * width + o]);
+    }
   }
 
   const AsppConv& args_;

@@ -83,8 +83,8 @@ class Pixels {
 constexpr int most_inputs_together = 8;
 constexpr int64_t inputs_together(int vectors) { return vectors < tile_output_vectors ? most_inputs_together : 6; }
 
-// x as [batch][groups of inputs][pixels][`together`], zeros beyond the last input: what a product reads lies in one run,
-// where pixels of all inputs would lie a page apart.
+// x as [batch][groups of inputs][pixels][`together`], zeros beyond the last input: what a product reads lies in one
+// run, where pixels of all inputs would lie a page apart.
 template <class T>
 class InputGroups {
  public:

@@ -44,9 +44,7 @@ class BranchWeights {
   TapOffset offset(const AsppBranch& branch, int64_t tap) const {
     return transposed_ ? TapOffset(branch, taps_ - 1 - tap).reversed() : TapOffset(branch, tap);
   }
-  const A* at(int64_t block, int64_t tap) const {
-    return packed_ + block * block_size() + tap * sources_ * width_;
-  }
+  const A* at(int64_t block, int64_t tap) const { return packed_ + block * block_size() + tap * sources_ * width_; }
 
   // Packing is cut into this many tasks: sources whose part of a block stays in the cache.
   int64_t tasks() const { return blocks() * ceil_div(sources_, together); }

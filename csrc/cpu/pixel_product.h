@@ -46,20 +46,32 @@ inline void add_product(const Factors<A>& f, Targets<const A> from, Targets<A> t
   const int64_t pitch = f.pitch, step = f.step, width = f.width;
   Vec<A> sum[Pixels][Vectors] = {};
   constexpr int64_t line = 64 / int64_t(sizeof(A));
+  // A pointer for three pixels, the others lie one and two pitches behind: for twelve there are not enough registers.
+  constexpr int trios = (Pixels + 2) / 3;
   for (int64_t left = f.sources; left > 0; left -= line) {
     // The pixels after these, most likely next: their lines lie too far apart to be fetched unasked.
 #pragma GCC unroll 12
     for (int p = 0; p < Pixels; ++p) __builtin_prefetch(x + (Pixels + p) * pitch);
-    for (int64_t s = left < line ? left : line; s > 0; --s, x += step, weights += width) {
+    const A* trio[trios];
+#pragma GCC unroll 4
+    for (int i = 0; i < trios; ++i) {
+      trio[i] = x + 3 * i * pitch;
+      asm("" : "+r"(trio[i]));  // a number of its own, not one of many distances from x
+    }
+    const int64_t now = left < line ? left : line;
+    x += now * step;
+    for (int64_t s = now; s > 0; --s, weights += width) {
       Vec<A> w[Vectors];
 #pragma GCC unroll 4
       for (int v = 0; v < Vectors; ++v) w[v] = load(weights + v * L);
 #pragma GCC unroll 12
       for (int p = 0; p < Pixels; ++p) {
-        const Vec<A> value = broadcast<Vec<A>>(x[p * pitch]);
+        const Vec<A> value = broadcast<Vec<A>>(trio[p / 3][p % 3 * pitch]);
 #pragma GCC unroll 4
         for (int v = 0; v < Vectors; ++v) sum[p][v] += value * w[v];
       }
+#pragma GCC unroll 4
+      for (int i = 0; i < trios; ++i) trio[i] += step;
     }
   }
 #pragma GCC unroll 12

@@ -31,6 +31,10 @@ def _structure_refusal(module: nn.Module, layers: tuple[tuple[str, type[nn.Modul
     return None
 
 
+def _convolutions(module: nn.Module) -> list[nn.Module]:
+    return [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+
+
 class MonaiSqueezeRule(Rule):
     """MONAI's ChannelSELayer; its subclasses with other activations are left."""
 
@@ -53,6 +57,9 @@ class SMPConcurrentRule(Rule):
 
     def matches(self, module: nn.Module) -> bool:
         return full_name(stock_class(module)) == "segmentation_models_pytorch.base.modules.SCSEModule"
+
+    def reads(self, module: nn.Module) -> list[nn.Module]:
+        return _convolutions(module)
 
     def plan(self, path: str, module: nn.Module, uses: Uses) -> Iterator[Step]:
         layers = (
@@ -78,6 +85,9 @@ class PublicCBAMRule(Rule):
     def matches(self, module: nn.Module) -> bool:
         cls = stock_class(module)
         return cls.__name__ == "CBAM" and {"ChannelGate", "SpatialGate"} <= set(module._modules)
+
+    def reads(self, module: nn.Module) -> list[nn.Module]:
+        return _convolutions(module)
 
     def plan(self, path: str, module: nn.Module, uses: Uses) -> Iterator[Step]:
         layers = (

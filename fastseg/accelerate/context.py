@@ -13,13 +13,13 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fastseg.accelerate.convolutions import depthwise_refusal, is_pointwise, swap_pointwise
+from fastseg.accelerate.convolutions import depthwise_refusal, is_pointwise, padding_refusal, swap_pointwise
 from fastseg.accelerate.fusion import has_hooks
 from fastseg.accelerate.planning import Left, Rule, Step, Swap, Uses, join
+from fastseg.accelerate.same_conv import DENSE, is_dense
 from fastseg.accelerate.swap import full_name, record_of, stock_class
 
 SMP_DECODER = "segmentation_models_pytorch.decoders.deeplabv3.decoder"
-_DENSE = (nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class AsppRule(Rule):
         return full_name(stock_class(module)) == self.stock
 
     def reads(self, module: nn.Module) -> Iterator[nn.Module]:
+        if self.refusal(module) is None:
+            yield from (layer for layer in module.modules() if is_dense(layer))
         for layers in self.normed(module):
             norms = [layer for layer in layers if isinstance(layer, _BatchNorm)]
             if norms:
@@ -95,24 +97,16 @@ def _branch_refusal(layers: Any, watched: Any = None) -> str | None:
         return why
     if len(conv) != 2 or not is_pointwise(conv[1]) or has_hooks(conv[1]):
         return "SeparableConv2d does not end in a 1x1 convolution without hooks"
-    return depthwise_refusal(conv[0]) or _watched(type(conv[0]).__name__, conv[0]) or _padding_refusal(conv[0])
+    return depthwise_refusal(conv[0]) or _watched(stock_class(conv[0]).__name__, conv[0]) or padding_refusal(conv[0])
 
 
 def _dense_refusal(conv: Any) -> str | None:
     cls = stock_class(conv)
-    if cls not in _DENSE:
+    if cls not in DENSE:
         return f"{cls.__name__} has no kernel"
     if conv.groups != 1:
         return f"{conv.groups} groups have no kernel"
-    return _watched(cls.__name__, conv) or _padding_refusal(conv)
-
-
-def _padding_refusal(conv: Any) -> str | None:
-    """Why the output has not the size of the input, padded with zeros."""
-    same = tuple(d * (k - 1) / 2 for k, d in zip(conv.kernel_size, conv.dilation, strict=True))
-    if set(conv.stride) != {1} or conv.padding not in ("same", same) or conv.padding_mode != "zeros":
-        return "only convolutions with stride 1, padded with zeros to the input's size, have a kernel"
-    return None
+    return _watched(cls.__name__, conv) or padding_refusal(conv)
 
 
 def _watched(name: str, module: nn.Module) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
@@ -58,6 +59,14 @@ def is_pointwise(module: nn.Module) -> bool:
         and module.groups == 1
         and (isinstance(module.padding, str) or not any(module.padding))
     )
+
+
+def padding_refusal(conv: Any) -> str | None:
+    """Why the output has not the size of the input, padded with zeros."""
+    same = tuple(d * (k - 1) / 2 for k, d in zip(conv.kernel_size, conv.dilation, strict=True))
+    if set(conv.stride) != {1} or conv.padding not in ("same", same) or conv.padding_mode != "zeros":
+        return "only convolutions with stride 1, padded with zeros to the input's size, have a kernel"
+    return None
 
 
 def swap_pointwise(path: str, module: nn.Module) -> Swap:

@@ -30,8 +30,7 @@ def channels_last_on(model: nn.Module) -> None:
     for module in model.modules():
         # Transposed convolutions follow their input's layout with either weight. On a CPU channels-last weights were no
         # faster, up to 2x slower in backward, and their gradients arrive contiguous, about which autograd warns.
-        # Layers of ours may say the same of themselves.
-        if not isinstance(module, _ConvTransposeNd) and getattr(module, "channels_last_weight", True):
+        if not isinstance(module, _ConvTransposeNd):
             _lay_out(module, _CHANNELS_LAST)
     if not is_channels_last(model):
         model.register_forward_pre_hook(channels_last_inputs, with_kwargs=True)

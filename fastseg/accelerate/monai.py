@@ -40,7 +40,9 @@ class AttentionBlockRule(Rule):
                 return f"{name} is not a convolution and a norm"
             for layer in branch.modules():
                 if has_hooks(layer) or "forward" in vars(layer):
-                    return f"{name}: {type(layer).__name__} has hooks or a forward of its own, which would not run"
+                    return (
+                        f"{name}: {stock_class(layer).__name__} has hooks or a forward of its own, which would not run"
+                    )
             if [*branch[0]._modules] != ["conv"] or not is_pointwise(branch[0].get_submodule("conv")):
                 return f"{name}.0 is no 1x1 convolution alone"
             norm = stock_class(branch[1])

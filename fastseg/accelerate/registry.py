@@ -6,10 +6,11 @@ from fastseg.accelerate import attention, context, losses, mednext, monai, nnune
 from fastseg.accelerate.convolutions import DepthwiseRule, SMPSeparableRule
 from fastseg.accelerate.own_layers import OwnLayerRule
 from fastseg.accelerate.planning import Rule
+from fastseg.accelerate.same_conv import SameConvRule
 from fastseg.accelerate.torch_layers import NormRule, SequentialRule
 
-# From the largest module to the smallest: a block knows best what follows its norms, then a container; NormRule and
-# DepthwiseRule take what is left.
+# From the largest module to the smallest: a block knows best what follows its norms, then a container; the rules for
+# single layers take what is left.
 RULES: tuple[Rule, ...] = (
     OwnLayerRule(),
     *nnunet.RULES,
@@ -23,4 +24,5 @@ RULES: tuple[Rule, ...] = (
     SequentialRule(),
     NormRule(),
     DepthwiseRule(),
+    SameConvRule(),
 )

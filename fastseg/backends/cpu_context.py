@@ -12,7 +12,7 @@ import fastseg._C as _C
 from fastseg.backends import cpu, memory
 from fastseg.backends.memory import new_output
 from fastseg.backends.separable_branches import Gradients, separable_backward
-from fastseg.backends.views import as_layout, layout_of, optional_view, three_axes, vector, view
+from fastseg.backends.views import as_layout, layout_of, optional_view, three_axes, vector, view, weight_layout
 from fastseg.reference.context import padding_of
 
 #: From this size of x on the gradients of a dense convolution are computed one after the other, to save memory.
@@ -42,7 +42,7 @@ def aspp_conv_backward(
     layout = layout_of(x) or "rows"
     x, grad, weights = as_layout(x, layout), as_layout(grad, layout), [_readable(weight) for weight in weights]
     compute = torch.promote_types(x.dtype, torch.float32)
-    dweights = [memory.new_empty(weight.shape, compute) for weight in weights if wanted[1]]
+    dweights = [memory.new_empty(weight.shape, compute, weight_layout(weight)) for weight in weights if wanted[1]]
     dbiases = [torch.empty(weight.shape[:1], dtype=compute) for weight in weights if wanted[2]]
     branches = tuple(
         _branch(
@@ -133,10 +133,7 @@ def _separable_branch(
 
 def _readable(weight: Tensor) -> Tensor:
     """``weight`` itself where outputs follow each other, and the taps of an input or the inputs of a tap."""
-    outputs, inputs = weight.shape[:2]
-    taps = weight.shape[2:].numel()
-    channels_last = weight.movedim(1, -1).is_contiguous()
-    return weight if weight.is_contiguous() or (channels_last and outputs * inputs * taps > 0) else weight.contiguous()
+    return weight if weight_layout(weight) == "channels_last" else weight.contiguous()
 
 
 def _branch(

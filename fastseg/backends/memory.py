@@ -34,11 +34,11 @@ def empty(count: int) -> Tensor:
     return _pooled((count,), torch.float32, (1,))
 
 
-def new_empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """An uninitialised dense CPU tensor."""
+def new_empty(shape: Sequence[int], dtype: torch.dtype, layout: Layout = "rows") -> Tensor:
+    """An uninitialised dense CPU tensor; channels-last has two or three spatial axes."""
     if math.prod(shape) * dtype.itemsize < POOLED_BYTES:
-        return torch.empty(shape, dtype=dtype)
-    return _pooled(shape, dtype, _dense_strides(shape, "rows"))
+        return torch.empty_strided(shape, _dense_strides(shape, layout), dtype=dtype)
+    return _pooled(shape, dtype, _dense_strides(shape, layout))
 
 
 def new_output(x: Tensor, channels: int, size: Sequence[int], layout: Layout) -> Tensor:

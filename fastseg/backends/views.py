@@ -99,6 +99,11 @@ def statistics_like(x: Tensor) -> Tensor:
     return x.new_empty(x.shape[:2], dtype=dtype)
 
 
+def weight_layout(weight: Tensor) -> Layout:
+    """How gradients of a convolution's ``weight`` (O, C, *kernel) lie: as it does, if it is dense in either layout."""
+    return "rows" if weight.is_contiguous() or not weight.movedim(1, -1).is_contiguous() else "channels_last"
+
+
 def new_output(x: Tensor, channels: int, size: Sequence[int], layout: Layout) -> Tensor:
     """Uninitialised (N, channels, *size) of x's batch, dtype and device, dense in ``layout``."""
     shape = (x.shape[0], channels, *size)

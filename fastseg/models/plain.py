@@ -40,7 +40,6 @@ class InstanceNormAct3d(_PlainNormAct, fused.InstanceNormAct3d):
 class SameConv2d(fused.SameConv2d):
     """torch.nn.Conv2d with "same" padding."""
 
-    channels_last_weight = True
     forward = nn.Conv2d.forward
 
 

@@ -17,7 +17,7 @@ from fastseg.nn.depthwise import (
 from fastseg.nn.loss import DiceCrossEntropyLoss, FocalTverskyLoss, GeneralizedDiceLoss, TverskyLoss
 from fastseg.nn.multi_scale import MultiScaleConv2d, MultiScaleConv3d
 from fastseg.nn.norm import GroupNormAct, InstanceNormAct1d, InstanceNormAct2d, InstanceNormAct3d
-from fastseg.nn.same_conv import SameConv2d
+from fastseg.nn.same_conv import SameConv2d, SameConv3d
 from fastseg.nn.soft_mask_attention import SoftMaskAttention
 from fastseg.nn.upsample import Upsample2d, UpsampleConcat2d
 
@@ -49,6 +49,7 @@ __all__ = [
     "PointwiseConv2d",
     "PointwiseConv3d",
     "SameConv2d",
+    "SameConv3d",
     "SeparableASPP2d",
     "SeparableASPP3d",
     "SoftMaskAttention",

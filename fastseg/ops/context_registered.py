@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastseg.backends import select
-from fastseg.backends.views import layout_of, new_output
+from fastseg.backends.views import layout_of, memory_format, new_output, weight_layout
 from fastseg.ops.registry import register
 
 Gradients = tuple[Tensor, list[Tensor], list[Tensor]]
@@ -45,6 +45,18 @@ def _parameters(x: Tensor, like: Sequence[Tensor], wanted: bool, ranks: int | No
     return [x.new_empty(t.shape[:ranks], dtype=compute) for t in like] if wanted else []
 
 
+def _weights(x: Tensor, weights: Sequence[Tensor], wanted: bool) -> list[Tensor]:
+    """Gradients of dense weights, which lie as these do."""
+    if not wanted:
+        return []
+    compute = torch.promote_types(x.dtype, torch.float32)
+    formats = [memory_format(weight_layout(weight), weight.ndim - 2) for weight in weights]
+    return [
+        torch.empty(weight.shape, dtype=compute, device=x.device, memory_format=layout)
+        for weight, layout in zip(weights, formats, strict=True)
+    ]
+
+
 def _bias_sums(grad: Tensor, outputs: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
     sums = grad.sum((0, *range(2, grad.ndim)), dtype=dtype).split(list(outputs))
     return [part.clone() for part in sums]
@@ -76,7 +88,7 @@ def _backward_fake(
     grad: Tensor, x: Tensor, weights: list[Tensor], dilations: list[int], wanted: list[bool]
 ) -> Gradients:
     dx = _empty_output(x, x.shape[1]) if wanted[0] else x.new_empty((0,))
-    return dx, _parameters(x, weights, wanted[1]), _parameters(x, weights, wanted[2], 1)
+    return dx, _weights(x, weights, wanted[1]), _parameters(x, weights, wanted[2], 1)
 
 
 def _separable(

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fastseg.accelerate import Report, accelerate, batch_norm, report, restore
+from fastseg.accelerate import Entry, Report, accelerate, batch_norm, report, restore
+from fastseg.nn import same_conv
 
 Outputs = list[Tensor]
 CheckNetwork = Callable[[nn.Module, Tensor], Report]
@@ -30,6 +31,17 @@ def small_norms_fuse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batch norms of all sizes run the kernel, as large ones do."""
     monkeypatch.setattr(batch_norm, "TRAINING_FROM", 0)
     monkeypatch.setattr(batch_norm, "OTHERWISE_FROM", 0)
+
+
+@pytest.fixture
+def small_convolutions_run_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions of all sizes run the kernel, as those of many channels do."""
+    monkeypatch.setattr(same_conv, "ENOUGH_CHANNELS", 0)
+
+
+def besides_convolutions(summary: Report) -> list[Entry]:
+    """What was swapped of a network but for its dense convolutions."""
+    return [entry for entry in summary.swapped if not entry.note.startswith("SwappedConv")]
 
 
 @pytest.fixture(params=["kernel", "torch's ops"])
@@ -78,7 +90,7 @@ def neighbours(x: Tensor) -> list[Tensor]:
     """x, and x with every number off by at most one rounding."""
     generator = torch.Generator().manual_seed(3)
     eps = torch.finfo(x.dtype).eps
-    return [x] + [x * (1 + eps * torch.randint(-1, 2, x.shape, generator=generator)) for _ in range(3)]
+    return [x] + [x * (1 + eps * torch.randint(-1, 2, x.shape, generator=generator)) for _ in range(6)]
 
 
 def check_error_budget(exact: Outputs, stocks: list[Outputs], fused: Outputs) -> None:
@@ -110,7 +122,7 @@ def described(model: nn.Module) -> dict[str, tuple[type, set[str]]]:
 
 
 @pytest.fixture
-def check_network() -> CheckNetwork:
+def check_network(small_convolutions_run_ours: None) -> CheckNetwork:
     def check(model: nn.Module, x: Tensor) -> Report:
         model = trained(copy.deepcopy(model))
         exact, stock, fused = copy.deepcopy(model).double(), copy.deepcopy(model), copy.deepcopy(model)

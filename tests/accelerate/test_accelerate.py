@@ -66,7 +66,9 @@ def test_inside_a_wrapper(x: Tensor) -> None:
     expected = wrapped(x)
     accelerate(wrapped)
     close(wrapped(x), expected)
-    assert [entry.path for entry in report(wrapped).swapped] == ["module.1", "module.2", "module.3.1"]
+    assert [entry.path for entry in report(wrapped).swapped] == [
+        f"module.{path}" for path in ("0", "1", "2", "3.0", "3.1", "4")
+    ]
     restore(wrapped.module)
     assert report(wrapped).swapped == []
 
@@ -77,7 +79,7 @@ def test_compiled_before_and_after(x: Tensor) -> None:
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     close(compiled(x), expected)
     assert accelerate(compiled) is compiled
-    assert report(compiled) == report(model) and len(report(model).swapped) == 3
+    assert report(compiled) == report(model) and len(report(model).swapped) == 6
     close(compiled(x), expected)
     close(torch.compile(model, fullgraph=True, backend="aot_eager")(x), expected)
     restore(compiled)
@@ -102,7 +104,7 @@ def test_deepcopy_and_pickle(x: Tensor) -> None:
         assert [type(m) for m in other.modules()] == [type(m) for m in network().modules()]
         assert not other._forward_pre_hooks and other[0].weight.is_contiguous()
         close(other(x), expected)
-    assert len(report(model).swapped) == 4, "the copies' restoring did not reach the model"
+    assert len(report(model).swapped) == 7, "the copies' restoring did not reach the model"
 
 
 def test_unpickled_in_a_fresh_process(x: Tensor, tmp_path: object) -> None:
@@ -182,12 +184,14 @@ def test_repr_names_what_runs() -> None:
 
 def test_report_text() -> None:
     model = network()
-    assert str(report(model)).startswith("fastseg.accelerate: 0 swapped, 3 left\nleft:\n")
+    assert str(report(model)).startswith("fastseg.accelerate: 0 swapped, 6 left\nleft:\n")
     accelerate(model)
     assert str(report(model)) == "\n".join(
         [
-            "fastseg.accelerate: 3 swapped, 1 left",
+            "fastseg.accelerate: 6 swapped, 1 left",
             "swapped:",
+            "  3 x Conv3d: SwappedConv3d",
+            "      0, 3.0, 4",
             "  1 x InstanceNorm3d: InstanceNormAct3d with leaky_relu(0.01)",
             "      1",
             "  1 x LeakyReLU: runs in the norm before it",
@@ -225,7 +229,7 @@ def test_class_changed_by_somebody_else_since() -> None:
     nn.utils.parametrize.register_parametrization(model[1], "weight", nn.Identity())
     with pytest.raises(RuntimeError, match="restore: 1 is a ParametrizedInstanceNormAct3d, expected the"):
         restore(model)
-    assert len(report(model).swapped) == 3, "nothing was restored"
+    assert len(report(model).swapped) == 6, "nothing was restored"
     nn.utils.parametrize.remove_parametrizations(model[1], "weight")
     assert report(restore(model)).swapped == []
 

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastseg
 from fastseg.accelerate import accelerate, batch_norm, report, restore
-from tests.accelerate.conftest import CheckNetwork, trained
+from tests.accelerate.conftest import CheckNetwork, besides_convolutions, trained
 
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -52,7 +52,7 @@ def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ..
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.LeakyReLU(0.2, inplace=True), nn.LeakyReLU(0)])
 def test_conv_norm_activation(check_network: CheckNetwork, path: str, dims: int, activation: nn.Module) -> None:
     summary = check_network(network(dims, activation), image(dims))
-    assert [entry.note.partition("(")[0] for entry in summary.swapped] == [
+    assert [entry.note.partition("(")[0] for entry in besides_convolutions(summary)] == [
         f"SwappedBatchNorm{dims}d with {'relu' if isinstance(activation, nn.ReLU) else 'leaky_relu'}",
         "runs in the norm before it",
         f"SwappedBatchNorm{dims}d, no activation",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import types
 
@@ -49,11 +50,61 @@ def test_what_is_left_and_why(conv, why):
 
 
 @pytest.mark.parametrize(
-    "conv", (nn.Conv2d(4, 4, 3), nn.Conv2d(1, 1, 3), nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 1)), ids=str
+    "conv",
+    (
+        nn.Conv2d(4, 4, 3),
+        nn.Conv2d(1, 1, 3),
+        nn.Conv2d(4, 4, 3, padding=1, groups=2),
+        nn.Conv2d(4, 4, 3, 2, padding=1),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+        OwnConv(4, 4, 3, padding=1),
+        nn.Conv1d(4, 4, 3, padding=1),
+        nn.ConvTranspose2d(4, 4, 3, padding=1),
+    ),
+    ids=str,
 )
 def test_other_convolutions_are_none_of_ours(conv):
     cls = type(conv)
     assert type(fastseg.accelerate(nn.Sequential(conv))[0]) is cls
+
+
+@pytest.mark.parametrize(
+    "conv",
+    (
+        nn.Conv2d(3, 5, 3, padding=1),
+        nn.Conv2d(3, 5, (1, 5), padding="same", bias=False),
+        nn.Conv2d(3, 5, 1),
+        nn.Conv2d(6, 4, 3, padding=2, dilation=2),
+        nn.Conv3d(3, 5, 3, padding=1),
+        nn.Conv3d(3, 5, (1, 3, 3), padding=(0, 1, 1)),
+        nn.Conv3d(3, 5, 1),
+    ),
+    ids=str,
+)
+def test_dense_convolutions_are_swapped(conv, check_network: CheckNetwork):
+    image = (9, 10) if isinstance(conv, nn.Conv2d) else (6, 7, 8)
+    found = str(check_network(nn.Sequential(conv, nn.Sigmoid()), torch.randn(2, conv.in_channels, *image)))
+    assert f"{type(conv).__name__}: Swapped{type(conv).__name__}" in found
+
+
+def test_dense_convolutions_elsewhere_are_torchs(small_convolutions_run_ours):
+    """The same bits in 16 bit, in autocast, of what is no batch, and for an exported program; the same errors."""
+    conv = nn.Conv2d(3, 5, 3, padding=1)
+    swapped = fastseg.accelerate(nn.Sequential(copy.deepcopy(conv)))[0]
+    x = torch.randn(2, 3, 6, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(swapped(x), conv(x))
+    assert torch.equal(swapped(x[0]), conv(x[0]))
+    assert torch.equal(swapped.bfloat16()(x.bfloat16()), conv.bfloat16()(x.bfloat16()))
+    conv, swapped = conv.float(), swapped.float()
+    with fastseg.backend("triton"):
+        assert torch.equal(swapped(x), conv(x))
+    assert torch.equal(torch.export.export(swapped, (x,)).module()(x), conv(x))
+    assert "AsppConv" in swapped(x).grad_fn.name()
+    assert swapped.to("meta")(x.to("meta")).shape == (2, 5, 6, 7)
+    for module in (conv.to("cpu"), swapped):
+        with pytest.raises(RuntimeError):
+            module(torch.randn(2, 4, 6, 7))
 
 
 class SeparableConv2d(nn.Sequential):

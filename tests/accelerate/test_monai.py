@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 pytest.importorskip("monai")
 
@@ -19,8 +19,7 @@ from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetResBlock
 from monai.networks.nets import BasicUNet, DynUNet, SegResNet, UNet
 
 from fastseg.accelerate import Report, accelerate, report
-
-CheckNetwork = Callable[[nn.Module, Tensor], Report]
+from tests.accelerate.conftest import CheckNetwork, besides_convolutions
 
 
 def unet(**changes: Any) -> nn.Module:
@@ -43,7 +42,7 @@ def dynunet(**changes: Any) -> nn.Module:
 
 
 def counted(summary: Report) -> Counter[str]:
-    return Counter(entry.cls for entry in summary.swapped)
+    return Counter(entry.cls for entry in besides_convolutions(summary))
 
 
 @pytest.mark.parametrize("num_res_units", [0, 2])
@@ -139,7 +138,7 @@ def test_block_with_a_hook_stays() -> None:
 def test_segresnet(check_network: CheckNetwork) -> None:
     model = SegResNet(3, 16, in_channels=1, out_channels=2, blocks_down=(1, 1), blocks_up=(1,))
     summary = check_network(model, torch.randn(1, 1, 8, 8, 8))
-    assert summary.swapped == []
+    assert besides_convolutions(summary) == []
     assert {entry.note.removeprefix("norm1: ").partition(":")[0] for entry in summary.left} == {
         "8 groups of 16 channels",
         "8 groups of 32 channels",

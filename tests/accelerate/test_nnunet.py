@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,8 +18,7 @@ from dynamic_network_architectures.building_blocks.residual import BasicBlockD, 
 from dynamic_network_architectures.initialization.weight_init import init_last_bn_before_add_to_0
 
 from fastseg.accelerate import Report, accelerate, report, restore
-
-CheckNetwork = Callable[[nn.Module, Tensor], Report]
+from tests.accelerate.conftest import CheckNetwork, besides_convolutions
 
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
@@ -60,7 +58,7 @@ def image(dims: int) -> Tensor:
 
 
 def counted(summary: Report) -> Counter[str]:
-    return Counter(entry.cls for entry in summary.swapped)
+    return Counter(entry.cls for entry in besides_convolutions(summary))
 
 
 @pytest.mark.parametrize("deep_supervision", [False, True])
@@ -109,7 +107,7 @@ def test_dropout(check_network: CheckNetwork, cls: type[nn.Module]) -> None:
 
 def test_nonlin_first_leaves_the_activation_before_the_norm(check_network: CheckNetwork) -> None:
     summary = check_network(unet(PlainConvUNet, 3, nonlin_first=True), image(3))
-    assert {entry.note for entry in summary.swapped} == {"InstanceNormAct3d, no activation"}
+    assert {entry.note for entry in besides_convolutions(summary)} == {"InstanceNormAct3d, no activation"}
 
 
 @pytest.mark.parametrize("block", [BasicBlockD, BottleneckD])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fastseg.accelerate import Report, accelerate, report
 from fastseg.accelerate.swap import PassThrough
-from tests.accelerate.conftest import CheckNetwork, trained
+from tests.accelerate.conftest import CheckNetwork, besides_convolutions, trained
 from tests.support import torchvision_imports
 
 KINDS = ("torchvision.BasicBlock", "torchvision.Bottleneck", "monai.ResNetBlock", "monai.ResNetBottleneck")
@@ -30,7 +30,7 @@ def library(name: str) -> Any:
 
 
 def counted(summary: Report) -> Counter[str]:
-    return Counter(entry.cls for entry in summary.swapped)
+    return Counter(entry.cls for entry in besides_convolutions(summary))
 
 
 def block(kind: str, stride: int = 1, **arguments: Any) -> nn.Module:

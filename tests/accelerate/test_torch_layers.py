@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fastseg import nn as fnn
-from fastseg.accelerate import Report, accelerate, report, restore
+from fastseg.accelerate import accelerate, report, restore
 from fastseg.accelerate.swap import PassThrough
-
-CheckNetwork = Callable[[nn.Module, Tensor], Report]
+from tests.accelerate.conftest import CheckNetwork, besides_convolutions
 
 X3 = torch.randn(2, 3, 6, 5, 4, generator=torch.Generator().manual_seed(0))
 
@@ -43,13 +41,13 @@ def test_conv_norm_activation(
 ) -> None:
     layers = [conv(3, 4, 3, padding=1), norm(4, affine=affine)] + ([activation] if activation else [])
     summary = check_network(nn.Sequential(*layers), torch.randn(shape))
-    assert len(summary.swapped) == (2 if activation else 1) and summary.left == []
+    assert len(besides_convolutions(summary)) == (2 if activation else 1) and summary.left == []
 
 
 def test_group_norm_with_one_channel_a_group(check_network: CheckNetwork) -> None:
     model = nn.Sequential(nn.Conv3d(3, 4, 3), nn.GroupNorm(4, 4), nn.ReLU(), nn.Conv3d(4, 4, 1), nn.GroupNorm(2, 4))
     summary = check_network(model, X3)
-    assert [entry.cls for entry in summary.swapped] == ["GroupNorm", "ReLU"]
+    assert [entry.cls for entry in besides_convolutions(summary)] == ["GroupNorm", "ReLU"]
     assert [(entry.path, entry.note) for entry in summary.left] == [
         ("4", "2 groups of 4 channels: only one channel a group is an instance norm")
     ]

@@ -135,6 +135,31 @@ def test_same_bits_for_every_number_of_threads(kind, layout):
     assert_same_bits(for_thread_counts((1, 3, 4), lambda: run(getattr(case, kind), inputs, layout)))
 
 
+# Taps beside each other and one by one, panels of taps, slices of the image, widths below that of the kernel.
+DENSE = (
+    Case((11, 13, 20), ((19, 3, 1),), channels=1),
+    Case((9, 40, 41), ((33, 3, 1),), 1, 4),
+    Case((70, 64), ((66, 3, 1),), channels=14),
+    Case((70, 64), ((8, (5, 3), (2, 1)),), channels=15),
+    Case((6, 9, 2), ((5, (1, 3, 5), 1),), channels=24),
+    Case((9, 1), ((4, 3, 1),), channels=30),
+    Case((9, 7), ((4, 3, 1), (40, (3, 1), 1)), channels=3),
+    Case((9, 7), ((4, 3, 1), (40, 1, 1)), channels=3),
+    Case((12, 20, 19), ((3, 3, (1, 2, 1)),), channels=64),
+)
+
+
+@pytest.mark.parametrize(("case", "dtype", "layout"), pairwise(DENSE, (torch.float32, torch.float64), LAYOUTS), ids=str)
+def test_dense(case, dtype, layout):
+    check(case, "dense", dtype, layout)
+
+
+@pytest.mark.parametrize("case", (DENSE[1], DENSE[8]), ids=str)
+def test_slices_do_not_depend_on_threads(case):
+    inputs = case.inputs(torch.float32)
+    assert_same_bits(for_thread_counts((1, 3, 4), lambda: run(case.dense, inputs, "channels_last")))
+
+
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
 def test_channels_last_weights(layout):
     case = CASES[1]
@@ -144,6 +169,16 @@ def test_channels_last_weights(layout):
         run(case.dense, [x, *parameters, grad], layout), run(case.dense, [x, *moved, grad], layout), strict=True
     ):
         assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
+def test_gradients_of_weights_lie_as_these(dtype):
+    x, weight, _, grad = Case((6, 5), ((7, 3, 1),), channels=9).inputs(dtype)
+    for lying in (weight, weight.to(memory_format=torch.channels_last), weight.transpose(2, 3)):
+        torch.library.opcheck(registered.backward_op, (grad, x, [lying], [1, 1], [True] * 3))
+        dweight = registered.backward_op(grad, x, [lying], [1, 1], [False, True, False])[1][0]
+        moved = dweight.is_contiguous(memory_format=torch.channels_last)
+        assert moved == lying.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -345,4 +380,4 @@ def test_errors_of_separable_branches(error, change, message):
 
 @pytest.mark.parametrize("capability", ("baseline", "avx2"))
 def test_other_instruction_sets(capability):
-    rerun_with_capability(__file__, capability, "wider_arithmetic or layouts_and_dtypes or threads")
+    rerun_with_capability(__file__, capability, "wider_arithmetic or layouts_and_dtypes or threads or test_dense")

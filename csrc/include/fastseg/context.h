@@ -16,8 +16,8 @@ struct AsppBranch {
   const void* weight;  // [outputs, inputs, taps] of x's element type; outputs are inputs * taps apart
   int64_t input_stride, tap_stride;
   Vector bias;    // [outputs], optional; forward only
-  void* dweight;  // [outputs, inputs, taps] dense, optional, written by backward in float32, or float64 for float64
-  void* dbias;    // [outputs], likewise
+  void* dweight;  // as weight lies, optional, written by backward in float32, or float64 for float64
+  void* dbias;    // [outputs], dense, likewise
 
   int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
 };

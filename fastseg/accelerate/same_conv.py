@@ -1,0 +1,59 @@
+"""Dense convolutions of other people: our kernel where it pays, and otherwise torch's own layer with nothing added."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from fastseg.accelerate.convolutions import padding_refusal
+from fastseg.accelerate.planning import Rule, Step, Swap, Uses
+from fastseg.accelerate.swap import stock_class
+from fastseg.nn.same_conv import pays, same_conv
+from fastseg.ops import pointwise_conv
+
+
+class _SwappedConv(_ConvNd):
+    """Stands before torch's layer in the order of base classes."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        # What torch's layer takes beside batches, or refuses, is left to it.
+        if input.ndim == self.weight.ndim and input.shape[1] == self.in_channels and pays(input, self.weight):
+            if set(self.kernel_size) == {1}:
+                return pointwise_conv(input, self.weight, self.bias)
+            return same_conv(input, self)
+        y: Tensor = super().forward(input)
+        return y
+
+
+class SwappedConv2d(_SwappedConv, nn.Conv2d):
+    """torch.nn.Conv2d of stride 1 with "same" padding."""
+
+
+class SwappedConv3d(_SwappedConv, nn.Conv3d):
+    """torch.nn.Conv3d of stride 1 with "same" padding."""
+
+
+DENSE: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: SwappedConv2d, nn.Conv3d: SwappedConv3d}
+
+
+def is_dense(module: nn.Module) -> bool:
+    """A convolution of all channels, and not one whose class or forward is somebody's own."""
+    return (
+        stock_class(module) in DENSE
+        and isinstance(module, _ConvNd)
+        and module.groups == 1
+        and "forward" not in vars(module)
+    )
+
+
+class SameConvRule(Rule):
+    """nn.Conv2d and nn.Conv3d without stride, padded with zeros to the size of their input."""
+
+    def matches(self, module: nn.Module) -> bool:
+        return is_dense(module) and padding_refusal(module) is None
+
+    def plan(self, path: str, module: nn.Module, uses: Uses) -> Iterator[Step]:
+        replacement = DENSE[stock_class(module)]
+        yield Swap(path, module, replacement, replacement.__name__)
