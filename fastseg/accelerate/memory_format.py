@@ -63,5 +63,8 @@ def is_channels_last(module: nn.Module) -> bool:
 def _lay_out(module: nn.Module, formats: dict[int, torch.memory_format]) -> None:
     for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
         if not is_lazy(tensor) and tensor.dim() in formats:
-            # By .data, which keeps the Parameter that an optimizer holds.
-            tensor.data = tensor.data.contiguous(memory_format=formats[tensor.dim()])
+            # By .data, which keeps the Parameter that an optimizer holds. Of one channel, which lies the same in both
+            # formats, torch's convolutions look at the strides: contiguous() would leave these.
+            laid_out = torch.empty_like(tensor.data, memory_format=formats[tensor.dim()])
+            if laid_out.stride() != tensor.stride():
+                tensor.data = laid_out.copy_(tensor.data)

@@ -12,7 +12,16 @@ import fastseg._C as _C
 from fastseg.backends import cpu, memory
 from fastseg.backends.memory import new_output
 from fastseg.backends.separable_branches import Gradients, separable_backward
-from fastseg.backends.views import as_layout, layout_of, optional_view, three_axes, vector, view, weight_layout
+from fastseg.backends.views import (
+    as_layout,
+    convolved_layout,
+    layout_of,
+    optional_view,
+    three_axes,
+    vector,
+    view,
+    weight_layout,
+)
 from fastseg.reference.context import padding_of
 
 #: From this size of x on the gradients of a dense convolution are computed one after the other, to save memory.
@@ -23,7 +32,7 @@ def aspp_conv_forward(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], dilations: Sequence[Sequence[int]]
 ) -> Tensor:
     """Dense convolutions of x with "same" padding, their outputs side by side."""
-    layout = layout_of(x) or "rows"
+    layout = convolved_layout(x)
     x, weights = as_layout(x, layout), [_readable(weight) for weight in weights]
     y = new_output(x, sum(weight.shape[0] for weight in weights), x.shape[2:], layout)
     branches = tuple(map(_branch, weights, biases, dilations))
@@ -39,7 +48,7 @@ def aspp_conv_backward(
     wanted: Sequence[bool],
 ) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:
     """The wanted ones of dx, all dweights and all dbiases; those of parameters in the dtype that kernels compute in."""
-    layout = layout_of(x) or "rows"
+    layout = convolved_layout(x)
     x, grad, weights = as_layout(x, layout), as_layout(grad, layout), [_readable(weight) for weight in weights]
     compute = torch.promote_types(x.dtype, torch.float32)
     dweights = [memory.new_empty(weight.shape, compute, weight_layout(weight)) for weight in weights if wanted[1]]

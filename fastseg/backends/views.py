@@ -21,6 +21,13 @@ ELEMENT = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16:
 ACTIVATION = {"none": 0, "relu": 1, "leaky_relu": 2}
 
 
+def convolved_layout(x: Tensor) -> Layout:
+    """In which layout a dense convolution returns its output: as torch has it, one channel may count as either."""
+    if x.shape[1] == 1 and x.stride(1) == 1 and x.shape[2:].numel() > 1:
+        return "channels_last"
+    return layout_of(x) or "rows"
+
+
 def spatial_stride(t: Tensor) -> int | None:
     """The one stride that all spatial axes fold into, or None where they do not fold."""
     shape, strides = t.shape, t.stride()

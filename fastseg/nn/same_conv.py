@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fastseg import ops
 from fastseg.backends import availability, select
+from fastseg.backends.views import memory_format
 from fastseg.ops.checks import check_image
 
 #: Whether kernels for this processor's vectors run; those for any processor were never timed beside oneDNN.
@@ -75,6 +76,9 @@ class SameConv3d(_SameConv, nn.Conv3d):
 
 def same_conv(x: Tensor, conv: Any) -> Tensor:
     """A convolution layer of stride 1 with "same" padding of zeros, by our op."""
+    # As torch's convolutions, which return channels-last where one of both is.
+    if conv.weight.stride(1) == 1 and conv.weight.shape[2:].numel() > 1:
+        x = x.to(memory_format=memory_format("channels_last", x.ndim - 2))
     op = ops.aspp_conv2d if x.ndim == 4 else ops.aspp_conv3d
     return op(x, [conv.weight], dilations=[conv.dilation], biases=[conv.bias])
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastseg.backends import select
-from fastseg.backends.views import layout_of, memory_format, new_output, weight_layout
+from fastseg.backends.views import Layout, convolved_layout, layout_of, memory_format, new_output, weight_layout
 from fastseg.ops.registry import register
 
 Gradients = tuple[Tensor, list[Tensor], list[Tensor]]
@@ -17,6 +17,10 @@ SeparableGradients = tuple[Tensor, list[Tensor], list[Tensor], list[Tensor], lis
 
 def _empty_output(x: Tensor, channels: int) -> Tensor:
     return new_output(x, channels, x.shape[2:], layout_of(x) or "rows")
+
+
+def _convolved(x: Tensor, channels: int) -> Tensor:
+    return new_output(x, channels, x.shape[2:], convolved_layout(x))
 
 
 def _rates(dilations: Sequence[int], rank: int) -> list[Sequence[int]]:
@@ -28,9 +32,9 @@ def _is_empty(x: Tensor, weights: Sequence[Tensor]) -> bool:
     return x.numel() == 0 or all(weight.numel() == 0 for weight in weights)
 
 
-def _only_biases(x: Tensor, outputs: Sequence[int], biases: Sequence[Tensor | None]) -> Tensor:
+def _only_biases(x: Tensor, outputs: Sequence[int], biases: Sequence[Tensor | None], layout: Layout) -> Tensor:
     """y of images or filters without elements."""
-    y = _empty_output(x, sum(outputs)).zero_()
+    y = new_output(x, sum(outputs), x.shape[2:], layout).zero_()
     first = 0
     for count, bias in zip(outputs, biases, strict=True):
         if bias is not None:
@@ -64,13 +68,13 @@ def _bias_sums(grad: Tensor, outputs: Sequence[int], dtype: torch.dtype) -> list
 
 def _forward(x: Tensor, weights: list[Tensor], biases: list[Tensor | None], dilations: list[int]) -> Tensor:
     if _is_empty(x, weights):
-        return _only_biases(x, [weight.shape[0] for weight in weights], biases)
+        return _only_biases(x, [weight.shape[0] for weight in weights], biases, convolved_layout(x))
     launch = select.kernel(f"aspp_conv{x.ndim - 2}d", x).aspp_conv_forward
     return launch(x, weights, biases, _rates(dilations, x.ndim))
 
 
 def _forward_fake(x: Tensor, weights: list[Tensor], biases: list[Tensor | None], dilations: list[int]) -> Tensor:
-    return _empty_output(x, sum(weight.shape[0] for weight in weights))
+    return _convolved(x, sum(weight.shape[0] for weight in weights))
 
 
 def _backward(grad: Tensor, x: Tensor, weights: list[Tensor], dilations: list[int], wanted: list[bool]) -> Gradients:
@@ -87,7 +91,7 @@ def _backward(grad: Tensor, x: Tensor, weights: list[Tensor], dilations: list[in
 def _backward_fake(
     grad: Tensor, x: Tensor, weights: list[Tensor], dilations: list[int], wanted: list[bool]
 ) -> Gradients:
-    dx = _empty_output(x, x.shape[1]) if wanted[0] else x.new_empty((0,))
+    dx = _convolved(x, x.shape[1]) if wanted[0] else x.new_empty((0,))
     return dx, _weights(x, weights, wanted[1]), _parameters(x, weights, wanted[2], 1)
 
 
@@ -100,7 +104,7 @@ def _separable(
     dilations: list[int],
 ) -> Tensor:
     if x.numel() == 0:
-        return _only_biases(x, [weight.shape[0] for weight in pointwise], after)
+        return _only_biases(x, [weight.shape[0] for weight in pointwise], after, layout_of(x) or "rows")
     launch = select.kernel(f"separable_aspp_conv{x.ndim - 2}d", x).separable_aspp_conv_forward
     return launch(x, depthwise, pointwise, between, after, _rates(dilations, x.ndim))
 

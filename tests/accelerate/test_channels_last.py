@@ -92,3 +92,21 @@ def test_compiled() -> None:
     expected = model(x)
     compiled = accelerate(torch.compile(model, fullgraph=True, backend="aot_eager"), channels_last=True)
     torch.testing.assert_close(compiled(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_convolutions_of_one_channel_return_channels_last(small_convolutions_run_ours: None) -> None:
+    """As torch's do; and contiguous again once restored."""
+    model = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Conv3d(4, 4, 3, padding=1), nn.Conv3d(4, 1, 3, padding=1))
+    x = torch.randn(2, 1, 5, 6, 7)
+    before = [p.stride() for p in model.parameters()]
+    expected = model(x)
+    accelerate(model, channels_last=True)
+    assert all(p.stride(1) == 1 for p in model.parameters() if p.ndim == 5)
+    y = model[0](x)
+    assert "AsppConv" in y.grad_fn.name() and y.is_contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(model(x), expected)
+    model(x).square().sum().backward()
+    gradients = [p.grad for p in model.parameters() if p.ndim == 5]
+    assert all(g.is_contiguous(memory_format=torch.channels_last_3d) for g in gradients)
+    assert [p.stride() for p in restore(model).parameters()] == before
+    assert model[0](x).is_contiguous()
