@@ -66,6 +66,13 @@ def test_inference(benchmark, beside_ours, peer):
 
 
 @pytest.mark.parametrize("peer", VARIANTS)
+def test_training_step(benchmark, beside_ours, peer):
+    shape = (2, 1, 64, 64, 64)
+    step_of = training_step(plain_conv_unet().to(DEVICE).train(), shape)
+    measure(benchmark, beside_ours, "PlainConvUNet", "training step", shape, peer, step_of)
+
+
+@pytest.mark.parametrize("peer", VARIANTS)
 @pytest.mark.parametrize("widths", WIDTHS)
 def test_attention_unet_inference(benchmark, beside_ours, widths, peer):
     torch.manual_seed(0)

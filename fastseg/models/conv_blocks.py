@@ -11,6 +11,14 @@ from fastseg.models.layers import layers
 from fastseg.models.norm_act import NORMS, Norm, norm_relu
 
 
+def conv_3x3(in_channels: int, out_channels: int, stride: int = 1, *, bias: bool = True) -> nn.Conv2d:
+    """A 3x3 convolution with padding of 1: without stride one that may be ours."""
+    if stride == 1:
+        conv: nn.Conv2d = layers().SameConv2d(in_channels, out_channels, 3, bias=bias)
+        return conv
+    return nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=bias)
+
+
 class ConvNormRelu(nn.Module):
     """A 3x3 convolution, a norm or none, ReLU: keys ``conv.weight``, ``conv.bias`` (without a norm), ``norm.*``."""
 
@@ -18,7 +26,7 @@ class ConvNormRelu(nn.Module):
         super().__init__()
         if norm not in (*NORMS, None):
             raise ValueError(f"ConvNormRelu: norm is {norm!r}, expected 'batch', 'instance' or None")
-        self.conv = layers().SameConv2d(in_channels, out_channels, 3, bias=norm is None)
+        self.conv = conv_3x3(in_channels, out_channels, bias=norm is None)
         self.norm = None if norm is None else norm_relu(norm, out_channels, 2)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fastseg.models.conv_blocks import conv_3x3
 from fastseg.models.layers import layers
 from fastseg.models.upsampling import UpsampleConcatConv, Upsampling
 
@@ -14,7 +15,7 @@ class ConvNormPReLU2d(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)  # the norm would undo a bias
+        self.conv = conv_3x3(in_channels, out_channels, stride, bias=False)  # the norm would undo a bias
         self.norm = layers().BatchNormAct2d(out_channels, activation="none")
         self.act = nn.PReLU(out_channels)
 
@@ -33,7 +34,7 @@ class DenseBlock2d(nn.Module):
         super().__init__()
         self.first = ConvNormPReLU2d(in_channels, growth)
         self.second = ConvNormPReLU2d(in_channels + growth, growth)
-        self.last = nn.Conv2d(in_channels + 2 * growth, out_channels, 3, padding=1)
+        self.last = conv_3x3(in_channels + 2 * growth, out_channels)
         self.dropout = nn.Dropout2d(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

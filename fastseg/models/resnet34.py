@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastseg.models.conv_blocks import conv_3x3
 from fastseg.models.layers import layers
 
 
@@ -49,9 +50,9 @@ class _BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.conv1 = conv_3x3(inputs, outputs, stride, bias=False)
         self.bn1 = layers().BatchNormAct2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.conv2 = conv_3x3(outputs, outputs, bias=False)
         self.bn2 = layers().BatchNormAct2d(outputs)
         self.downsample: nn.Module | None = None
         if stride != 1 or inputs != outputs:

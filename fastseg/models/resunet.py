@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastseg.models.conv_blocks import check_widths
+from fastseg.models.conv_blocks import check_widths, conv_3x3
 from fastseg.models.layers import layers, wants_plain
 from fastseg.models.network import SegmentationNetwork
 from fastseg.models.upsampling import upsample, upsample_concat_conv
@@ -59,10 +59,10 @@ class ResUNet(SegmentationNetwork):
         norm: dict[str, Any] = {"eps": eps, "momentum": momentum}
         batch_norm = layers().BatchNormAct2d
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, widths[0], 3, padding=1),
+            conv_3x3(in_channels, widths[0]),
             nn.ReLU(inplace=True),
             batch_norm(widths[0], activation="none", **norm),
-            nn.Conv2d(widths[0], widths[0], 3, padding=1),
+            conv_3x3(widths[0], widths[0]),
             nn.ReLU(inplace=True),
             batch_norm(widths[0], activation="none", **norm),
         )
@@ -93,7 +93,7 @@ class _ResidualBlock(nn.Module):
         pointwise, batch_norm = layers().PointwiseConv2d, layers().BatchNormAct2d
         self.conv1 = pointwise(inputs, outputs, bias)
         self.norm1 = batch_norm(outputs, **norm)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=bias)
+        self.conv2 = conv_3x3(outputs, outputs, bias=bias)
         self.norm2 = batch_norm(outputs, **norm)
         self.shortcut = pointwise(inputs, outputs, bias)
         self.shortcut_norm = batch_norm(outputs, activation="none", **norm)

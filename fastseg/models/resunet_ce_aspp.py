@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from fastseg.models.conv_blocks import check_widths
+from fastseg.models.conv_blocks import check_widths, conv_3x3
 from fastseg.models.layers import layers
 from fastseg.models.network import SegmentationNetwork
 from fastseg.models.resnet34 import ResNet34
@@ -73,7 +73,7 @@ class ResUNetCEASPP(SegmentationNetwork):
         self.head = nn.Sequential(
             nn.ConvTranspose2d(widths[0], 32, 4, 2, 1),
             nn.ReLU(inplace=True),
-            nn.Conv2d(32, 32, 3, padding=1),
+            conv_3x3(32, 32),
             nn.ReLU(inplace=True),
             layers().PointwiseConv2d(32, out_channels),
         )
