@@ -134,8 +134,7 @@ class AsppConvolution {
   bool by_panel(int64_t b) const { return TapPanel<A>::pays(args_.branches.branch[b].taps(), weights_[b].sources()); }
   TapPanel<A> panel(int64_t b) const { return {bands_, args_.branches.branch[b].taps(), weights_[b].sources()}; }
 
-  // How many neighbouring taps one product takes: those of a row, where their sources lie beside each other and are
-  // few.
+  // How many neighbouring taps one product takes: a row's, where their sources lie beside each other and are few.
   int64_t taps_beside(int64_t b) const {
     const AsppBranch& branch = args_.branches.branch[b];
     const bool neighbours = branch.dilation[X] == 1 && source_.pitch() == weights_[b].sources();

@@ -10,8 +10,8 @@ from torch.nn.modules.conv import _ConvNd
 from fastseg.accelerate.convolutions import padding_refusal
 from fastseg.accelerate.planning import Rule, Step, Swap, Uses
 from fastseg.accelerate.swap import stock_class
-from fastseg.nn.same_conv import pays, same_conv
 from fastseg.ops import pointwise_conv
+from fastseg.ops.same_conv import pays, same_conv
 
 
 class _SwappedConv(_ConvNd):
@@ -22,7 +22,7 @@ class _SwappedConv(_ConvNd):
         if input.ndim == self.weight.ndim and input.shape[1] == self.in_channels and pays(input, self.weight):
             if set(self.kernel_size) == {1}:
                 return pointwise_conv(input, self.weight, self.bias)
-            return same_conv(input, self)
+            return same_conv(input, self.weight, self.bias, self.dilation)
         y: Tensor = super().forward(input)
         return y
 

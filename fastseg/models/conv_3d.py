@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastseg.models.layers import wants_plain
-from fastseg.nn.same_conv import pays, runs_im2col, same_conv
+from fastseg.ops.same_conv import pays, runs_im2col, same_conv
 
 
 class Conv3d(nn.Conv3d):
@@ -27,7 +27,7 @@ class Conv3d(nn.Conv3d):
         if self.plain:
             return super().forward(input)
         if stride == 1 and pays(input, self.weight):
-            return same_conv(input, self)
+            return same_conv(input, self.weight, self.bias, self.dilation)
         if not runs_im2col(input) or input.shape[2] % (2 * stride):
             return super().forward(input)
         half = input.shape[2] // 2

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastseg import ops
-from fastseg.nn.same_conv import runs_ours
 from fastseg.ops.checks import check_image
+from fastseg.ops.same_conv import runs_ours
 
 
 class Upsample2d(nn.ConvTranspose2d):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastseg.accelerate import Entry, Report, accelerate, batch_norm, report, restore
-from fastseg.nn import same_conv
+from fastseg.ops import same_conv
 
 Outputs = list[Tensor]
 CheckNetwork = Callable[[nn.Module, Tensor], Report]

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fastseg
-from fastseg.nn import SameConv2d, SameConv3d, Upsample2d, UpsampleConcat2d, same_conv
-from fastseg.nn.same_conv import pays
+from fastseg.nn import SameConv2d, SameConv3d, Upsample2d, UpsampleConcat2d
+from fastseg.ops import same_conv
+from fastseg.ops.same_conv import pays
 from tests.support import in_layout
 
 LAYOUTS = ("contiguous", "channels_last", "channel_slice")
