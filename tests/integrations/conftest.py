@@ -30,8 +30,8 @@ from fastseg.integrations.nnunet.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
 
-#: A trainer of somebody else, in a folder of theirs: a few steps that learn much. After 60 steps not every run had found
-#: the bright balls.
+#: A trainer of somebody else, in a folder of theirs: a few steps that learn much. After 60 not every run had found the
+#: bright balls.
 BRIEF = """
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
