@@ -1,4 +1,4 @@
-"""Rules for torch's convolutions with one filter a channel, and for SMP's separable ones."""
+"""What torch's convolutions are; rules for those with one filter a channel, and for SMP's separable ones."""
 
 from __future__ import annotations
 
@@ -49,14 +49,21 @@ def depthwise_refusal(module: nn.Module) -> str | None:
     return None
 
 
-def is_pointwise(module: nn.Module) -> bool:
-    """Whether a layer of ours can take the place of ``module``: a 1x1 convolution without stride, padding or groups."""
+def is_dense(module: nn.Module) -> bool:
+    """A convolution of all channels, not a transposed one, and not one whose class or forward is somebody's own."""
     return (
         isinstance(module, (nn.Conv2d, nn.Conv3d))
         and stock_class(module) in POINTWISE
-        and "forward" not in vars(module)
-        and set(module.kernel_size) == set(module.stride) == {1}
         and module.groups == 1
+        and "forward" not in vars(module)
+    )
+
+
+def is_pointwise(module: Any) -> bool:
+    """Whether a layer of ours can take the place of ``module``: a 1x1 convolution without stride, padding or groups."""
+    return (
+        is_dense(module)
+        and set(module.kernel_size) == set(module.stride) == {1}
         and (isinstance(module.padding, str) or not any(module.padding))
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from fastseg.accelerate.convolutions import padding_refusal
+from fastseg.accelerate.convolutions import is_dense, padding_refusal
 from fastseg.accelerate.planning import Rule, Step, Swap, Uses
 from fastseg.accelerate.swap import stock_class
 from fastseg.ops import pointwise_conv
@@ -36,16 +36,6 @@ class SwappedConv3d(_SwappedConv, nn.Conv3d):
 
 
 DENSE: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: SwappedConv2d, nn.Conv3d: SwappedConv3d}
-
-
-def is_dense(module: nn.Module) -> bool:
-    """A convolution of all channels, and not one whose class or forward is somebody's own."""
-    return (
-        stock_class(module) in DENSE
-        and isinstance(module, _ConvNd)
-        and module.groups == 1
-        and "forward" not in vars(module)
-    )
 
 
 class SameConvRule(Rule):

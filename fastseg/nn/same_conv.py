@@ -55,7 +55,7 @@ class SameConv2d(_SameConv, nn.Conv2d):
         bias: whether there is one.
 
     Raises:
-        ValueError: an even kernel size.
+        ValueError: an even kernel size; an input of another rank or number of channels.
     """
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastseg.backends import select
-from fastseg.backends.views import Layout, convolved_layout, layout_of, memory_format, new_output, weight_layout
+from fastseg.backends.views import convolved_layout, layout_of, memory_format, new_output, weight_layout
 from fastseg.ops.registry import register
 
 Gradients = tuple[Tensor, list[Tensor], list[Tensor]]
@@ -32,14 +32,14 @@ def _is_empty(x: Tensor, weights: Sequence[Tensor]) -> bool:
     return x.numel() == 0 or all(weight.numel() == 0 for weight in weights)
 
 
-def _only_biases(x: Tensor, outputs: Sequence[int], biases: Sequence[Tensor | None], layout: Layout) -> Tensor:
-    """y of images or filters without elements."""
-    y = new_output(x, sum(outputs), x.shape[2:], layout).zero_()
+def _only_biases(y: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Tensor:
+    """``y`` of images or filters without elements."""
+    y.zero_()
     first = 0
-    for count, bias in zip(outputs, biases, strict=True):
+    for weight, bias in zip(weights, biases, strict=True):
         if bias is not None:
-            y[:, first : first + count] = bias.view(1, -1, *[1] * (x.ndim - 2))
-        first += count
+            y[:, first : first + len(weight)] = bias.view(1, -1, *[1] * (y.ndim - 2))
+        first += len(weight)
     return y
 
 
@@ -68,7 +68,7 @@ def _bias_sums(grad: Tensor, outputs: Sequence[int], dtype: torch.dtype) -> list
 
 def _forward(x: Tensor, weights: list[Tensor], biases: list[Tensor | None], dilations: list[int]) -> Tensor:
     if _is_empty(x, weights):
-        return _only_biases(x, [weight.shape[0] for weight in weights], biases, convolved_layout(x))
+        return _only_biases(_forward_fake(x, weights, biases, dilations), weights, biases)
     launch = select.kernel(f"aspp_conv{x.ndim - 2}d", x).aspp_conv_forward
     return launch(x, weights, biases, _rates(dilations, x.ndim))
 
@@ -104,7 +104,8 @@ def _separable(
     dilations: list[int],
 ) -> Tensor:
     if x.numel() == 0:
-        return _only_biases(x, [weight.shape[0] for weight in pointwise], after, layout_of(x) or "rows")
+        y = _separable_fake(x, depthwise, pointwise, between, after, dilations)
+        return _only_biases(y, pointwise, after)
     launch = select.kernel(f"separable_aspp_conv{x.ndim - 2}d", x).separable_aspp_conv_forward
     return launch(x, depthwise, pointwise, between, after, _rates(dilations, x.ndim))
 
