@@ -28,6 +28,14 @@ CNN = (
     Line("depthwise conv 3D k7, forward + backward", "depthwise", "3D k7 forward + backward", BLOCK),
     Line("depthwise conv 2D k3, 8x64x256^2, forward", "depthwise", "2D k3 forward", IMAGES),
     Line("depthwise-separable 3D k3, 32 to 64, forward", "depthwise", "separable 3D k3 to 64 forward", BLOCK),
+    Line("dense conv 3D k3, 32 to 32, 2x32x64^3, forward", "dense", "3D to 32 forward", "2x32x64x64x64"),
+    Line("dense conv 3D k3, forward + backward", "dense", "3D to 32 forward + backward", "2x32x64x64x64"),
+    Line(
+        "up-convolution 3D k2, 64 to 32, 2x64x32^3, forward + backward",
+        "up_conv",
+        "3D to 32 forward + backward",
+        "2x64x32x32x32",
+    ),
     Line("instance norm + LeakyReLU, 1x32x128^3, forward", "norm", "forward", VOLUME),
     Line("CBAM 4x64x256^2, forward + backward", "cbam", "CBAM, forward + backward", "4x64x256x256"),
     Line(
@@ -45,6 +53,7 @@ CNN = (
         "2x4x128x128x128",
     ),
     Line("MONAI MedNeXt-S k3, 64^3, training step", "MedNeXt", "training step, small, k3", "1x1x64x64x64"),
+    Line("nnU-Net PlainConvUNet, 2x1x64^3, training step", "PlainConvUNet", "training step", "2x1x64x64x64"),
     Line("nnU-Net PlainConvUNet, 64x128x128 patch, inference", "PlainConvUNet", "inference", "1x1x64x128x128"),
     Line("`da_unet_3d`, 1x4x64^3, training step", "da_unet_3d", "training step", "1x4x64x64x64"),
     Line("`msfen`, 2x4x256^2, training step", "msfen", "training step", "2x4x256x256"),

@@ -60,6 +60,15 @@ struct type_caster<fastseg::DepthwiseShape> {
 };
 
 template <>
+struct type_caster<fastseg::UpConvShape> {
+  PYBIND11_TYPE_CASTER(fastseg::UpConvShape, const_name("tuple[int, ...]"));
+  bool load(handle from, bool) {
+    static_assert(sizeof value == 9 * sizeof(int64_t), "int64_t only, in the order of the tuple");
+    return read_tuple(from, &value.batch, 9);
+  }
+};
+
+template <>
 struct type_caster<fastseg::CbamShape> {
   PYBIND11_TYPE_CASTER(fastseg::CbamShape, const_name("tuple[int, ...]"));
   bool load(handle from, bool) {
@@ -228,6 +237,9 @@ PYBIND11_MODULE(_C, m) {
   define(m, "depthwise_conv_backward", depthwise_backward_args, fastseg::cpu::depthwise_conv_backward);
   define(m, "pointwise_conv", pointwise_residual_args, fastseg::cpu::pointwise_conv);
   define(m, "pointwise_conv_gradient", pointwise_gradient_args, fastseg::cpu::pointwise_conv_gradient);
+  define(m, "up_conv", up_conv_args, fastseg::cpu::up_conv);
+  define(m, "up_conv_gradient", up_conv_args, fastseg::cpu::up_conv_gradient);
+  define(m, "up_conv_parameter_gradient", up_conv_parameter_args, fastseg::cpu::up_conv_parameter_gradient);
   m.def("separable_conv_fits", [](fastseg::DepthwiseShape shape, View x, int64_t outputs, View y) {
     return fastseg::cpu::separable_conv_fits({shape, x, nullptr, {}, outputs, nullptr, {}, y});
   });

@@ -162,6 +162,17 @@ def pointwise_conv_gradient(
     /,
 ) -> None: ...
 
+# UpConvShape of up_conv.h; the coarse image, then the fine one.
+def up_conv(
+    shape: tuple[int, ...], coarse: View, fine: View, weight: int, bias: Vector | None, threads: int, /
+) -> None: ...
+def up_conv_gradient(
+    shape: tuple[int, ...], coarse: View, fine: View, weight: int, bias: None, threads: int, /
+) -> None: ...
+def up_conv_parameter_gradient(
+    shape: tuple[int, ...], coarse: View, fine: View, dweight: int, dbias: int, threads: int, /
+) -> None: ...
+
 # Sizes; x, gating and coarse; the addresses of weight and vectors: AttentionGate of attention_gate.h.
 AttentionGate = tuple[tuple[int, ...], View, View | None, View | None, tuple[int, int]]
 

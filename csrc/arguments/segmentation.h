@@ -9,6 +9,7 @@
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
 #include "fastseg/soft_mask_attention.h"
+#include "fastseg/up_conv.h"
 #include "pointer.h"
 
 namespace fastseg::arguments {
@@ -114,6 +115,15 @@ inline PointwiseConv pointwise_residual_args(int64_t batch, int64_t inputs, int6
 inline PointwiseConvGradient pointwise_gradient_args(int64_t batch, int64_t inputs, int64_t outputs, int64_t pixels,
                                                      View grad, View x, uint64_t dweight, uint64_t dbias) {
   return {batch, inputs, outputs, pixels, grad, x, pointer(dweight), pointer(dbias)};
+}
+
+inline UpConv up_conv_args(UpConvShape shape, View coarse, View fine, uint64_t weight, Vector bias) {
+  return {shape, coarse, fine, pointer(weight), bias};
+}
+
+inline UpConvParameterGradient up_conv_parameter_args(UpConvShape shape, View coarse, View fine, uint64_t dweight,
+                                                      uint64_t dbias) {
+  return {shape, coarse, fine, pointer(dweight), pointer(dbias)};
 }
 
 inline SeparableConvForward separable_args(DepthwiseShape shape, View x, uint64_t weight, Vector bias, int64_t outputs,

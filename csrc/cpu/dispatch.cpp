@@ -17,6 +17,7 @@
 #include "fastseg/pointwise.h"
 #include "fastseg/separable.h"
 #include "fastseg/soft_mask_attention.h"
+#include "fastseg/up_conv.h"
 #include "fastseg/weighted_median.h"
 #include "fastseg/winner_takes_all.h"
 #include "fastseg/wls.h"
@@ -34,6 +35,9 @@ namespace fastseg {
   void cbam_backward(const CbamBackward&, int threads, bool);                         \
   void pointwise_conv(const PointwiseConv&, int threads, bool);                       \
   void pointwise_conv_gradient(const PointwiseConvGradient&, int threads, bool);      \
+  void up_conv(const UpConv&, int threads, bool);                                     \
+  void up_conv_gradient(const UpConv&, int threads, bool);                            \
+  void up_conv_parameter_gradient(const UpConvParameterGradient&, int threads, bool); \
   void separable_conv_forward(const SeparableConvForward&, int threads, bool);        \
   bool separable_conv_fits(const SeparableConvForward&);                              \
   int64_t aspp_conv_workspace(const AsppConv&, bool backward, int threads);           \
@@ -208,6 +212,32 @@ void pointwise_conv(const PointwiseConv& args, int threads) {
 void pointwise_conv_gradient(const PointwiseConvGradient& args, int threads) {
   const int64_t work = args.batch * args.pixels * args.inputs * args.outputs / 16;
   FASTSEG_CALL_BUILD(pointwise_conv_gradient, args, work < serial_elements || threads < 1 ? 1 : threads, false);
+}
+
+namespace {
+
+Launch launch_for(const UpConvShape& shape, int64_t written, Element type, int threads) {
+  const int64_t pixels = shape.batch * shape.pixels();
+  const Launch launch = launch_for(pixels * written, type, threads);
+  const int64_t work = pixels * shape.channels * shape.columns() / 16;
+  return {work < serial_elements || threads < 1 ? 1 : threads, launch.stream};
+}
+
+}  // namespace
+
+void up_conv(const UpConv& args, int threads) {
+  const Launch launch = launch_for(args.shape, args.shape.columns(), args.fine.type, threads);
+  FASTSEG_CALL_BUILD(up_conv, args, launch.threads, launch.stream);
+}
+
+void up_conv_gradient(const UpConv& args, int threads) {
+  const Launch launch = launch_for(args.shape, args.shape.channels, args.coarse.type, threads);
+  FASTSEG_CALL_BUILD(up_conv_gradient, args, launch.threads, launch.stream);
+}
+
+void up_conv_parameter_gradient(const UpConvParameterGradient& args, int threads) {
+  const Launch launch = launch_for(args.shape, 0, args.fine.type, threads);
+  FASTSEG_CALL_BUILD(up_conv_parameter_gradient, args, launch.threads, false);
 }
 
 namespace {

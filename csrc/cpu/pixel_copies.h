@@ -5,9 +5,10 @@
 
 namespace fastseg::FASTSEG_ISA {
 
-// `count` pixels of `channels` to [count][width] in the compute type, zeros behind the last channel.
+// `count` pixels of `channels` to [count][width] in the compute type; zeros behind the last channel, up to `filled`.
 template <class T, class A>
-inline void copy_pixels(const T* from, int64_t pitch, int64_t channels, int64_t count, A* to, int64_t width) {
+inline void copy_pixels(const T* from, int64_t pitch, int64_t channels, int64_t count, A* to, int64_t width,
+                        int64_t filled) {
   constexpr int L = lanes<A>;
   // A few channels of pixels that lie far apart are not fetched unasked.
   const int64_t ahead = 8 * pitch;
@@ -17,8 +18,13 @@ inline void copy_pixels(const T* from, int64_t pitch, int64_t channels, int64_t 
       __builtin_prefetch(from + ahead + c);
       store(to + c, load(from + c));
     }
-    for (; c < width; ++c) to[c] = c < channels ? A(load_one(from + c)) : A(0);
+    for (; c < filled; ++c) to[c] = c < channels ? A(load_one(from + c)) : A(0);
   }
+}
+
+template <class T, class A>
+inline void copy_pixels(const T* from, int64_t pitch, int64_t channels, int64_t count, A* to, int64_t width) {
+  copy_pixels(from, pitch, channels, count, to, width, width);
 }
 
 // `count` pixels of rows, `channel_stride` apart, to [count][pitch].

@@ -48,7 +48,11 @@ void pointwise_conv_gradient(const PointwiseConvGradient& args, int threads, boo
   const bool rows = !channels_last(args.x, args.grad) && args.pixels >= large && args.inputs * args.outputs < many;
   with_element(args.x.type, [&](auto element) {
     using T = decltype(element);
-    rows ? pointwise_gradient_rows<T>(args, threads) : PointwiseGradient<T>(args).run(threads);
+    if (rows) return pointwise_gradient_rows<T>(args, threads);
+    const ImagePixels<T> grad{args.grad, args.pixels}, x{args.x, args.pixels};
+    const ParameterGradients to{args.dweight, /*by_inputs=*/false, args.dbias};
+    using Gradient = PointwiseGradient<T, ImagePixels<T>, ImagePixels<T>>;
+    Gradient(grad, x, args.batch * args.pixels, args.inputs, args.outputs, to).run(threads);
   });
 }
 

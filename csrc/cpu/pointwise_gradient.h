@@ -6,18 +6,28 @@
 #pragma once
 #include <algorithm>
 
-#include "fastseg/pointwise.h"
-#include "pixel_copies.h"
+#include "image_pixels.h"
 #include "pointwise_pixels.h"
 
 namespace fastseg::FASTSEG_ISA {
 
-template <class T>
+// Where gradients of parameters go: float32, or float64 when the images are.
+struct ParameterGradients {
+  void* dweight;   // [outputs][inputs], or
+  bool by_inputs;  // [inputs][outputs]
+  void* dbias;     // [outputs], optional
+};
+
+// Grad and X, such as ImagePixels: the gradient of y and x, whose copy() brings some channels of some of all pixels to
+// adjacent numbers.
+template <class T, class Grad, class X>
 class PointwiseGradient {
  public:
   using A = compute_t<T>;
 
-  explicit PointwiseGradient(const PointwiseConvGradient& args) : PointwiseGradient(args, Cut(args)) {}
+  PointwiseGradient(const Grad& grad, const X& x, int64_t pixels, int64_t inputs, int64_t outputs,
+                    const ParameterGradients& to)
+      : PointwiseGradient(grad, x, pixels, inputs, outputs, to, Cut(pixels, inputs, outputs)) {}
 
   void run(int threads) const {
     parallel_spans(threads, slots_ * blocks(), [&](int64_t begin, int64_t end) {
@@ -42,17 +52,17 @@ class PointwiseGradient {
   struct Cut {
     int64_t width, panels, height, input_blocks, output_blocks, runs, slots;
 
-    explicit Cut(const PointwiseConvGradient& args)
-        : width(PixelWeights<T>::width_of(args.inputs)), runs(ceil_div(args.batch * args.pixels, pixels_together)) {
+    Cut(int64_t pixels, int64_t inputs, int64_t outputs)
+        : width(PixelWeights<T>::width_of(inputs)), runs(ceil_div(pixels, pixels_together)) {
       constexpr int64_t most_panels = 4, most_outputs = 192, enough_tasks = 32, little = 2 << 20;
-      const int64_t bytes = args.batch * args.pixels * (args.inputs + args.outputs) * int64_t(sizeof(T));
-      const int64_t sums = args.inputs * args.outputs * int64_t(sizeof(double));
+      const int64_t bytes = pixels * (inputs + outputs) * int64_t(sizeof(T));
+      const int64_t sums = inputs * outputs * int64_t(sizeof(double));
       const int64_t most_slots = std::clamp<int64_t>(std::max(little, bytes / 8) / sums, 1, runs);
       for (int64_t panels_together = most_panels, outputs_together = most_outputs;;) {
-        panels = std::min(panels_together, ceil_div(args.inputs, width));
-        height = rounded_up(ceil_div(args.outputs, ceil_div(args.outputs, outputs_together)), lanes<A>);
-        input_blocks = ceil_div(args.inputs, panels * width);
-        output_blocks = ceil_div(args.outputs, height);
+        panels = std::min(panels_together, ceil_div(inputs, width));
+        height = rounded_up(ceil_div(outputs, ceil_div(outputs, outputs_together)), lanes<A>);
+        input_blocks = ceil_div(inputs, panels * width);
+        output_blocks = ceil_div(outputs, height);
         const bool smallest = panels == 1 && outputs_together < most_outputs;
         if (input_blocks * output_blocks * most_slots >= enough_tasks || smallest) break;
         panels > 1 ? panels_together = panels / 2 : outputs_together /= 2;
@@ -61,8 +71,14 @@ class PointwiseGradient {
     }
   };
 
-  PointwiseGradient(const PointwiseConvGradient& args, const Cut& cut)
-      : args_(args),
+  PointwiseGradient(const Grad& grad, const X& x, int64_t pixels, int64_t inputs, int64_t outputs,
+                    const ParameterGradients& to, const Cut& cut)
+      : grad_(grad),
+        x_(x),
+        pixels_(pixels),
+        inputs_(inputs),
+        outputs_(outputs),
+        to_(to),
         width_(cut.width),
         height_(cut.height),
         panels_(cut.panels),
@@ -89,11 +105,11 @@ class PointwiseGradient {
 
     // Neighbours differ in what there is less of, for it may stay in a cache.
     Block(const PointwiseGradient& g, int64_t i) {
-      const bool inputs_first = g.args_.inputs < g.args_.outputs;
+      const bool inputs_first = g.inputs_ < g.outputs_;
       first_input = (inputs_first ? i % g.input_blocks_ : i / g.output_blocks_) * g.panels_ * g.width_;
       first_output = (inputs_first ? i / g.input_blocks_ : i % g.output_blocks_) * g.height_;
-      inputs = std::min(g.panels_ * g.width_, g.args_.inputs - first_input);
-      outputs = std::min(g.height_, g.args_.outputs - first_output);
+      inputs = std::min(g.panels_ * g.width_, g.inputs_ - first_input);
+      outputs = std::min(g.height_, g.outputs_ - first_output);
     }
   };
 
@@ -101,20 +117,19 @@ class PointwiseGradient {
   // Of one block: [panels][outputs][width], then those of the bias.
   int64_t sums_size() const { return bias_sums() + height_; }
   int64_t bias_sums() const { return panels_ * height_ * width_; }
-  int64_t pixels() const { return args_.batch * args_.pixels; }
-  bool has_bias(const Block& block) const { return args_.dbias && block.first_input == 0; }
+  bool has_bias(const Block& block) const { return to_.dbias && block.first_input == 0; }
 
   void add_up(int64_t slot, const Block& block, const Thread& thread, double* sums) const {
     constexpr int L = lanes<A>;
     std::fill(sums, sums + sums_size(), 0.0);
     for (int64_t run = runs_ * slot / slots_; run < runs_ * (slot + 1) / slots_; ++run) {
-      const int64_t first = pixels() * run / runs_, count = pixels() * (run + 1) / runs_ - first;
+      const int64_t first = pixels_ * run / runs_, count = pixels_ * (run + 1) / runs_ - first;
       const A* const grad = thread.grad.get();
-      copy(args_.grad, first, count, block.first_output, block.outputs, thread.grad.get(), height_);
+      grad_.copy(first, count, block.first_output, block.outputs, thread.grad.get(), height_);
       for (int64_t c = 0, panel = 0; c < block.inputs; c += width_, ++panel) {
         A* const x = thread.x.get();
         const int64_t inputs = std::min(width_, block.inputs - c);
-        copy(args_.x, first, count, block.first_input + c, inputs, x, width_);
+        x_.copy(first, count, block.first_input + c, inputs, x, width_);
         add_panel(inputs, block.outputs, count, grad, x, thread.products.get(), sums + panel * height_ * width_);
       }
       for (int64_t o = 0; has_bias(block) && o < block.outputs; o += L) {
@@ -136,33 +151,28 @@ class PointwiseGradient {
     }
   }
 
-  // Pixels, counted through all images, and channels to [pixels][pitch] in the compute type.
-  void copy(const View& from, int64_t first, int64_t pixels, int64_t channel, int64_t channels, A* to,
-            int64_t pitch) const {
-    for (int64_t here; pixels > 0; first += here, pixels -= here, to += here * pitch) {
-      const int64_t n = first / args_.pixels, p = first % args_.pixels;
-      here = std::min(pixels, args_.pixels - p);
-      const T* const at = static_cast<const T*>(from.data) + n * from.batch_stride + p * from.spatial_stride +
-                          channel * from.channel_stride;
-      if (from.channel_stride == 1 || from.spatial_stride != 1)
-        copy_pixels(at, from.spatial_stride, channels, here, to, pitch);
-      else
-        pixels_of_rows(at, from.channel_stride, channels, here, to, pitch);
-    }
-  }
-
   void write(const Block& block, const double* sums) const {
-    for (int64_t o = 0; o < block.outputs; ++o) {
-      A* const to = static_cast<A*>(args_.dweight) + (block.first_output + o) * args_.inputs + block.first_input;
+    A* const dweight = static_cast<A*>(to_.dweight);
+    for (int64_t c = 0; to_.by_inputs && c < block.inputs; ++c) {
+      A* const to = dweight + (block.first_input + c) * outputs_ + block.first_output;
+      const double* const from = sums + c / width_ * height_ * width_ + c % width_;
+      for (int64_t o = 0; o < block.outputs; ++o) to[o] = A(from[o * width_]);
+    }
+    for (int64_t o = 0; !to_.by_inputs && o < block.outputs; ++o) {
+      A* const to = dweight + (block.first_output + o) * inputs_ + block.first_input;
       for (int64_t c = 0; c < block.inputs; c += width_) {
         const double* const from = sums + (c / width_ * height_ + o) * width_;
         for (int64_t i = 0; i < std::min(width_, block.inputs - c); ++i) to[c + i] = A(from[i]);
       }
-      if (has_bias(block)) static_cast<A*>(args_.dbias)[block.first_output + o] = A(sums[bias_sums() + o]);
     }
+    for (int64_t o = 0; has_bias(block) && o < block.outputs; ++o)
+      static_cast<A*>(to_.dbias)[block.first_output + o] = A(sums[bias_sums() + o]);
   }
 
-  const PointwiseConvGradient& args_;
+  const Grad& grad_;
+  const X& x_;
+  int64_t pixels_, inputs_, outputs_;
+  ParameterGradients to_;
   int64_t width_, height_, panels_, input_blocks_, output_blocks_, runs_, slots_;
   Scratch<double> sums_;
 };

@@ -106,14 +106,11 @@ class PackedPixelWeights {
   Scratch<A> panels_;
 };
 
-// Writes a block of outputs of `pixels` pixels to y, whose pixels are y_pitch apart.
-template <bool Stream, class T, class Finish = AsItIs>
-inline void multiply_pixels(const PixelBlock<compute_t<T>>& block, const compute_t<T>* x, int64_t pitch, int64_t pixels,
-                            T* y, int64_t y_pitch, const Finish& finish = {}) {
-  using A = compute_t<T>;
-  constexpr int L = lanes<A>;
+// A block of outputs of `pixels` pixels: put(pixel, [outputs]) of each, some pixels at a time.
+template <class A, class Put>
+inline void multiply_block(const PixelBlock<A>& block, const A* x, int64_t pitch, int64_t pixels, const Put& put) {
   constexpr int64_t inputs_together = 512;  // few enough for sums in float32
-  const int64_t width = block.width, first = block.first_output;
+  const int64_t width = block.width;
   alignas(64) A sums[most_product_pixels * tile_output_lanes<A>];
   const Products<A> product(block.outputs);
   for (int64_t p = 0, now; p < pixels; p += now) {
@@ -126,14 +123,22 @@ inline void multiply_pixels(const PixelBlock<compute_t<T>>& block, const compute
              : product(now, factors, {sums, width}, {sums, width});
     }
     // Tile by tile: stores go on while the next products are computed.
-    for (int64_t i = 0; i < now; ++i) {
-      const A* const row = sums + i * width;
-      T* const to = y + (p + i) * y_pitch + first;
-      int64_t o = 0;
-      for (; o + L <= block.outputs; o += L) store<Stream>(to + o, finish(load(row + o), first + o, p + i));
-      if (o < block.outputs) store_part(to + o, finish(load(row + o), first + o, p + i), block.outputs - o);
-    }
+    for (int64_t i = 0; i < now; ++i) put(p + i, sums + i * width);
   }
+}
+
+// Writes a block of outputs of `pixels` pixels to y, whose pixels are y_pitch apart.
+template <bool Stream, class T, class Finish = AsItIs>
+inline void multiply_pixels(const PixelBlock<compute_t<T>>& block, const compute_t<T>* x, int64_t pitch, int64_t pixels,
+                            T* y, int64_t y_pitch, const Finish& finish = {}) {
+  constexpr int L = lanes<compute_t<T>>;
+  const int64_t first = block.first_output, outputs = block.outputs;
+  multiply_block(block, x, pitch, pixels, [&](int64_t pixel, const compute_t<T>* row) {
+    T* const to = y + pixel * y_pitch + first;
+    int64_t o = 0;
+    for (; o + L <= outputs; o += L) store<Stream>(to + o, finish(load(row + o), first + o, pixel));
+    if (o < outputs) store_part(to + o, finish(load(row + o), first + o, pixel), outputs - o);
+  });
 }
 
 }  // namespace fastseg::FASTSEG_ISA

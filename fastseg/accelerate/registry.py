@@ -8,6 +8,7 @@ from fastseg.accelerate.own_layers import OwnLayerRule
 from fastseg.accelerate.planning import Rule
 from fastseg.accelerate.same_conv import SameConvRule
 from fastseg.accelerate.torch_layers import NormRule, SequentialRule
+from fastseg.accelerate.up_conv import UpConvRule
 
 # From the largest module to the smallest: a block knows best what follows its norms, then a container; the rules for
 # single layers take what is left.
@@ -25,4 +26,5 @@ RULES: tuple[Rule, ...] = (
     NormRule(),
     DepthwiseRule(),
     SameConvRule(),
+    UpConvRule(),
 )

@@ -183,6 +183,10 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
         Candidate("cpu", "fastseg.backends.cpu", _cpu_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
+    "up_conv": (
+        Candidate("cpu", "fastseg.backends.cpu_up_conv", _cpu_refusal),
+        Candidate("reference", "fastseg.reference", _never),
+    ),
     "attention_gate": (
         Candidate("cpu", "fastseg.backends.cpu_attention_gate", _cpu_refusal),
         Candidate("triton", "fastseg.backends.triton.attention_gate", _triton_refusal),

@@ -19,7 +19,7 @@ from fastseg.nn.multi_scale import MultiScaleConv2d, MultiScaleConv3d
 from fastseg.nn.norm import GroupNormAct, InstanceNormAct1d, InstanceNormAct2d, InstanceNormAct3d
 from fastseg.nn.same_conv import SameConv2d, SameConv3d
 from fastseg.nn.soft_mask_attention import SoftMaskAttention
-from fastseg.nn.upsample import Upsample2d, UpsampleConcat2d
+from fastseg.nn.upsample import Upsample2d, Upsample3d, UpsampleConcat2d
 
 __all__ = [
     "CBAM",
@@ -57,5 +57,6 @@ __all__ = [
     "SqueezeExcitation",
     "TverskyLoss",
     "Upsample2d",
+    "Upsample3d",
     "UpsampleConcat2d",
 ]

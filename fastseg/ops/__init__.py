@@ -23,6 +23,7 @@ from fastseg.ops.matching_cost import census_transform, matching_cost
 from fastseg.ops.norm import instance_norm_act
 from fastseg.ops.pointwise import pointwise_conv
 from fastseg.ops.soft_mask_attention import soft_mask_attention, soft_mask_attention_conv
+from fastseg.ops.up_conv import up_conv
 from fastseg.ops.weighted_median import weighted_median
 from fastseg.ops.winner_takes_all import Winner, winner_takes_all
 from fastseg.ops.wls import wls_decompose, wls_filter, wls_solve
@@ -71,6 +72,7 @@ __all__ = [
     "spatial_attention",
     "squeeze_excitation",
     "tversky",
+    "up_conv",
     "weighted_median",
     "winner_takes_all",
     "wls_decompose",

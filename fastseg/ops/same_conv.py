@@ -5,13 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastseg.backends import availability, select
-from fastseg.backends.views import memory_format
+from fastseg.backends import select
+from fastseg.ops.beside_torch import as_torch_lays_out, offered
 from fastseg.ops.context import aspp_conv2d, aspp_conv3d
 from fastseg.ops.geometry import Axes
 
-#: Whether kernels for this processor's vectors run; those for any processor were never timed beside oneDNN.
-_WIDE = availability.COMPILED is not None and availability.COMPILED.cpu_capability() != "baseline"
 #: Inputs and outputs from which our kernel is the faster one. Measured on four cores with AVX-512 in both layouts: from
 #: 24 channels on torch takes 1.0 to 1.6 times as long channels-last and 1 to 4 times contiguous, below 0.5 to 1.2.
 ENOUGH_CHANNELS = 24
@@ -21,34 +19,19 @@ FRESH_BYTES = 32 << 20
 
 def same_conv(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: Axes) -> Tensor:
     """A convolution of stride 1 with "same" padding of zeros, by our op."""
-    # As torch's convolutions, which return channels-last where one of both is.
-    if weight.stride(1) == 1 and weight.shape[2:].numel() > 1:
-        x = x.to(memory_format=memory_format("channels_last", x.ndim - 2))
     op = aspp_conv2d if x.ndim == 4 else aspp_conv3d
-    return op(x, [weight], dilations=[dilation], biases=[bias])
-
-
-def runs_ours(x: Tensor) -> bool:
-    """Whether products of ``x`` are ours: for 16-bit ones processors have instructions that our kernels have not."""
-    return x.dtype.itemsize > 2 and not torch.is_autocast_enabled(x.device.type)
+    return op(as_torch_lays_out(x, weight), [weight], dilations=[dilation], biases=[bias])
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
     """Whether a layer that may also call torch's convolution is to call ours: there is a kernel, and it is faster.
 
-    Of few channels oneDNN is faster, unless kernels are 1x1, where its output lies in memory that it had before. Not in
-    torch.export, which would keep limits as sizes.
+    Of few channels oneDNN is faster, unless kernels are 1x1, where its output lies in memory that it had before.
     """
-    forced = select.forced()
-    if x.device.type != "cpu" or forced is not None:
-        return forced == "cpu"
-    if (
-        not _WIDE
-        or not runs_ours(x)
-        or torch.compiler.is_exporting()
-        or select.runs_reference(f"aspp_conv{x.ndim - 2}d", x)
-    ):
+    if not offered(f"aspp_conv{x.ndim - 2}d", x):
         return False
+    if select.forced() is not None:
+        return True
     outputs, inputs = weight.shape[:2]
     large = len(x) * outputs * x.shape[2:].numel() * x.itemsize >= FRESH_BYTES
     return weight.shape[2:].numel() == 1 or large or min(outputs, inputs) >= ENOUGH_CHANNELS or runs_im2col(x)

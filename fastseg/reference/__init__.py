@@ -17,6 +17,7 @@ from fastseg.reference.loss import dice_cross_entropy, generalized_dice, tversky
 from fastseg.reference.matching_cost import census_transform, matching_cost
 from fastseg.reference.norm import instance_norm_act
 from fastseg.reference.soft_mask_attention import soft_mask_attention
+from fastseg.reference.up_conv import up_conv
 from fastseg.reference.weighted_median import weighted_median
 from fastseg.reference.winner_takes_all import winner_takes_all
 from fastseg.reference.wls import wls_filter
@@ -42,6 +43,7 @@ __all__ = [
     "separable_aspp_conv",
     "soft_mask_attention",
     "tversky",
+    "up_conv",
     "weighted_median",
     "winner_takes_all",
     "wls_filter",

@@ -60,6 +60,10 @@ def test_what_is_left_and_why(conv, why):
         OwnConv(4, 4, 3, padding=1),
         nn.Conv1d(4, 4, 3, padding=1),
         nn.ConvTranspose2d(4, 4, 3, padding=1),
+        nn.ConvTranspose2d(4, 4, 3, 2, padding=1, output_padding=1),
+        nn.ConvTranspose2d(4, 4, 2, 2, groups=2),
+        nn.ConvTranspose2d(4, 4, 2, 2, dilation=2),
+        nn.ConvTranspose1d(4, 4, 2, 2),
     ),
     ids=str,
 )
@@ -85,6 +89,58 @@ def test_dense_convolutions_are_swapped(conv, check_network: CheckNetwork):
     image = (9, 10) if isinstance(conv, nn.Conv2d) else (6, 7, 8)
     found = str(check_network(nn.Sequential(conv, nn.Sigmoid()), torch.randn(2, conv.in_channels, *image)))
     assert f"{type(conv).__name__}: Swapped{type(conv).__name__}" in found
+
+
+@pytest.mark.parametrize(
+    "conv",
+    (
+        nn.ConvTranspose2d(3, 5, 2, 2),
+        nn.ConvTranspose2d(3, 5, (4, 2), (4, 2), bias=False),
+        nn.ConvTranspose3d(3, 5, 2, 2),
+        nn.ConvTranspose3d(3, 5, (1, 2, 2), (1, 2, 2)),
+    ),
+    ids=str,
+)
+def test_up_convolutions_are_swapped(conv, check_network: CheckNetwork):
+    image = (9, 10) if isinstance(conv, nn.ConvTranspose2d) else (3, 7, 8)
+    found = str(check_network(nn.Sequential(conv, nn.Sigmoid()), torch.randn(2, conv.in_channels, *image)))
+    assert f"{type(conv).__name__}: Swapped{type(conv).__name__}" in found
+
+
+def test_up_convolutions_elsewhere_are_torchs():
+    """The same bits in 16 bit, in autocast, of what is no batch, of a wanted size; the same errors."""
+    conv = nn.ConvTranspose2d(3, 5, 2, 2)
+    swapped = fastseg.accelerate(nn.Sequential(copy.deepcopy(conv)))[0]
+    x = torch.randn(2, 3, 6, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(swapped(x), conv(x))
+    assert torch.equal(swapped(x[0]), conv(x[0]))
+    assert torch.equal(swapped(x, [13, 14]), conv(x, [13, 14]))
+    assert torch.equal(swapped.bfloat16()(x.bfloat16()), conv.bfloat16()(x.bfloat16()))
+    conv, swapped = conv.float(), swapped.float()
+    with fastseg.backend("reference"):
+        assert torch.equal(swapped(x), conv(x))
+    assert torch.equal(torch.export.export(swapped, (x,)).module()(x), conv(x))
+    assert "UpConv" in swapped(x).grad_fn.name()
+    for module in (conv, swapped):
+        with pytest.raises(RuntimeError):
+            module(torch.randn(2, 4, 6, 7))
+
+
+@pytest.mark.parametrize("size", ((16, 16), (5, 5)))
+def test_up_convolutions_of_many_channels(size):
+    """Contiguous ones are torch's, channels-last ones ours; the output is channels-last where the weight is."""
+    conv = nn.ConvTranspose2d(320, 256, 2, 2)
+    swapped = fastseg.accelerate(nn.Sequential(copy.deepcopy(conv)))[0]
+    x = torch.randn(1, 320, *size)
+    assert torch.equal(swapped(x), conv(x))
+    last = x.contiguous(memory_format=torch.channels_last)
+    assert "UpConv" in swapped(last).grad_fn.name()
+    for module in (conv, swapped):
+        y = module.to(memory_format=torch.channels_last)(x)
+        assert y.is_contiguous(memory_format=torch.channels_last)
+    assert "UpConv" in y.grad_fn.name()
+    torch.testing.assert_close(y, conv(x), rtol=1e-5, atol=1e-4)
 
 
 def test_dense_convolutions_elsewhere_are_torchs(small_convolutions_run_ours):

@@ -225,6 +225,9 @@ CASES: dict[str, Case] = {
         grads=4,
         large="torch's own",
     ),
+    "up_conv": Case(
+        lambda x, w, b: ops.up_conv(x, w, b), (VOLUME, (12, 7, 2, 2, 2), (7,)), grads=3, large="torch's own"
+    ),
     "aspp_conv2d": Case(_aspp, (PLANE, (5, 12, 3, 3), (6, 12, 3, 3)), grads=3, large="torch's own"),
     "aspp_conv3d": Case(_aspp, (VOLUME, (5, 12, 3, 3, 3), (6, 12, 3, 3, 3)), grads=3, large="torch's own"),
     "separable_aspp_conv2d": Case(

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fastseg
-from fastseg.nn import SameConv2d, SameConv3d, Upsample2d, UpsampleConcat2d
-from fastseg.ops import same_conv
+from fastseg.nn import SameConv2d, SameConv3d, Upsample2d, Upsample3d, UpsampleConcat2d
+from fastseg.ops import beside_torch
 from fastseg.ops.same_conv import pays
 from tests.support import in_layout
 
@@ -63,7 +63,7 @@ def test_where_ours_pays(shape, weight, expected, monkeypatch):
     assert not pays(x.bfloat16(), weight) and not pays(x.to("meta"), weight)
     with torch.autocast("cpu", torch.bfloat16):
         assert not pays(x, weight)
-    monkeypatch.setattr(same_conv, "_WIDE", False)
+    monkeypatch.setattr(beside_torch, "_WIDE", False)
     assert not pays(x, weight)
 
 
@@ -103,6 +103,18 @@ def test_upsample_alone(layout, bias, size):
         layer(torch.ones(1, 7, 4, 4, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"^Upsample2d: x has shape \(6, 4, 4\), expected rank 4"):
         layer(torch.zeros(6, 4, 4))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_upsample_of_volumes(layout):
+    torch.manual_seed(0)
+    layer = Upsample3d(6, 5).double()
+    x = in_layout(torch.randn(2, 6, 3, 4, 5, dtype=torch.float64), layout).requires_grad_()
+    y = F.conv_transpose3d(x, layer.weight, layer.bias, stride=2)
+    assert_same(gradients(layer(x), x, *layer.parameters()), gradients(y, x, *layer.parameters()))
+    assert list(layer.state_dict()) == ["weight", "bias"]
+    with pytest.raises(ValueError, match=r"^Upsample3d: x has shape \(1, 7, 4, 4, 4\), expected \(N, 6, D, H, W\)"):
+        layer(torch.ones(1, 7, 4, 4, 4, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))

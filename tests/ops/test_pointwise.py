@@ -101,13 +101,20 @@ def test_several_panels(batch, inputs, outputs, image, layout):
 @pytest.mark.parametrize("image", ((5, 6), (40, 41)))
 def test_slices(layout, image):
     """Of x over channels and of the weight over both, whose numbers have no neighbours."""
-    x, weight = in_layout(torch.randn(2, 40, *image), layout)[:, 3:36], torch.randn(2 * 37, 2 * 33, 1, 1)[::2, ::2]
-    x, weight = x.detach().requires_grad_(), weight.detach().requires_grad_()
-    y, expected = pointwise_conv(x, weight), F.conv2d(x, weight)
-    torch.testing.assert_close(y, expected)
-    grad = torch.randn_like(y)
-    for actual, truth in zip(*(torch.autograd.grad(o, (x, weight), grad) for o in (y, expected)), strict=True):
-        torch.testing.assert_close(actual, truth, rtol=1e-4, atol=1e-4)
+    wide, matrix, _, grad = inputs_of(2, 40, 37, image, torch.float32)
+    matrix = torch.cat((matrix, matrix.flip(0)), 0).repeat(1, 2, 1, 1)
+
+    def results(function, dtype: torch.dtype, size: bool = False) -> list[Tensor]:
+        numbers = [(t.abs() if size else t).to(dtype) for t in (wide, matrix, grad)]
+        x, weight = in_layout(numbers[0], layout)[:, 3:36], numbers[1][::2, :66:2]
+        leaves = [t.detach().requires_grad_() for t in (x, weight)]
+        y = function(*leaves)
+        return [y.detach(), *torch.autograd.grad(y, leaves, numbers[2])]
+
+    ours, theirs = results(pointwise_conv, torch.float32), results(F.conv2d, torch.float32)
+    exact, sizes = results(F.conv2d, torch.float64), results(F.conv2d, torch.float64, size=True)
+    for name, actual, truth, peer, terms in zip(("y", "dx", "dweight"), ours, exact, theirs, sizes, strict=True):
+        assert_within_budget(actual, truth, peer, name, terms=terms.max().item())
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

@@ -26,6 +26,7 @@ OPS: dict[str, Callable[[Tensor], Tensor]] = {
         x, filled(0.3, 3, 1, 3, 3), filled(1, 2, 3, 1, 1)
     ),
     "pointwise_conv": lambda x: ops.pointwise_conv(x, filled(0.3, 2, 3, 1, 1)),
+    "up_conv": lambda x: ops.up_conv(x, filled(0.3, 3, 2, 2, 2)),
     "aspp_conv2d": lambda x: ops.aspp_conv2d(x, [filled(0.2, 2, 3, 3, 3)], dilations=[2]),
     "separable_aspp_conv2d": lambda x: ops.separable_aspp_conv2d(
         x, [filled(0.2, 3, 1, 3, 3)], [filled(1, 2, 3, 1, 1)], dilations=[2]
