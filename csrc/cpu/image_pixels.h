@@ -6,6 +6,9 @@
 
 namespace fastseg::FASTSEG_ISA {
 
+// Whether the pixels of a channel lie beside each other. Of a single pixel, or channel, it does not matter.
+inline bool in_rows(const View& v) { return v.channel_stride != 1 && v.spatial_stride == 1; }
+
 template <class T>
 struct ImagePixels {
   using A = compute_t<T>;
@@ -13,11 +16,10 @@ struct ImagePixels {
   View view;
   int64_t pixels;  // of an image
 
-  bool rows() const { return view.channel_stride != 1 && view.spatial_stride == 1; }
   // Whether products can read the channels of a pixel as they lie.
-  bool as_they_lie() const { return std::is_same_v<T, A> && !rows(); }
-  const T* at(int64_t n, int64_t pixel) const {
-    return static_cast<const T*>(view.data) + n * view.batch_stride + pixel * view.spatial_stride;
+  bool as_they_lie() const { return std::is_same_v<T, A> && !in_rows(view); }
+  T* at(int64_t n, int64_t pixel) const {
+    return static_cast<T*>(view.data) + n * view.batch_stride + pixel * view.spatial_stride;
   }
 
   // Channels of pixels to [count][pitch].
@@ -26,7 +28,7 @@ struct ImagePixels {
       const int64_t p = first % pixels;
       here = count < pixels - p ? count : pixels - p;
       const T* const from = at(first / pixels, p) + channel * view.channel_stride;
-      if (rows())
+      if (in_rows(view))
         pixels_of_rows(from, view.channel_stride, channels, here, to, pitch);
       else
         copy_pixels(from, view.spatial_stride, channels, here, to, pitch);

@@ -20,7 +20,7 @@ class PointwiseRuns {
 
   auto operator()(int64_t n, int64_t first, int64_t count, A* converted) const {
     if constexpr (!std::is_same_v<T, A>) x_.copy(n * x_.pixels + first, count, 0, inputs_, converted, inputs_);
-    T* const y = static_cast<T*>(y_.view.data) + n * y_.view.batch_stride + first * y_.view.spatial_stride;
+    T* const y = y_.at(n, first);
     using FinishRun = decltype(finish_of_(n, first, count));
     if constexpr (std::is_same_v<T, A>)
       return Run<FinishRun>{x_.at(n, first),        x_.view.spatial_stride,     count, y,

@@ -1,4 +1,4 @@
-// Gradients of the parameters of 1x1 convolutions.
+// Gradients of the parameters of 1x1 convolutions and of others that are products of matrices as these are.
 //
 // Floor: x and the gradient of y once each, inputs * outputs multiply-adds a pixel. A block of outputs and inputs is
 // one task: a run of pixels of both is copied to the second-level cache, multiplied in registers, panel by panel of
@@ -169,8 +169,8 @@ class PointwiseGradient {
       static_cast<A*>(to_.dbias)[block.first_output + o] = A(sums[bias_sums() + o]);
   }
 
-  const Grad& grad_;
-  const X& x_;
+  Grad grad_;
+  X x_;
   int64_t pixels_, inputs_, outputs_;
   ParameterGradients to_;
   int64_t width_, height_, panels_, input_blocks_, output_blocks_, runs_, slots_;

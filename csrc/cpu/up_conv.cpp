@@ -1,11 +1,10 @@
 // Up-convolutions and their gradients on the CPU. Compiled once per instruction set; csrc/cpu/dispatch.cpp calls the
 // best one that the processor has.
 //
-// Floor: both images once, channels * fine_channels multiply-adds for each pixel of the fine one. From 64 to 32
-// channels, 2x2x2, those are 64 for each number written: memory decides, and vendors' routines write to fresh memory
-// after a pass of their own for contiguous images. Here products are stored where they belong, channels-last, or are
-// brought into rows in the cache, run by run; gradients are brought beside each other in the same way
-// (up_conv_patches.h).
+// Floor: both images once, channels multiply-adds for each number of the fine one: from 64 to 32 channels, 2x2x2, these
+// take about as long as the bytes on four cores. Vendors' routines write to fresh memory, for contiguous images after a
+// pass of their own. Here products are stored where they belong, channels-last, or are brought into rows in the cache,
+// run by run; gradients are brought beside each other in the same way (up_conv_patches.h).
 #include "pointwise_gradient.h"
 #include "up_conv_runs.h"
 
@@ -38,8 +37,7 @@ void up_conv(const UpConv& args, int threads, bool stream) {
 void up_conv_gradient(const UpConv& args, int threads, bool stream) {
   with_element(args.fine.type, [&](auto element) {
     using T = decltype(element);
-    const bool rows = ImagePixels<T>{args.coarse, 0}.rows();
-    if (stream && !rows && lines_aligned<T>(args.coarse, args.coarse.spatial_stride))
+    if (stream && !in_rows(args.coarse) && lines_aligned<T>(args.coarse, args.coarse.spatial_stride))
       multiply(args, UpConvGradientRuns<T, true>(args), true, threads);
     else
       multiply(args, UpConvGradientRuns<T, false>(args), true, threads);

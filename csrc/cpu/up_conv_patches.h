@@ -2,9 +2,8 @@
 #pragma once
 #include <algorithm>
 
-#include "fastseg/cpu/parallel.h"
 #include "fastseg/up_conv.h"
-#include "pixel_copies.h"
+#include "image_pixels.h"
 
 namespace fastseg::FASTSEG_ISA {
 
@@ -21,7 +20,7 @@ class Patches {
   }
 
   const UpConvShape& shape() const { return shape_; }
-  bool rows() const { return fine_.channel_stride != 1 && fine_.spatial_stride == 1; }
+  bool rows() const { return in_rows(fine_); }
   // Neighbouring columns that are neighbours in channels-last memory, too.
   int64_t together() const { return together_; }
   T* data() const { return static_cast<T*>(fine_.data); }
@@ -140,8 +139,8 @@ class Patches {
     }
   }
 
-  const UpConvShape& shape_;
-  const View& fine_;
+  UpConvShape shape_;
+  View fine_;
   int64_t width_, height_, together_;
 };
 

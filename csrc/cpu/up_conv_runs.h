@@ -105,7 +105,7 @@ class UpConvGradientRuns {
   explicit UpConvGradientRuns(const UpConv& args)
       : fine_(args.shape, args.fine), coarse_{args.coarse, args.shape.pixels()}, columns_(args.shape.columns()) {}
 
-  bool rows() const { return coarse_.rows(); }
+  bool rows() const { return in_rows(coarse_.view); }
   int64_t scratch(int64_t together) const { return together * (columns_ + (rows() ? channels() : 0)); }
 
   auto operator()(int64_t n, int64_t first, int64_t count, A* numbers) const {
@@ -120,7 +120,7 @@ class UpConvGradientRuns {
     A* patches;
 
     A* products() const { return patches + count * runs.columns_; }
-    T* y() const { return const_cast<T*>(runs.coarse_.at(n, first)); }
+    T* y() const { return runs.coarse_.at(n, first); }
 
     void multiply(const PixelBlock<A>& block) const {
       if (runs.rows())

@@ -28,8 +28,9 @@ def _channels_last(value: Any) -> Any:
 
 def channels_last_on(model: nn.Module) -> None:
     for module in model.modules():
-        # Transposed convolutions follow their input's layout with either weight. On a CPU channels-last weights were no
-        # faster, up to 2x slower in backward, and their gradients arrive contiguous, about which autograd warns.
+        # Transposed convolutions follow their input's layout with either weight. On a CPU channels-last weights of
+        # torch's were no faster, up to 2x slower in backward, and their gradients arrive contiguous, about which
+        # autograd warns. Ours would be spared a copy, but torch's may run in the same layer: in 16 bit, or on a GPU.
         if not isinstance(module, _ConvTransposeNd):
             _lay_out(module, _CHANNELS_LAST)
     if not is_channels_last(model):

@@ -31,15 +31,16 @@ def up_conv_backward(grad: Tensor, x: Tensor, weight: Tensor, wanted: Sequence[b
     """dx and (both or none) dweight and dbias, in the dtype that kernels compute in; empty where not wanted."""
     layout = convolved_layout(x)
     x = as_layout(x, layout)
-    small = grad.numel() * grad.element_size() < COPIED_BYTES
-    grad = as_layout(grad, "channels_last" if small else layout)
+    parameters = wanted[1] or wanted[2]
+    copied = parameters and grad.numel() * grad.element_size() < COPIED_BYTES
+    grad = as_layout(grad, "channels_last" if copied else layout)
     compute = torch.promote_types(x.dtype, torch.float32)
     shape, threads = _shape(x, weight), torch.get_num_threads()
     dx, dweight, dbias = x.new_empty((0,)), x.new_empty((0,), dtype=compute), x.new_empty((0,), dtype=compute)
     if wanted[0]:
         dx, dense = new_output(x, x.shape[1], x.shape[2:], layout), _dense(weight)
         _C.up_conv_gradient(shape, view(dx), view(grad), dense.data_ptr(), None, threads)
-    if wanted[1] or wanted[2]:
+    if parameters:
         dweight = new_empty(weight.shape, compute, "channels_last")
         sums = new_empty((weight.shape[2:].numel(), weight.shape[1]), compute)
         _C.up_conv_parameter_gradient(shape, view(x), view(grad), dweight.data_ptr(), sums.data_ptr(), threads)

@@ -8,7 +8,6 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from fastseg.models.conv_blocks import check_widths
-from fastseg.models.layers import layers
 from fastseg.models.modality_attention import ModalityFusion
 from fastseg.models.multi_scale import MultiScaleBlock
 from fastseg.models.network import Output, SegmentationNetwork
@@ -171,11 +170,7 @@ class _Up(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, spatial_dims: int, norm: Norm) -> None:
         super().__init__()
-        self.conv: nn.Module
-        if spatial_dims == 2:
-            self.conv = layers().Upsample2d(in_channels, out_channels, bias=False)
-        else:
-            self.conv = nn.ConvTranspose3d(in_channels, out_channels, 2, stride=2, bias=False)
+        self.conv = dimensional("Upsample", spatial_dims)(in_channels, out_channels, bias=False)
         self.skip = dimensional("PointwiseConv", spatial_dims)(out_channels, out_channels, bias=False)
         self.norm = norm_relu(norm, out_channels, spatial_dims)
 

@@ -49,6 +49,12 @@ class Upsample2d(fused.Upsample2d):
     forward = nn.ConvTranspose2d.forward  # type: ignore[assignment]
 
 
+class Upsample3d(fused.Upsample3d):
+    """torch.nn.ConvTranspose3d."""
+
+    forward = nn.ConvTranspose3d.forward  # type: ignore[assignment]
+
+
 class UpsampleConcat2d(fused.UpsampleConcat2d):
     """torch.nn.ConvTranspose2d and torch.cat."""
 

@@ -14,18 +14,20 @@ _WIDE = availability.COMPILED is not None and availability.COMPILED.cpu_capabili
 
 def runs_ours(x: Tensor) -> bool:
     """Whether products of ``x`` are ours: for 16-bit ones processors have instructions that our kernels have not."""
-    return x.dtype.itemsize > 2 and not torch.is_autocast_enabled(x.device.type)
+    return x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(x.device.type)
 
 
-def offered(op: str, x: Tensor) -> bool:
-    """Whether ``op`` has a kernel for x that may be faster than torch's.
+def offered(op: str, x: Tensor, weight: Tensor) -> bool:
+    """Whether ``op`` has a kernel for x and weight that may be faster than torch's.
 
     Not in torch.export, which would keep limits as sizes.
     """
     forced = select.forced()
     if x.device.type != "cpu" or forced is not None:
         return forced == "cpu"
-    return _WIDE and runs_ours(x) and not torch.compiler.is_exporting() and not select.runs_reference(op, x)
+    if not _WIDE or not runs_ours(x) or x.dtype != weight.dtype:
+        return False
+    return not torch.compiler.is_exporting() and not select.runs_reference(op, x)
 
 
 def as_torch_lays_out(x: Tensor, weight: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
 
     Of few channels oneDNN is faster, unless kernels are 1x1, where its output lies in memory that it had before.
     """
-    if not offered(f"aspp_conv{x.ndim - 2}d", x):
+    if not offered(f"aspp_conv{x.ndim - 2}d", x, weight):
         return False
     if select.forced() is not None:
         return True

@@ -67,14 +67,14 @@ def up_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def pays(x: Tensor, weight: Tensor) -> bool:
     """Whether a layer that may also call torch's transposed convolution is to call ours."""
-    if not offered(_NAME, x):
+    if not offered(_NAME, x, weight):
         return False
     channels_last = convolved_layout(x) == "channels_last" or weight_layout(weight) == "channels_last"
     return channels_last or weight.shape[0] * weight.shape[1] < _MANY_PRODUCTS or select.forced() is not None
 
 
 def up_conv_as_torchs(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """:func:`up_conv`, which returns channels-last where torch's transposed convolution does."""
+    """:func:`up_conv`, which returns channels-last where x or the weight is, as torch's convolutions."""
     return up_conv(as_torch_lays_out(x, weight), weight, bias)
 
 
@@ -101,8 +101,7 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if x.numel() == 0 or weight.numel() == 0:
         y = _forward_fake(x, weight, bias).zero_()
         return y if bias is None else y.add_(bias.view(1, -1, *[1] * (x.ndim - 2)))
-    y = select.kernel(_NAME, x).up_conv_forward(x, weight, bias)
-    return y
+    return select.kernel(_NAME, x).up_conv_forward(x, weight, bias)
 
 
 def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

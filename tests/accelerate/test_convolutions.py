@@ -123,8 +123,17 @@ def test_up_convolutions_elsewhere_are_torchs():
     assert torch.equal(torch.export.export(swapped, (x,)).module()(x), conv(x))
     assert "UpConv" in swapped(x).grad_fn.name()
     for module in (conv, swapped):
-        with pytest.raises(RuntimeError):
-            module(torch.randn(2, 4, 6, 7))
+        for wrong in (torch.randn(2, 4, 6, 7), x.double(), x.long()):
+            with pytest.raises(RuntimeError):
+                module(wrong)
+
+
+@pytest.mark.parametrize("conv", (nn.Conv2d(3, 5, 3, padding=1), nn.ConvTranspose2d(3, 5, 2, 2)), ids=str)
+def test_complex_convolutions_are_torchs(conv, small_convolutions_run_ours):
+    conv = conv.to(torch.complex64)
+    swapped = fastseg.accelerate(nn.Sequential(copy.deepcopy(conv)))[0]
+    x = torch.randn(2, 3, 6, 7, dtype=torch.complex64)
+    assert type(swapped) is not type(conv) and torch.equal(swapped(x), conv(x))
 
 
 @pytest.mark.parametrize("size", ((16, 16), (5, 5)))
@@ -161,6 +170,10 @@ def test_dense_convolutions_elsewhere_are_torchs(small_convolutions_run_ours):
     for module in (conv.to("cpu"), swapped):
         with pytest.raises(RuntimeError):
             module(torch.randn(2, 4, 6, 7))
+    swapped = swapped.to_empty(device="cpu")
+    for wrong in (x.double(), x.long()):
+        with pytest.raises(RuntimeError):
+            swapped(wrong)
 
 
 class SeparableConv2d(nn.Sequential):

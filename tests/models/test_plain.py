@@ -63,6 +63,7 @@ for d, size in SIZES.items():
 case("SameConv2d", lambda m: m.SameConv2d(6, 4), (2, 6, 7, 9))
 case("SameConv2d", lambda m: m.SameConv2d(6, 4, 5, 2, bias=False), (2, 6, 7, 9))
 case("Upsample2d", lambda m: m.Upsample2d(6, 4), (2, 6, 7, 9))
+case("Upsample3d", lambda m: m.Upsample3d(6, 4), (2, 6, 3, 4, 5))
 case("UpsampleConcat2d", lambda m: m.UpsampleConcat2d(6, 4), (2, 6, 7, 9), (2, 3, 14, 18))
 case("ContextEnhancement", lambda m: m.ContextEnhancement(6), (2, 6, 9, 11))
 

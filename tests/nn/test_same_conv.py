@@ -1,29 +1,17 @@
-"""Dense convolutions and up-sampling: torch's numbers in both layouts, dtypes, refusals."""
+"""Dense convolutions: torch's numbers in both layouts, dtypes, refusals."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 import fastseg
-from fastseg.nn import SameConv2d, SameConv3d, Upsample2d, Upsample3d, UpsampleConcat2d
+from fastseg.nn import SameConv2d, SameConv3d
 from fastseg.ops import beside_torch
 from fastseg.ops.same_conv import pays
+from tests.nn.gradients import LAYOUTS, assert_same, gradients
 from tests.support import in_layout
-
-LAYOUTS = ("contiguous", "channels_last", "channel_slice")
-
-
-def gradients(y: Tensor, *inputs: Tensor) -> list[Tensor]:
-    grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype)
-    return [y.detach(), *torch.autograd.grad(y, inputs, grad)]
-
-
-def assert_same(actual: list[Tensor], expected: list[Tensor]) -> None:
-    for a, b in zip(actual, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -72,70 +60,20 @@ def test_few_channels_are_torchs():
     assert torch.equal(layer(x), F.conv3d(x, layer.weight, layer.bias, padding=1))
 
 
-@pytest.mark.parametrize("size", ((3, 4), (1, 1), (1, 5)), ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("bias", (True, False))
-def test_upsample(layout, bias, size):
-    torch.manual_seed(0)
-    layer = UpsampleConcat2d(6, 5, bias).double()
-    x = in_layout(torch.randn(3, 6, *size, dtype=torch.float64), layout).requires_grad_()
-    skip = in_layout(torch.randn(3, 4, *(2 * s for s in size), dtype=torch.float64), layout).requires_grad_()
-    y = torch.cat((skip, F.conv_transpose2d(x, layer.weight, layer.bias, stride=2)), 1)
-    ours = layer(x, skip)
-    if layout == "channels_last" and size != (1, 1):
-        assert ours.is_contiguous(memory_format=torch.channels_last)
-    assert_same(gradients(ours, x, skip, *layer.parameters()), gradients(y, x, skip, *layer.parameters()))
-
-
-@pytest.mark.parametrize("size", ((3, 4), (1, 1)), ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("bias", (True, False))
-def test_upsample_alone(layout, bias, size):
-    torch.manual_seed(0)
-    layer = Upsample2d(6, 5, bias).double()
-    x = in_layout(torch.randn(3, 6, *size, dtype=torch.float64), layout).requires_grad_()
-    y = F.conv_transpose2d(x, layer.weight, layer.bias, stride=2)
-    assert_same(gradients(layer(x), x, *layer.parameters()), gradients(y, x, *layer.parameters()))
-    half = x.detach().bfloat16()
-    layer.bfloat16()
-    assert torch.equal(layer(half), F.conv_transpose2d(half, layer.weight, layer.bias, stride=2))
-    with pytest.raises(ValueError, match=r"^Upsample2d: x has shape \(1, 7, 4, 4\), expected \(N, 6, H, W\)"):
-        layer(torch.ones(1, 7, 4, 4, dtype=torch.float64))
-    with pytest.raises(ValueError, match=r"^Upsample2d: x has shape \(6, 4, 4\), expected rank 4"):
-        layer(torch.zeros(6, 4, 4))
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_upsample_of_volumes(layout):
-    torch.manual_seed(0)
-    layer = Upsample3d(6, 5).double()
-    x = in_layout(torch.randn(2, 6, 3, 4, 5, dtype=torch.float64), layout).requires_grad_()
-    y = F.conv_transpose3d(x, layer.weight, layer.bias, stride=2)
-    assert_same(gradients(layer(x), x, *layer.parameters()), gradients(y, x, *layer.parameters()))
-    assert list(layer.state_dict()) == ["weight", "bias"]
-    with pytest.raises(ValueError, match=r"^Upsample3d: x has shape \(1, 7, 4, 4, 4\), expected \(N, 6, D, H, W\)"):
-        layer(torch.ones(1, 7, 4, 4, 4, dtype=torch.float64))
-
-
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
 def test_sixteen_bits_are_torchs(layout):
     """The same bits as torch's layers, also by autocast."""
     torch.manual_seed(0)
-    conv, up = SameConv2d(6, 4), UpsampleConcat2d(6, 5)
-    x, skip = in_layout(torch.randn(2, 6, 4, 5), layout), in_layout(torch.randn(2, 3, 8, 10), layout)
+    conv, x = SameConv2d(6, 4), in_layout(torch.randn(2, 6, 4, 5), layout)
     with torch.autocast("cpu", torch.bfloat16):
         expected = F.conv2d(x, conv.weight, conv.bias, padding=1)
-        joined = torch.cat((skip, F.conv_transpose2d(x, up.weight, up.bias, stride=2)), 1)
         assert torch.equal(conv(x), expected) and expected.dtype == torch.bfloat16
-        assert torch.equal(up(x, skip), joined)
     half = x.bfloat16()
     assert torch.equal(conv.bfloat16()(half), F.conv2d(half, conv.weight, conv.bias, padding=1))
 
 
 def test_keys_are_torchs():
     assert list(SameConv2d(2, 3).state_dict()) == list(torch.nn.Conv2d(2, 3, 3).state_dict())
-    own, torchs = UpsampleConcat2d(2, 3), torch.nn.ConvTranspose2d(2, 3, 2, 2)
-    own.load_state_dict(torchs.state_dict(), strict=True)
 
 
 def test_refusals():
@@ -147,8 +85,3 @@ def test_refusals():
         SameConv2d(2, 3)(torch.zeros(1, 3, 4, 4))
     with pytest.raises(ValueError, match=r"^SameConv3d: input has shape \(1, 2, 4, 4\), expected rank 5"):
         SameConv3d(2, 3)(torch.zeros(1, 2, 4, 4))
-    up = UpsampleConcat2d(2, 3)
-    with pytest.raises(ValueError, match=r"^UpsampleConcat2d: x has shape \(2, 4, 4\), expected rank 4"):
-        up(torch.zeros(2, 4, 4), torch.zeros(1, 1, 8, 8))
-    with pytest.raises(ValueError, match=r"^UpsampleConcat2d: skip has shape \(1, 1, 8, 9\), expected \(1, C, 8, 8\)$"):
-        up(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 8, 9))

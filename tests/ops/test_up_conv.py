@@ -120,6 +120,12 @@ def test_outputs_past_the_caches(layout, width):
     check(2, 20, 32, (384, width), (2, 2), torch.float32, layout)
 
 
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
+def test_gradients_past_the_caches(dtype):
+    """Those of x, channels-last."""
+    check(2, 32, 8, (272, 512), (2, 1), dtype, "channels_last")
+
+
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last", "permuted"))
 def test_gradients_in_rows_where_they_lie(layout, monkeypatch):
     monkeypatch.setattr(cpu_up_conv, "COPIED_BYTES", 0)
@@ -173,6 +179,54 @@ def test_opcheck_and_gradcheck(layout):
             torch.library.opcheck(torch.ops.fastseg.up_conv_backward.default, (grad, x, w, wanted))
     leaves = [t.detach().requires_grad_() for t in (x, weight, bias)]
     assert torch.autograd.gradcheck(up_conv, leaves)
+
+
+@pytest.mark.parametrize(
+    "inputs,outputs,size,kernel",
+    (
+        (1, 4, (3, 2), (2, 2)),
+        (3, 1, (3, 2), (2, 2)),
+        (3, 4, (1, 1), (2, 2)),
+        (3, 4, (3, 2), (1, 1)),
+        (1, 1, (2, 3, 1), (2, 1, 2)),
+    ),
+    ids=str,
+)
+def test_opcheck_of_layouts_that_are_both(inputs, outputs, size, kernel):
+    x, weight, bias, grad = inputs_of(2, inputs, outputs, size, kernel, torch.float32)
+    for layout in ("contiguous", "channels_last"):
+        arguments = [in_layout(t, layout) for t in (grad, x, weight)]
+        torch.library.opcheck(torch.ops.fastseg.up_conv.default, (*arguments[1:], bias))
+        torch.library.opcheck(torch.ops.fastseg.up_conv_backward.default, (*arguments, [True, True, True]))
+
+
+@pytest.mark.parametrize("copied_bytes", (0, 1 << 20))
+@pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
+def test_expanded_gradient_and_slices_of_parameters(layout, copied_bytes, monkeypatch):
+    monkeypatch.setattr(cpu_up_conv, "COPIED_BYTES", copied_bytes)
+    x, weight, bias, grad = inputs_of(2, 8, 20, (5, 4), (2, 2), torch.float32)
+    leaves = [in_layout(x, layout).requires_grad_(), weight.requires_grad_(), bias.requires_grad_()]
+    for gradient in (torch.ones(()).expand_as(grad[:, ::2]), grad[:, :1].expand_as(grad[:, ::2])):
+        results = []
+        for function in (up_conv, torchs):
+            y = function(leaves[0], leaves[1][:, ::2], leaves[2][::2])
+            results.append([y, *torch.autograd.grad(y, leaves, gradient)])
+        for actual, expected in zip(*results, strict=True):
+            torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_keeps_x_and_the_weight_only():
+    x, weight, bias, _ = (t.requires_grad_() for t in inputs_of(2, 8, 6, (5, 4), (2, 2), torch.float32))
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        up_conv(x, weight, bias)
+    assert {t.data_ptr() for t in kept} == {x.data_ptr(), weight.data_ptr()}
+
+
+def test_nan_and_infinity_stay_where_they_are():
+    x, weight, bias, _ = inputs_of(2, 8, 6, (5, 4), (2, 2), torch.float32)
+    x[0, 3, 1, 2], x[1, 0, 4, 3] = float("nan"), float("inf")
+    torch.testing.assert_close(up_conv(x, weight, bias), torchs(x, weight, bias), equal_nan=True, rtol=1e-5, atol=1e-5)
 
 
 def test_second_derivatives():
@@ -230,7 +284,11 @@ def test_autocast():
         (ValueError, {"weight": torch.ones(3, 5, 2, 2, 2)}, r"weight has shape .*, expected \(3, O, kH, kW\)"),
         (ValueError, {"weight": torch.ones(2, 5, 2, 2)}, r"weight has shape \(2, 5, 2, 2\), expected \(3, O, kH, kW\)"),
         (ValueError, {"bias": torch.ones(3)}, r"bias has shape \(3,\), expected \(5,\)"),
+        (ValueError, {"weight": torch.ones(3, 5, 0, 2)}, r"weight has shape \(3, 5, 0, 2\), expected \(3, O, kH, kW\)"),
+        (ValueError, {"weight": torch.ones(3, 5, 2, 2, device="meta")}, "weight is on meta, expected x's device cpu"),
         (TypeError, {"weight": torch.ones(3, 5, 2, 2).double()}, "weight is torch.float64, expected x's dtype"),
+        (TypeError, {"bias": torch.ones(5).double()}, "bias is torch.float64, expected x's dtype"),
+        (TypeError, {"x": torch.ones(2, 3, 4, 6, dtype=torch.int64)}, "x is torch.int64, expected"),
     ),
 )
 def test_errors(error, change, message):
@@ -241,4 +299,5 @@ def test_errors(error, change, message):
 
 @pytest.mark.parametrize("capability", ("baseline", "avx2"))
 def test_other_instruction_sets(capability):
-    rerun_with_capability(__file__, capability, "wider_arithmetic or several_blocks or where_they_lie")
+    tests = "wider_arithmetic or several_blocks or where_they_lie or past_the_caches"
+    rerun_with_capability(__file__, capability, tests)
