@@ -35,8 +35,9 @@ def small_norms_fuse(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small_convolutions_run_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convolutions of all sizes run the kernel, as those of many channels do."""
+    """Convolutions of all sizes run the kernel, as those of many channels and pixels do."""
     monkeypatch.setattr(same_conv, "ENOUGH_CHANNELS", 0)
+    monkeypatch.setattr(same_conv, "ENOUGH_PIXELS", 0)
 
 
 def besides_convolutions(summary: Report) -> list[Entry]:

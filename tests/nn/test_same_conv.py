@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 import fastseg
 from fastseg.nn import SameConv2d, SameConv3d
-from fastseg.ops import beside_torch
+from fastseg.ops import beside_torch, same_conv
 from fastseg.ops.same_conv import pays
 from tests.nn.gradients import LAYOUTS, assert_same, gradients
 from tests.support import in_layout
@@ -17,7 +17,8 @@ from tests.support import in_layout
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("kernel", "dilation", "bias"), ((3, 1, True), (5, 2, False), (1, 1, True)))
 @pytest.mark.parametrize(("cls", "conv", "image"), ((SameConv2d, F.conv2d, (9, 8)), (SameConv3d, F.conv3d, (4, 6, 5))))
-def test_same_conv(cls, conv, image, layout, kernel, dilation, bias):
+def test_same_conv(cls, conv, image, layout, kernel, dilation, bias, monkeypatch):
+    monkeypatch.setattr(same_conv, "ENOUGH_PIXELS", 0)
     torch.manual_seed(0)
     layer = cls(25, 27, kernel, dilation, bias).double()
     x = in_layout(torch.randn(2, 25, *image, dtype=torch.float64), layout).requires_grad_()
@@ -29,9 +30,10 @@ def test_same_conv(cls, conv, image, layout, kernel, dilation, bias):
 @pytest.mark.parametrize(
     ("shape", "weight", "expected"),
     (
-        ((2, 24, 8, 8), (24, 24, 3, 3), True),
-        ((2, 23, 8, 8), (24, 23, 3, 3), False),
-        ((2, 3, 8, 8), (64, 3, 3, 3), False),
+        ((2, 24, 32, 32), (24, 24, 3, 3), True),
+        ((2, 24, 32, 31), (24, 24, 3, 3), False),
+        ((2, 23, 32, 32), (24, 23, 3, 3), False),
+        ((2, 3, 32, 32), (64, 3, 3, 3), False),
         ((2, 3, 8, 8), (2, 3, 1, 1), True),
         ((1, 1, 1024, 1024), (8, 1, 3, 3), True),  # 32 MiB
         ((1, 1, 1024, 1016), (8, 1, 3, 3), False),
