@@ -97,6 +97,15 @@ def in_layout(t: Tensor, layout: str) -> Tensor:
     raise ValueError(layout)
 
 
+def run(function: Callable[..., Tensor], inputs: list[Tensor], layout: str = "contiguous") -> list[Tensor]:
+    """y and all gradients of a convolution of x with weight and bias; ``inputs``: these and the gradient of y."""
+    x, weight, bias, grad = inputs
+    leaves = [t.detach().clone().requires_grad_() for t in (weight, bias)]
+    leaves.insert(0, in_layout(x, layout).detach().requires_grad_())
+    y = function(*leaves)
+    return [y.detach(), *torch.autograd.grad(y, leaves, in_layout(grad, layout))]
+
+
 def assert_within_budget(actual: Tensor, exact: Tensor, peer: Tensor, what: str = "", *, terms: float = 0.0) -> None:
     """At most twice the peer's own error against float64, plus one rounding of the largest number.
 

@@ -22,6 +22,7 @@ from tests.support import (
     in_layout,
     poison,
     rerun_with_capability,
+    run,
 )
 
 CONV = {2: F.conv2d, 3: F.conv3d}
@@ -36,14 +37,6 @@ def inputs_of(batch: int, inputs: int, outputs: int, image: tuple[int, ...], dty
     generator = torch.Generator().manual_seed(inputs)
     shapes = ((batch, inputs, *image), (outputs, inputs, *[1] * len(image)), (outputs,), (batch, outputs, *image))
     return [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
-
-
-def run(function, inputs: list[Tensor], layout: str = "contiguous") -> list[Tensor]:
-    x, weight, bias, grad = inputs
-    leaves = [t.detach().clone().requires_grad_() for t in (weight, bias)]
-    leaves.insert(0, in_layout(x, layout).detach().requires_grad_())
-    y = function(*leaves)
-    return [y.detach(), *torch.autograd.grad(y, leaves, in_layout(grad, layout))]
 
 
 def extended(numbers: list[Tensor], magnitude: bool = False) -> list[Tensor]:

@@ -21,6 +21,7 @@ from tests.support import (
     in_layout,
     poison,
     rerun_with_capability,
+    run,
 )
 
 
@@ -43,14 +44,6 @@ def inputs_of(
     y = (batch, outputs, *(n * k for n, k in zip(size, kernel, strict=True)))
     shapes = ((batch, inputs, *size), (inputs, outputs, *kernel), (outputs,), y)
     return [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
-
-
-def run(function, inputs: list[Tensor], layout: str = "contiguous") -> list[Tensor]:
-    x, weight, bias, grad = inputs
-    leaves = [t.detach().clone().requires_grad_() for t in (weight, bias)]
-    leaves.insert(0, in_layout(x, layout).detach().requires_grad_())
-    y = function(*leaves)
-    return [y.detach(), *torch.autograd.grad(y, leaves, in_layout(grad, layout))]
 
 
 def check(batch, inputs, outputs, size, kernel, dtype, layout) -> None:
