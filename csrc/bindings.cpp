@@ -69,6 +69,15 @@ struct type_caster<fastseg::UpConvShape> {
 };
 
 template <>
+struct type_caster<fastseg::AsppShape> {
+  PYBIND11_TYPE_CASTER(fastseg::AsppShape, const_name("tuple[int, ...]"));
+  bool load(handle from, bool) {
+    static_assert(sizeof value == 11 * sizeof(int64_t), "int64_t only, in the order of the tuple");
+    return read_tuple(from, &value.batch, 11);
+  }
+};
+
+template <>
 struct type_caster<fastseg::CbamShape> {
   PYBIND11_TYPE_CASTER(fastseg::CbamShape, const_name("tuple[int, ...]"));
   bool load(handle from, bool) {
@@ -138,17 +147,18 @@ struct type_caster<fastseg::AsppBranches> {
     if (!PyTuple_Check(from.ptr()) || PyTuple_GET_SIZE(from.ptr()) > value.most) return false;
     value.count = PyTuple_GET_SIZE(from.ptr());
     for (int64_t b = 0; b < value.count; ++b) {
-      int64_t v[15];
-      if (!read_tuple(PyTuple_GET_ITEM(from.ptr(), b), v, 15)) return false;
+      int64_t v[18];
+      if (!read_tuple(PyTuple_GET_ITEM(from.ptr(), b), v, 18)) return false;
       value.branch[b] = {v[0],
                          {v[1], v[2], v[3]},
                          {v[4], v[5], v[6]},
-                         reinterpret_cast<const void*>(v[7]),
-                         v[8],
-                         v[9],
-                         {reinterpret_cast<void*>(v[10]), static_cast<fastseg::Element>(v[11]), v[12]},
-                         reinterpret_cast<void*>(v[13]),
-                         reinterpret_cast<void*>(v[14])};
+                         {v[7], v[8], v[9]},
+                         reinterpret_cast<const void*>(v[10]),
+                         v[11],
+                         v[12],
+                         {reinterpret_cast<void*>(v[13]), static_cast<fastseg::Element>(v[14]), v[15]},
+                         reinterpret_cast<void*>(v[16]),
+                         reinterpret_cast<void*>(v[17])};
     }
     return true;
   }
@@ -253,10 +263,9 @@ PYBIND11_MODULE(_C, m) {
   define(m, "loss_formula", loss_formula_args, fastseg::loss_formula);
   define(m, "loss_gradient", loss_gradient_args, fastseg::cpu::loss_gradient);
   m.attr("aspp_most_branches") = fastseg::AsppBranches::most;
-  m.def("aspp_conv_workspace", [](int64_t batch, int64_t inputs, int64_t depth, int64_t height, int64_t width,
-                                  fastseg::AsppBranches branches, View x, View y, View dx, bool backward, int threads) {
-    return fastseg::cpu::aspp_conv_workspace(aspp_args(batch, inputs, depth, height, width, branches, x, y, dx, 0),
-                                             backward, threads);
+  m.def("aspp_conv_workspace", [](fastseg::AsppShape shape, fastseg::AsppBranches branches, View x, View y, View dx,
+                                  fastseg::Vector dx_bias, bool backward, int threads) {
+    return fastseg::cpu::aspp_conv_workspace(aspp_args(shape, branches, x, y, dx, dx_bias, 0), backward, threads);
   });
   define(m, "aspp_conv_forward", aspp_args, fastseg::cpu::aspp_conv_forward);
   define(m, "aspp_conv_backward", aspp_args, fastseg::cpu::aspp_conv_backward);

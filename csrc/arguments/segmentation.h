@@ -200,9 +200,9 @@ inline LossGradient loss_gradient_args(int64_t batch, int64_t classes, int64_t s
   return {batch, classes, spatial, logits, truth, sigmoid, ignored, pointer<const double>(slopes), grad, dlogits};
 }
 
-inline AsppConv aspp_args(int64_t batch, int64_t inputs, int64_t depth, int64_t height, int64_t width,
-                          AsppBranches branches, View x, View y, View dx, uint64_t workspace) {
-  return {batch, inputs, {depth, height, width}, branches, x, y, dx, pointer(workspace)};
+inline AsppConv aspp_args(AsppShape shape, AsppBranches branches, View x, View y, View dx, Vector dx_bias,
+                          uint64_t workspace) {
+  return {shape, branches, x, y, dx, dx_bias, pointer(workspace)};
 }
 
 }  // namespace fastseg::arguments

@@ -45,7 +45,7 @@ struct Backward {
 
   Backward(const AsppConv& args, int threads, bool stream)
       : workspace(args.workspace),
-        grad(args.y, args.batch, args.branches.outputs(), args.pixels(), workspace),
+        grad(args.y, args.batch, args.branches.outputs(), args.output_pixels(), workspace),
         x(args.x, args.batch, args.inputs, args.pixels(), workspace),
         convolution(args, grad, true, stream, threads, workspace),
         groups(args, x, correlated_inputs<A>(args.branches), args.x && !gradient_by_panel<A>(args), workspace),

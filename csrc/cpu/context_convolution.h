@@ -18,12 +18,16 @@ class AsppConvolution {
   // `transposed`: from y to dx, else from x to y.
   AsppConvolution(const AsppConv& args, const Pixels<T>& source, bool transposed, bool stream, int threads,
                   Workspace& workspace)
-      : args_(args), source_(source), transposed_(transposed), stream_(stream), bands_(args.size, pixels_together) {
+      : args_(args),
+        source_(source),
+        transposed_(transposed),
+        stream_(stream),
+        bands_(args, transposed, pixels_together) {
     if (transposed && !args.dx) return;
     for (int64_t b = 0; b < args.branches.count; ++b) {
       const AsppBranch& branch = args.branches.branch[b];
-      const bool by_panel = TapPanel<A>::pays(branch.taps(), transposed ? branch.outputs : args.inputs);
-      weights_[b] = BranchWeights<T>(branch, args.size, args.inputs, transposed, by_panel, workspace);
+      const bool by_panel = takes_panel(branch.taps(), transposed ? branch.outputs : args.inputs);
+      weights_[b] = BranchWeights<T>(branch, bands_, args.inputs, transposed, by_panel, workspace);
       weight_tasks_ += weights_[b].tasks();
       blocks_ = transposed ? weights_[b].blocks() : blocks_ + weights_[b].blocks();
       if (by_panel) panel_size_ = most(panel_size_, panel(b).size());
@@ -45,13 +49,13 @@ class AsppConvolution {
     const int64_t band = task % bands_.count, n = task / bands_.count % args_.batch;
     int64_t block = task / bands_.count / args_.batch, channel = 0;
     if (transposed_) {
-      start(nullptr, 0, weights_[0].width(), band, sums);
+      const int64_t first = block * context_block<A>, targets = least(args_.inputs - first, context_block<A>);
+      start(args_.dx_bias, first, targets, weights_[0].width(), band, sums);
       for (int64_t b = 0; b < args_.branches.count; ++b) {
         add_branch(b, block, channel, n, band, sums, panel);
         channel += weights_[b].sources();
       }
-      write(args_.dx, block * context_block<A>, least(args_.inputs - block * context_block<A>, context_block<A>),
-            weights_[0].width(), n, band, sums);
+      write(args_.dx, first, targets, weights_[0].width(), n, band, sums);
       return;
     }
     int64_t b = 0;
@@ -59,11 +63,10 @@ class AsppConvolution {
       block -= weights_[b].blocks();
       channel += weights_[b].targets();
     }
-    const int64_t first = block * context_block<A>;
-    start(&args_.branches.branch[b], first, weights_[b].width(), band, sums);
+    const int64_t first = block * context_block<A>, targets = least(weights_[b].targets() - first, context_block<A>);
+    start(args_.branches.branch[b].bias, first, targets, weights_[b].width(), band, sums);
     add_branch(b, block, 0, n, band, sums, panel);
-    write(args_.y, channel + first, least(weights_[b].targets() - first, context_block<A>), weights_[b].width(), n,
-          band, sums);
+    write(args_.y, channel + first, targets, weights_[b].width(), n, band, sums);
   }
 
  private:
@@ -74,10 +77,9 @@ class AsppConvolution {
 
   int64_t sums_size() const { return bands_.most_pixels() * context_block<A>; }
 
-  // Begins a block of targets with the bias of the `branch` whose outputs they are, or without one.
-  void start(const AsppBranch* branch, int64_t first, int64_t width, int64_t band, A* sums) const {
-    for (int64_t i = 0; i < width; ++i)
-      sums[i] = branch && first + i < branch->outputs ? load_parameter(branch->bias, first + i, A(0)) : A(0);
+  // Begins a block of `targets` channels, from `first` on, with their bias, where there is one.
+  void start(const Vector& bias, int64_t first, int64_t targets, int64_t width, int64_t band, A* sums) const {
+    for (int64_t i = 0; i < width; ++i) sums[i] = i < targets ? load_parameter(bias, first + i, A(0)) : A(0);
     for (int64_t p = 1; p < bands_.pixels(band); ++p)
       for (int64_t i = 0; i < width; i += lanes<A>) store(sums + p * width + i, load(sums + i));
   }
@@ -104,40 +106,43 @@ class AsppConvolution {
     for (int64_t t = 0; t < branch.taps(); t += beside) {
       const TapOffset tap = weights.offset(branch, t);
       bands_.for_columns(tap, beside, [&](const TapColumns& columns) {
-        const int64_t distance = bands_.distance(tap) + columns.first_tap, count = columns.taps * sources;
+        const int64_t count = columns.taps * sources, at_once = ceil_div(count, ceil_div(count, together));
         const A* const factors = weights.at(block, t + columns.first_tap);
-        const int64_t at_once = ceil_div(count, ceil_div(count, together));
         for (int64_t s = 0; s < count; s += at_once) {
-          const auto run = [&](int64_t first, int64_t pixels, int64_t step) {
-            for (int64_t i = 0, now; i < pixels; i += now) {
-              now = product.next(pixels - i);
-              const int64_t pixel = first + i * step;
-              A* const to = sums + (pixel - first_pixel) * width;
-              product(now,
-                      {source_.at(n, pixel + distance) + channel + s, step * source_.pitch(), 1,
-                       least(at_once, count - s), factors + s * width, width},
-                      {to, step * width}, {to, step * width});
+          const auto add = [&](const TapRun& run) {
+            const int64_t pitch = run.source_step * source_.pitch(), to_pitch = run.target_step * width;
+            const A* from = source_.at(n, run.source) + channel + s;
+            A* to = sums + (run.target - first_pixel) * width;
+            for (int64_t left = run.count, now; left > 0; left -= now, from += now * pitch, to += now * to_pitch) {
+              now = product.next(left);
+              product(now, {from, pitch, 1, least(at_once, count - s), factors + s * width, width}, {to, to_pitch},
+                      {to, to_pitch});
             }
           };
-          bands_.for_rows(band, tap, [&](int64_t row, int64_t rows) {
-            if (columns.end - columns.begin == 1)
-              run(row * bands_.width + columns.begin, rows, bands_.width);
+          bands_.for_rows(band, tap, [&](const TapRows& rows) {
+            if (columns.count == 1)
+              add(bands_.run_of_column(rows, columns));
             else
-              bands_.for_runs(row, rows, columns.begin, columns.end,
-                              [&](int64_t first, int64_t pixels) { run(first, pixels, 1); });
+              bands_.for_runs(rows, columns, add);
           });
         }
       });
     }
   }
 
-  bool by_panel(int64_t b) const { return TapPanel<A>::pays(args_.branches.branch[b].taps(), weights_[b].sources()); }
+  // Strided gradients give targets different taps.
+  bool takes_panel(int64_t taps, int64_t sources) const {
+    const bool all_taps = bands_.depth.step == 1 && bands_.height.step == 1 && bands_.width.step == 1;
+    return all_taps && TapPanel<A>::pays(taps, sources);
+  }
+  bool by_panel(int64_t b) const { return takes_panel(args_.branches.branch[b].taps(), weights_[b].sources()); }
   TapPanel<A> panel(int64_t b) const { return {bands_, args_.branches.branch[b].taps(), weights_[b].sources()}; }
 
   // How many neighbouring taps one product takes: a row's, where their sources lie beside each other and are few.
   int64_t taps_beside(int64_t b) const {
     const AsppBranch& branch = args_.branches.branch[b];
-    const bool neighbours = branch.dilation[X] == 1 && source_.pitch() == weights_[b].sources();
+    const bool neighbours =
+        branch.dilation[X] == 1 && bands_.width.step == 1 && source_.pitch() == weights_[b].sources();
     return neighbours && weights_[b].sources() <= few_sources ? branch.kernel[X] : 1;
   }
 

@@ -9,7 +9,8 @@
 
 namespace fastseg::FASTSEG_ISA {
 
-// Neighbouring pixels that have a source: where they lie in the panel of a band, and their sources in the image.
+// Neighbouring pixels that have a source: where they lie in the panel of a band, and the number of the image at which
+// their sources begin.
 template <class A>
 struct GradientRun {
   const A* grad;
@@ -25,7 +26,7 @@ inline void add_to_lanes(Vec<float> v, double* to) {
   for (int i = 0; i < 2; ++i) add_to_lanes(__builtin_convertvector(halves[i], Vec<double>), to + i * lanes<double>);
 }
 
-// Adds the products of `Inputs` inputs of pixels, `pitch` from one to the next, and V vectors of outputs, over all
+// Adds the products of `Inputs` inputs of sources, `pitch` from one to the next, and V vectors of outputs, over all
 // runs, to sums [Inputs][V].
 template <int V, int Inputs, class A>
 inline void correlate_runs(const GradientRun<A>* runs, int64_t count, const A* image, int64_t pitch, double* sums) {
@@ -36,7 +37,7 @@ inline void correlate_runs(const GradientRun<A>* runs, int64_t count, const A* i
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) sum[c][v] = Vec<A>{};
   for (int64_t r = 0; r < count; ++r) {
-    const A *x = image + runs[r].source * pitch, *grad = runs[r].grad;
+    const A *x = image + runs[r].source, *grad = runs[r].grad;
     for (int64_t p = 0; p < runs[r].pixels; ++p, x += pitch, grad += V * L) {
       Vec<A> g[V];
 #pragma GCC unroll 4
@@ -104,7 +105,7 @@ class AsppGradient {
         x_(x),
         groups_(groups),
         by_panel_(gradient_by_panel<A>(args)),
-        bands_(args.size, by_panel_ ? pixels_by_panel : pixels_together) {
+        bands_(args, false, by_panel_ ? pixels_by_panel : pixels_together) {
     int64_t parts = 0, sums = context_block<A>, taps = 0;
     for (int64_t b = 0; b < args.branches.count; ++b) {
       const AsppBranch& branch = args.branches.branch[b];
@@ -220,13 +221,16 @@ class AsppGradient {
       copy(part, n, band, panel);
       for (int64_t t = 0; t < part.branch.taps(); ++t) {
         const TapOffset tap(part.branch, t);
-        const int64_t distance = bands_.distance(tap);
         int64_t count = 0;
-        bands_.for_runs(band, tap, [&](int64_t pixel, int64_t pixels) {
-          runs[count++] = {panel + (pixel - first_pixel) * width, pixel + distance, pixels};
+        bands_.for_columns(tap, 1, [&](const TapColumns& columns) {
+          bands_.for_rows(band, tap, [&](const TapRows& rows) {
+            bands_.for_runs(rows, columns, [&](const TapRun& run) {
+              runs[count++] = {panel + (run.target - first_pixel) * width, run.source * together, run.count};
+            });
+          });
         });
         for (int64_t g = 0; count && g < part.groups; ++g)
-          add(runs, count, groups_.at(n, part.first_group + g, 0), together,
+          add(runs, count, groups_.at(n, part.first_group + g, 0), bands_.width.pace * together,
               sums + (t * part.groups + g) * together * width);
       }
     }

@@ -31,26 +31,27 @@ class TapPanel {
   template <class T, class Offset>
   void fill(const Pixels<T>& source, int64_t n, int64_t band, int64_t channel, int64_t beside, const Offset& offset,
             A* panel) const {
-    const int64_t pitch = numbers(), width = bands_.width, first_row = bands_.first_row(band);
+    const int64_t pitch = numbers(), width = bands_.width.targets, first_row = bands_.first_row(band);
     for (int64_t t = 0; t < taps_; t += beside) {
       const TapOffset tap = offset(t);
+      const AxisRun whole = bands_.whole_columns(tap, beside);
       for (int64_t row = first_row; row < bands_.end_row(band); ++row) {
         A* const to = panel + (row - first_row) * width * pitch + t * channels_;
         const auto clear = [&](int64_t begin, int64_t end) {
           for (int64_t x = begin; x < end; ++x)
             for (int64_t i = 0; i < beside * channels_; ++i) to[x * pitch + i] = 0;
         };
-        if (!bands_.finds_row(row, tap)) {
+        const int64_t source_row = bands_.source_row(row, tap);
+        if (source_row < 0) {
           clear(0, width);
           continue;
         }
-        const int64_t inner = least(most(0, -tap.x), width);
-        clear(0, inner);
-        clear(most(least(width, width - tap.x - beside + 1), inner), width);
+        clear(0, whole.first);
+        clear(whole.end(), width);
         bands_.for_columns(tap, beside, [&](const TapColumns& columns) {
-          const int64_t pixel = row * width + columns.begin + bands_.distance(tap) + columns.first_tap;
-          copy(source.at(n, pixel) + channel, source.pitch(), columns.taps * channels_, columns.end - columns.begin,
-               to + columns.begin * pitch + columns.first_tap * channels_, pitch);
+          copy(source.at(n, source_row * bands_.width.sources + columns.source) + channel,
+               bands_.width.pace * source.pitch(), columns.taps * channels_, columns.count,
+               to + columns.first * pitch + columns.first_tap * channels_, pitch);
         });
       }
     }

@@ -8,7 +8,7 @@ namespace fastseg::FASTSEG_ISA {
 
 // Weights of a branch as [block of targets][taps][sources][width], zeros beyond the last target. Targets are
 // outputs, or transposed the inputs, with taps from the last to the first: sources are always walked upwards. Taps that
-// find nothing but padding in images of `size` are left out.
+// find nothing but padding are left out.
 template <class T>
 class BranchWeights {
  public:
@@ -16,7 +16,7 @@ class BranchWeights {
 
   BranchWeights() = default;
   // `by_panel`: products take all taps together, those that find nothing too.
-  BranchWeights(const AsppBranch& branch, const int64_t (&size)[3], int64_t inputs, bool transposed, bool by_panel,
+  BranchWeights(const AsppBranch& branch, const ImageBands& bands, int64_t inputs, bool transposed, bool by_panel,
                 Workspace& workspace)
       : from_(static_cast<const T*>(branch.weight)),
         transposed_(transposed),
@@ -30,9 +30,7 @@ class BranchWeights {
         packed_(workspace.take<A>(blocks() * block_size())) {
     for (int64_t t = 0; !by_panel && t < least(taps_, 64); ++t) {
       const TapOffset tap(branch, t);
-      const int64_t offset[] = {tap.z, tap.y, tap.x};
-      for (int axis = Z; axis <= X; ++axis)
-        if (most(offset[axis], -offset[axis]) >= size[axis]) unused_ |= uint64_t(1) << t;
+      if (!bands.finds_some(transposed ? tap.reversed() : tap)) unused_ |= uint64_t(1) << t;
     }
   }
 

@@ -245,7 +245,8 @@ namespace {
 int aspp_threads(const AsppConv& args, int threads) {
   int64_t work = 0;
   for (int64_t b = 0; b < args.branches.count; ++b)
-    work += args.batch * args.pixels() * args.inputs * args.branches.branch[b].outputs * args.branches.branch[b].taps();
+    work += args.batch * args.output_pixels() * args.inputs * args.branches.branch[b].outputs *
+            args.branches.branch[b].taps();
   return work / 16 < serial_elements || threads < 1 ? 1 : threads;
 }
 
@@ -257,7 +258,7 @@ int64_t aspp_conv_workspace(const AsppConv& args, bool backward, int threads) {
 }
 
 void aspp_conv_forward(const AsppConv& args, int threads) {
-  const Launch launch = launch_for(args.batch * args.pixels() * args.branches.outputs(), args.y.type, threads);
+  const Launch launch = launch_for(args.batch * args.output_pixels() * args.branches.outputs(), args.y.type, threads);
   FASTSEG_CALL_BUILD(aspp_conv_forward, args, aspp_threads(args, threads), launch.stream);
 }
 

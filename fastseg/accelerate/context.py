@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastseg.accelerate.convolutions import depthwise_refusal, is_dense, is_pointwise, padding_refusal, swap_pointwise
+from fastseg.accelerate.dense_conv import DENSE
 from fastseg.accelerate.fusion import has_hooks
 from fastseg.accelerate.planning import Left, Rule, Step, Swap, Uses, join
-from fastseg.accelerate.same_conv import DENSE
 from fastseg.accelerate.swap import full_name, record_of, stock_class
 
 SMP_DECODER = "segmentation_models_pytorch.decoders.deeplabv3.decoder"

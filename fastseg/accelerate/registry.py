@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from fastseg.accelerate import attention, context, losses, mednext, monai, nnunet, resnet
 from fastseg.accelerate.convolutions import DepthwiseRule, SMPSeparableRule
+from fastseg.accelerate.dense_conv import DenseConvRule, DenseConvTransposeRule
 from fastseg.accelerate.own_layers import OwnLayerRule
 from fastseg.accelerate.planning import Rule
-from fastseg.accelerate.same_conv import SameConvRule
 from fastseg.accelerate.torch_layers import NormRule, SequentialRule
-from fastseg.accelerate.up_conv import UpConvRule
 
 # From the largest module to the smallest: a block knows best what follows its norms, then a container; the rules for
 # single layers take what is left.
@@ -25,6 +24,6 @@ RULES: tuple[Rule, ...] = (
     SequentialRule(),
     NormRule(),
     DepthwiseRule(),
-    SameConvRule(),
-    UpConvRule(),
+    DenseConvRule(),
+    DenseConvTransposeRule(),
 )

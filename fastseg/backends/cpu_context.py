@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-import fastseg._C as _C
 from fastseg.backends import cpu, memory
+from fastseg.backends import cpu_dense_conv as dense
 from fastseg.backends.memory import new_output
 from fastseg.backends.separable_branches import Gradients, separable_backward
-from fastseg.backends.views import (
-    as_layout,
-    convolved_layout,
-    layout_of,
-    optional_view,
-    three_axes,
-    vector,
-    view,
-    weight_layout,
-)
+from fastseg.backends.views import as_layout, convolved_layout, layout_of, weight_layout
 from fastseg.reference.context import padding_of
-
-#: From this size of x on the gradients of a dense convolution are computed one after the other, to save memory.
-APART_BYTES = 8 << 20
 
 
 def aspp_conv_forward(
@@ -33,10 +20,10 @@ def aspp_conv_forward(
 ) -> Tensor:
     """Dense convolutions of x with "same" padding, their outputs side by side."""
     layout = convolved_layout(x)
-    x, weights = as_layout(x, layout), [_readable(weight) for weight in weights]
+    x, weights = as_layout(x, layout), [dense.readable(weight) for weight in weights]
     y = new_output(x, sum(weight.shape[0] for weight in weights), x.shape[2:], layout)
-    branches = tuple(map(_branch, weights, biases, dilations))
-    _launch(_C.aspp_conv_forward, x, x, branches, y, None, backward=False)
+    paddings = map(padding_of, weights, dilations)
+    dense.launch_forward(x, tuple(map(dense.branch, weights, biases, dilations, paddings)), y)
     return y
 
 
@@ -49,29 +36,22 @@ def aspp_conv_backward(
 ) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:
     """The wanted ones of dx, all dweights and all dbiases; those of parameters in the dtype that kernels compute in."""
     layout = convolved_layout(x)
-    x, grad, weights = as_layout(x, layout), as_layout(grad, layout), [_readable(weight) for weight in weights]
+    x, grad, weights = as_layout(x, layout), as_layout(grad, layout), [dense.readable(weight) for weight in weights]
     compute = torch.promote_types(x.dtype, torch.float32)
     dweights = [memory.new_empty(weight.shape, compute, weight_layout(weight)) for weight in weights if wanted[1]]
     dbiases = [torch.empty(weight.shape[:1], dtype=compute) for weight in weights if wanted[2]]
     branches = tuple(
-        _branch(
+        dense.branch(
             weight,
             None,
             dilation,
-            dweights[i].data_ptr() if wanted[1] else 0,
-            dbiases[i].data_ptr() if wanted[2] else 0,
+            padding_of(weight, dilation),
+            dweights[i] if wanted[1] else None,
+            dbiases[i] if wanted[2] else None,
         )
         for i, (weight, dilation) in enumerate(zip(weights, dilations, strict=True))
     )
-    kept: Tensor | None = x if wanted[1] else None
-    # The weights' gradient needs a copy of x while it runs. Where that is large, dx comes after it, in the same memory.
-    as_it_lies = layout == "channels_last" and x.dtype == compute
-    if wanted[0] and wanted[1] and as_it_lies and x.numel() * x.element_size() >= APART_BYTES:
-        _launch(_C.aspp_conv_backward, x, kept, branches, grad, None, backward=True)
-        branches, kept = tuple(map(_branch, weights, [None] * len(weights), dilations)), None
-    dx = new_output(x, x.shape[1], x.shape[2:], layout) if wanted[0] else None
-    _launch(_C.aspp_conv_backward, x, kept, branches, grad, dx, backward=True)
-    return dx, dweights, dbiases
+    return dense.backward(x, branches, grad, wanted[0], wanted[1]), dweights, dbiases
 
 
 def separable_aspp_conv_forward(
@@ -138,46 +118,3 @@ def _separable_branch(
         return
     middle = _middle(x, filters, bias, dilation)
     cpu.pointwise_into(middle, weight, weight.stride(0), weight.stride(1), last_bias, y)
-
-
-def _readable(weight: Tensor) -> Tensor:
-    """``weight`` itself where outputs follow each other, and the taps of an input or the inputs of a tap."""
-    return weight if weight_layout(weight) == "channels_last" else weight.contiguous()
-
-
-def _branch(
-    weight: Tensor, bias: Tensor | None, dilation: Sequence[int], dweight: int = 0, dbias: int = 0
-) -> tuple[int, ...]:
-    """AsppBranch of csrc/include/fastseg/context.h."""
-    outputs, inputs = weight.shape[:2]
-    strides = (weight.shape[2:].numel(), 1) if weight.is_contiguous() else (1, inputs)
-    return (
-        outputs,
-        *three_axes(weight.shape[2:]),
-        *three_axes(dilation),
-        weight.data_ptr(),
-        *strides,
-        *(vector(bias) or (0, 0, 0)),
-        dweight,
-        dbias,
-    )
-
-
-def _launch(
-    kernel: Callable[..., None],
-    shaped: Tensor,
-    x: Tensor | None,
-    branches: tuple[tuple[int, ...], ...],
-    y: Tensor,
-    dx: Tensor | None,
-    *,
-    backward: bool,
-) -> None:
-    """``shaped``: x, also where the kernel does not read it."""
-    size = three_axes(shaped.shape[2:])
-    arguments: tuple[Any, ...] = (*shaped.shape[:2], *size, branches, optional_view(x), view(y), optional_view(dx))
-    threads = torch.get_num_threads()
-    needed: int = _C.aspp_conv_workspace(*(*arguments, backward, threads))
-    # In numbers of four bytes, and a line of 64 more, for the start of torch's own memory is not always one's.
-    workspace = memory.empty(needed // 4 + 16)
-    kernel(*arguments, -(-workspace.data_ptr() // 64) * 64, threads)

@@ -136,6 +136,11 @@ _CBAM = (
     Candidate("triton", "fastseg.backends.triton.cbam", _triton_refusal),
 )
 
+_DENSE_CONV = (
+    Candidate("cpu", "fastseg.backends.cpu_dense_conv", _cpu_refusal),
+    Candidate("reference", "fastseg.reference", _never),
+)
+
 _LOSS = (
     Candidate("cpu", "fastseg.backends.cpu_loss", _cpu_refusal),
     # torch's own ops have run on cards, our kernels have not.
@@ -183,6 +188,8 @@ CANDIDATES: dict[str, tuple[Candidate, ...]] = {
         Candidate("cpu", "fastseg.backends.cpu", _cpu_refusal),
         Candidate("reference", "fastseg.reference", _never),
     ),
+    "dense_conv": _DENSE_CONV,
+    "dense_conv_transpose": _DENSE_CONV,
     "up_conv": (
         Candidate("cpu", "fastseg.backends.cpu_up_conv", _cpu_refusal),
         Candidate("reference", "fastseg.reference", _never),

@@ -1,4 +1,4 @@
-"""Blocks of convolutions that the 2D networks share."""
+"""Convolutions that the networks share, and the 2D ones' blocks of them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from fastseg.models.norm_act import NORMS, Norm, norm_relu
 
 
 def conv_3x3(in_channels: int, out_channels: int, stride: int = 1, *, bias: bool = True) -> nn.Conv2d:
-    """A 3x3 convolution with padding of 1: without stride one that may be ours."""
-    if stride == 1:
-        conv: nn.Conv2d = layers().SameConv2d(in_channels, out_channels, 3, bias=bias)
-        return conv
-    return nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=bias)
+    """A 3x3 convolution with padding of 1."""
+    conv: nn.Conv2d = layers().DenseConv2d(in_channels, out_channels, 3, stride, 1, bias=bias)
+    return conv
+
+
+def conv_3x3x3(in_channels: int, out_channels: int, stride: int = 1, *, bias: bool = True) -> nn.Conv3d:
+    """The same of volumes."""
+    conv: nn.Conv3d = layers().DenseConv3d(in_channels, out_channels, 3, stride, 1, bias=bias)
+    return conv
 
 
 class ConvNormRelu(nn.Module):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastseg import ops
-from fastseg.models.conv_3d import Conv3d
+from fastseg.models.conv_blocks import conv_3x3x3
 from fastseg.models.layers import layers, wants_plain
 from fastseg.models.recompute import made_again
 
@@ -69,7 +69,7 @@ class ConvNormAct3d(nn.Module):
         negative_slope: float = 0.01,
     ) -> None:
         super().__init__()
-        self.conv = Conv3d(in_channels, out_channels, stride=stride, bias=False)  # the norm would undo a bias
+        self.conv = conv_3x3x3(in_channels, out_channels, stride, bias=False)  # the norm would undo a bias
         self.act = NormActDropout3d(out_channels, dropout=dropout, negative_slope=negative_slope)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:

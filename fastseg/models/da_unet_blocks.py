@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastseg.models.conv_3d import Conv3d
+from fastseg.models.conv_blocks import conv_3x3x3
 from fastseg.models.conv_norm_act_3d import ConvNormAct3d, NormActDropout3d, ResidualBlock3d
 from fastseg.models.layers import layers
 from fastseg.models.recompute import made_again, values_of
@@ -41,7 +41,7 @@ class AttentionBlock3d(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, *, dropout: float = 0.0, negative_slope: float = 0.01) -> None:
         super().__init__()
-        self.entry = Conv3d(in_channels, channels)
+        self.entry = conv_3x3x3(in_channels, channels)
         self.trunk = ResidualBlock3d(channels, dropout=dropout, negative_slope=negative_slope)
         self.features = ConvNormAct3d(channels, channels, dropout=dropout, negative_slope=negative_slope)
         self.soft_mask: Any = layers().SoftMaskAttention(channels)

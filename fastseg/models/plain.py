@@ -37,10 +37,16 @@ class InstanceNormAct3d(_PlainNormAct, fused.InstanceNormAct3d):
     """act(InstanceNorm3d(x) + residual)."""
 
 
-class SameConv2d(fused.SameConv2d):
-    """torch.nn.Conv2d with "same" padding."""
+class DenseConv2d(fused.DenseConv2d):
+    """torch.nn.Conv2d."""
 
     forward = nn.Conv2d.forward
+
+
+class DenseConv3d(fused.DenseConv3d):
+    """torch.nn.Conv3d."""
+
+    forward = nn.Conv3d.forward
 
 
 class Upsample2d(fused.Upsample2d):

@@ -4,6 +4,14 @@ from fastseg.nn.attention_gate import AttentionGate
 from fastseg.nn.batch_norm import BatchNormAct2d, BatchNormAct3d
 from fastseg.nn.cbam import CBAM, SCSE, ChannelAttention, SpatialAttention, SqueezeExcitation
 from fastseg.nn.context import ASPP2d, ASPP3d, ContextEnhancement, SeparableASPP2d, SeparableASPP3d
+from fastseg.nn.dense_conv import (
+    DenseConv2d,
+    DenseConv3d,
+    DenseConvTranspose2d,
+    DenseConvTranspose3d,
+    SameConv2d,
+    SameConv3d,
+)
 from fastseg.nn.depthwise import (
     DepthwiseConv2d,
     DepthwiseConv3d,
@@ -17,7 +25,6 @@ from fastseg.nn.depthwise import (
 from fastseg.nn.loss import DiceCrossEntropyLoss, FocalTverskyLoss, GeneralizedDiceLoss, TverskyLoss
 from fastseg.nn.multi_scale import MultiScaleConv2d, MultiScaleConv3d
 from fastseg.nn.norm import GroupNormAct, InstanceNormAct1d, InstanceNormAct2d, InstanceNormAct3d
-from fastseg.nn.same_conv import SameConv2d, SameConv3d
 from fastseg.nn.soft_mask_attention import SoftMaskAttention
 from fastseg.nn.upsample import Upsample2d, Upsample3d, UpsampleConcat2d
 
@@ -31,6 +38,10 @@ __all__ = [
     "BatchNormAct3d",
     "ChannelAttention",
     "ContextEnhancement",
+    "DenseConv2d",
+    "DenseConv3d",
+    "DenseConvTranspose2d",
+    "DenseConvTranspose3d",
     "DepthwiseConv2d",
     "DepthwiseConv3d",
     "DepthwiseConvTranspose2d",

@@ -7,6 +7,7 @@ from fastseg.ops.channel_attention import channel_attention, scse, squeeze_excit
 from fastseg.ops.context import aspp_conv2d, aspp_conv3d, separable_aspp_conv2d, separable_aspp_conv3d
 from fastseg.ops.cross_scale import cross_scale_aggregate
 from fastseg.ops.cross_scale_levels import CrossScaleLevel, cross_scale_shapes
+from fastseg.ops.dense_conv import dense_conv, dense_conv_transpose
 from fastseg.ops.depthwise import (
     depthwise_conv2d,
     depthwise_conv3d,
@@ -48,6 +49,8 @@ __all__ = [
     "channel_attention",
     "cross_scale_aggregate",
     "cross_scale_shapes",
+    "dense_conv",
+    "dense_conv_transpose",
     "depthwise_conv2d",
     "depthwise_conv3d",
     "depthwise_conv_transpose2d",

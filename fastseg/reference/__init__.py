@@ -5,6 +5,7 @@ from fastseg.reference.batch_norm import batch_norm_act
 from fastseg.reference.cbam import attention
 from fastseg.reference.context import aspp_conv, separable_aspp_conv
 from fastseg.reference.cross_scale import cross_scale_aggregate
+from fastseg.reference.dense_conv import dense_conv, dense_conv_transpose
 from fastseg.reference.depthwise import (
     depthwise_conv,
     depthwise_conv_transpose,
@@ -29,6 +30,8 @@ __all__ = [
     "batch_norm_act",
     "census_transform",
     "cross_scale_aggregate",
+    "dense_conv",
+    "dense_conv_transpose",
     "depthwise_conv",
     "depthwise_conv_transpose",
     "depthwise_instance_norm_act",

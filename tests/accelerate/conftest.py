@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastseg.accelerate import Entry, Report, accelerate, batch_norm, report, restore
-from fastseg.ops import same_conv
+from fastseg.ops import dense_beside_torch
 
 Outputs = list[Tensor]
 CheckNetwork = Callable[[nn.Module, Tensor], Report]
@@ -36,8 +36,8 @@ def small_norms_fuse(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def small_convolutions_run_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolutions of all sizes run the kernel, as those of many channels and pixels do."""
-    monkeypatch.setattr(same_conv, "ENOUGH_CHANNELS", 0)
-    monkeypatch.setattr(same_conv, "ENOUGH_PIXELS", 0)
+    for limit in ("ENOUGH_CHANNELS", "ENOUGH_PIXELS", "ENOUGH_STRIDED_PIXELS"):
+        monkeypatch.setattr(dense_beside_torch, limit, 0)
 
 
 def besides_convolutions(summary: Report) -> list[Entry]:

@@ -103,7 +103,7 @@ def test_convolutions_of_one_channel_return_channels_last(small_convolutions_run
     accelerate(model, channels_last=True)
     assert all(p.stride(1) == 1 for p in model.parameters() if p.ndim == 5)
     y = model[0](x)
-    assert "AsppConv" in y.grad_fn.name() and y.is_contiguous(memory_format=torch.channels_last_3d)
+    assert "DenseConv" in y.grad_fn.name() and y.is_contiguous(memory_format=torch.channels_last_3d)
     torch.testing.assert_close(model(x), expected)
     model(x).square().sum().backward()
     gradients = [p.grad for p in model.parameters() if p.ndim == 5]

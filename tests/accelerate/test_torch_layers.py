@@ -57,14 +57,14 @@ def test_group_norm_with_one_channel_a_group(check_network: CheckNetwork) -> Non
 def test_dropout_between_norm_and_activation_commutes(check_network: CheckNetwork, dropout: nn.Module) -> None:
     model = nn.Sequential(nn.Conv3d(3, 4, 3), nn.InstanceNorm3d(4), dropout, nn.LeakyReLU(0.1))
     summary = check_network(model, X3)
-    assert len(summary.swapped) == 2
+    assert len(besides_convolutions(summary)) == 2
 
 
 @pytest.mark.parametrize("dropout", [nn.AlphaDropout(0.4), nn.FeatureAlphaDropout(0.4)])
 def test_alpha_dropout_does_not(check_network: CheckNetwork, dropout: nn.Module) -> None:
     model = nn.Sequential(nn.Conv3d(3, 4, 3), nn.InstanceNorm3d(4), dropout, nn.ReLU())
     summary = check_network(model, X3)
-    assert len(summary.swapped) == 1
+    assert len(besides_convolutions(summary)) == 1
     assert "do not commute" in summary.left[0].note
 
 
@@ -184,7 +184,10 @@ def test_sequential_subclass_with_torchs_forward_is_fused(check_network: CheckNe
 
     model = Named(OrderedDict(conv=nn.Conv3d(3, 4, 3), norm=nn.InstanceNorm3d(4), act=nn.ReLU()))
     summary = check_network(model, X3)
-    assert [(entry.path, entry.cls) for entry in summary.swapped] == [("norm", "InstanceNorm3d"), ("act", "ReLU")]
+    assert [(entry.path, entry.cls) for entry in besides_convolutions(summary)] == [
+        ("norm", "InstanceNorm3d"),
+        ("act", "ReLU"),
+    ]
 
 
 def test_users_own_fused_layers_are_not_touched() -> None:

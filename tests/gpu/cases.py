@@ -225,6 +225,18 @@ CASES: dict[str, Case] = {
         grads=4,
         large="torch's own",
     ),
+    "dense_conv": Case(
+        lambda x, w, b: ops.dense_conv(x, w, b, stride=2, padding=1),
+        (PLANE, (7, 12, 3, 3), (7,)),
+        grads=3,
+        large="torch's own",
+    ),
+    "dense_conv_transpose": Case(
+        lambda x, w, b: ops.dense_conv_transpose(x, w, b, stride=2, padding=1),
+        (VOLUME, (12, 7, 3, 3, 3), (7,)),
+        grads=3,
+        large="torch's own",
+    ),
     "up_conv": Case(
         lambda x, w, b: ops.up_conv(x, w, b), (VOLUME, (12, 7, 2, 2, 2), (7,)), grads=3, large="torch's own"
     ),

@@ -6,61 +6,13 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 import fastseg
 from fastseg import models
-from fastseg.models.conv_3d import Conv3d
 from fastseg.models.conv_norm_act_3d import NormActDropout3d
 from tests.models.cases import build, outcome
-from tests.support import assert_within_budget
 
 SMALL = {"widths": (4, 6, 8)}
-
-
-def conv_results(layer: torch.nn.Conv3d, x: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
-    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-    y = layer(x)
-    return (y.detach(), *torch.autograd.grad(y, [x, *layer.parameters()], grad))
-
-
-@pytest.mark.parametrize("layout", (torch.contiguous_format, torch.channels_last_3d))
-@pytest.mark.parametrize("stride", (1, 2))
-@pytest.mark.parametrize("depth", (4, 8, 10))
-def test_small_volumes(layout, stride, depth, monkeypatch):
-    """By our kernel, or with stride as two halves where these are whole."""
-    torch.manual_seed(0)
-    layer = Conv3d(3, 5, stride=stride)
-    x = torch.randn(1, 3, depth, 6, 7).contiguous(memory_format=layout)
-    grad = torch.randn_like(F.conv3d(x, layer.weight, None, stride, 1))
-    peer = torch.nn.Conv3d(3, 5, 3, stride, 1)
-    peer.load_state_dict(layer.state_dict())
-    batches = []
-    convolve = F.conv3d
-    monkeypatch.setattr(F, "conv3d", lambda x, *rest: batches.append(len(x)) or convolve(x, *rest))
-    actual, theirs = conv_results(layer, x, grad), conv_results(peer, x, grad)
-    assert batches == ([1] if stride == 1 else [1, 1] if depth % 4 else [2, 1])
-    exact = conv_results(peer.double(), x.double(), grad.double())
-    for parameter in peer.parameters():
-        parameter.data.abs_()
-    sizes = conv_results(peer, x.double().abs(), grad.double().abs())
-    for name, a, e, p, size in zip(("y", "dx", "dweight", "dbias"), actual, exact, theirs, sizes, strict=True):
-        assert_within_budget(a, e, p, name, terms=float(size.max()))
-
-
-@pytest.mark.parametrize(
-    "x",
-    (torch.zeros(2, 3, 4, 4, 4), torch.zeros(1, 3, 4, 4, 4, dtype=torch.float64), torch.zeros(1, 3, 84, 84, 2)),
-    ids=("batch", "float64", "large"),
-)
-def test_what_torch_does_fast_stays_whole(x, monkeypatch):
-    layer = Conv3d(3, 2).to(x.dtype)
-    batches = []
-    convolve = F.conv3d
-    monkeypatch.setattr(F, "conv3d", lambda x, *rest: batches.append(len(x)) or convolve(x, *rest))
-    layer(x)
-    assert batches == [len(x)]
 
 
 @pytest.mark.parametrize("batch", (1, 2))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import fastseg
 from fastseg import ops
-from fastseg.backends import cpu, cpu_context
+from fastseg.backends import cpu, cpu_context, cpu_dense_conv
 from fastseg.ops import context
 from fastseg.ops import context_registered as registered
 from tests.ops.context_cases import CASES, Case, halves, magnitudes, run
@@ -31,7 +31,7 @@ KINDS = ("dense", "separable")
 
 @pytest.fixture(autouse=True)
 def nan_poisoned_outputs(monkeypatch):
-    for module in (cpu, cpu_context):
+    for module in (cpu, cpu_context, cpu_dense_conv):
         poison(monkeypatch, module, "new_output")
     poison(monkeypatch, cpu_context.memory, "empty")
 
@@ -199,10 +199,10 @@ def test_only_some_gradients(kind, frozen):
 def test_gradients_one_after_the_other_are_the_same(monkeypatch):
     inputs = CASES[0].inputs(torch.float32, False, 0)
     together = run(CASES[0].dense, inputs, "channels_last")
-    monkeypatch.setattr(cpu_context, "APART_BYTES", 0)
+    monkeypatch.setattr(cpu_dense_conv, "APART_BYTES", 0)
     launches = []
-    launch = cpu_context._launch
-    monkeypatch.setattr(cpu_context, "_launch", lambda *a, **k: (launches.append(a[5] is None), launch(*a, **k)))
+    launch = cpu_dense_conv._launch
+    monkeypatch.setattr(cpu_dense_conv, "_launch", lambda *a, **k: (launches.append(a[5] is None), launch(*a, **k)))
     apart = run(CASES[0].dense, inputs, "channels_last")
     assert launches == [True, True, False]  # forward, then backward without and with dx
     assert all(map(torch.equal, apart, together))

@@ -26,6 +26,8 @@ OPS: dict[str, Callable[[Tensor], Tensor]] = {
         x, filled(0.3, 3, 1, 3, 3), filled(1, 2, 3, 1, 1)
     ),
     "pointwise_conv": lambda x: ops.pointwise_conv(x, filled(0.3, 2, 3, 1, 1)),
+    "dense_conv": lambda x: ops.dense_conv(x, filled(0.3, 2, 3, 3, 3), stride=2),
+    "dense_conv_transpose": lambda x: ops.dense_conv_transpose(x, filled(0.3, 3, 2, 3, 3), stride=2),
     "up_conv": lambda x: ops.up_conv(x, filled(0.3, 3, 2, 2, 2)),
     "aspp_conv2d": lambda x: ops.aspp_conv2d(x, [filled(0.2, 2, 3, 3, 3)], dilations=[2]),
     "separable_aspp_conv2d": lambda x: ops.separable_aspp_conv2d(

@@ -1,7 +1,8 @@
-// The context family: dense convolutions of one image side by side, each with a dilation of its own (ASPP).
+// The context family: dense convolutions of one image side by side, each with a dilation of its own (ASPP); and one
+// alone with strides.
 //
-//   y[n, first + o, p] = bias[o] + sum over inputs c and taps k of weight[o, c, k] * x[n, c, p + (k - middle) *
-//   dilation]
+//   y[n, first + o, p] = bias[o] + sum over inputs c and taps k of
+//                        weight[o, c, k] * x[n, c, p * stride + k * dilation - before]
 //
 // with zeros outside of x, for every branch; `first` counts the outputs of the branches before it.
 #pragma once
@@ -9,10 +10,10 @@
 
 namespace fastseg {
 
-// Spatial axes are depth, height, width; 2-D images have depth 1. Of an even kernel the extra tap lies behind.
+// Spatial axes are depth, height, width; 2-D images have depth 1. `before`: zeros before the image.
 struct AsppBranch {
   int64_t outputs;
-  int64_t kernel[3], dilation[3];
+  int64_t kernel[3], dilation[3], before[3];
   const void* weight;  // [outputs, inputs, taps] of x's element type; outputs are inputs * taps apart
   int64_t input_stride, tap_stride;
   Vector bias;    // [outputs], optional; forward only
@@ -34,16 +35,21 @@ struct AsppBranches {
   }
 };
 
+struct AsppShape {
+  int64_t batch, inputs, size[3], output_size[3], stride[3];
+
+  int64_t pixels() const { return size[0] * size[1] * size[2]; }
+  int64_t output_pixels() const { return output_size[0] * output_size[1] * output_size[2]; }
+};
+
 // All Views have one element type, and each is rows or channels-last.
-struct AsppConv {
-  int64_t batch, inputs, size[3];
+struct AsppConv : AsppShape {
   AsppBranches branches;
   View x;           // [batch, inputs]; backward: only for dweight
   View y;           // [batch, outputs], written; backward: the gradient of y
   View dx;          // [batch, inputs], written by backward, optional
+  Vector dx_bias;   // [inputs], optional, added to dx: the bias of a transposed convolution
   void* workspace;  // as many bytes as the function below asks for, aligned to 64
-
-  int64_t pixels() const { return size[0] * size[1] * size[2]; }
 };
 
 namespace cpu {

@@ -1,0 +1,113 @@
+"""Dense convolutions of layers that may also call torch's: ours where it is the faster one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fastseg.backends import select
+from fastseg.ops.beside_torch import as_torch_lays_out, offered
+from fastseg.ops.dense_conv import dense_conv, dense_conv_transpose
+from fastseg.ops.geometry import Padding
+from fastseg.ops.pointwise import pointwise_conv
+from fastseg.ops.up_conv import pays as up_conv_pays
+from fastseg.ops.up_conv import up_conv_as_torchs
+
+#: Inputs and outputs from which our kernel is the faster one. Measured on four cores with AVX-512 in both layouts: from
+#: 24 channels on torch takes 1.0 to 1.6 times as long channels-last and 1 to 4 times contiguous, below 0.5 to 1.2.
+ENOUGH_CHANNELS = 24
+#: Pixels of all samples below which packing the weights takes us as long as the products, or longer: one by one torch
+#: took 0.6 to 0.95 times as long there, and resunet_ce_aspp was slower for them.
+ENOUGH_PIXELS = 2048
+#: The same of the finer image of convolutions with strides, and of transposed ones: from there on torch takes 0.8 to
+#: 1.9 times as long channels-last and 0.9 to 2.6 times contiguous, below 0.7 to 1.3.
+ENOUGH_STRIDED_PIXELS = 1 << 16
+#: Outputs of this size torch has from the system each time, and waits for its pages: then 0.8 to 9 times as long.
+FRESH_BYTES = 32 << 20
+
+
+def conv_if_it_pays(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Padding,
+    dilation: Sequence[int],
+) -> Tensor | None:
+    """Our convolution of x, (N, C, *spatial), as torch's lays its output out; None where torch's is to run."""
+    if not pays(x, weight, stride):
+        return None
+    whole = padding == "same" or not any(padding if isinstance(padding, Sequence) else (padding,))
+    if whole and weight.shape[2:].numel() == 1 and set(stride) == {1}:
+        return pointwise_conv(x, weight, bias)
+    x = as_torch_lays_out(x, weight)
+    return dense_conv(x, weight, bias, stride=stride, padding=padding, dilation=dilation)
+
+
+def conv_transpose_if_it_pays(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Padding,
+    output_padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor | None:
+    """The same of a transposed convolution, whose padding is numbers."""
+    assert isinstance(padding, Sequence) and not isinstance(padding, str)
+    if tuple(stride) == weight.shape[2:] and not any(padding) and not any(output_padding) and set(dilation) == {1}:
+        return up_conv_as_torchs(x, weight, bias) if up_conv_pays(x, weight) else None
+    if not transposed_pays(x, weight, stride):
+        return None
+    x = as_torch_lays_out(x, weight)
+    return dense_conv_transpose(
+        x, weight, bias, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation
+    )
+
+
+def pays(x: Tensor, weight: Tensor, stride: Sequence[int]) -> bool:
+    """Whether a layer that may also call torch's convolution is to call ours: there is a kernel, and it is faster.
+
+    Of few channels or pixels oneDNN is faster, unless kernels are 1x1, where its output lies in memory that it had
+    before.
+    """
+    if not offered("dense_conv", x, weight):
+        return False
+    if select.forced() is not None or runs_im2col(x):
+        return True
+    taps, pixels = weight.shape[2:].numel(), _pixels(x)
+    if set(stride) != {1}:
+        return taps > 1 and _enough_channels(weight) and pixels >= ENOUGH_STRIDED_PIXELS
+    if taps == 1:
+        return True
+    large = len(weight) * pixels * x.itemsize >= FRESH_BYTES
+    return large or (_enough_channels(weight) and pixels >= ENOUGH_PIXELS)
+
+
+def transposed_pays(x: Tensor, weight: Tensor, stride: Sequence[int]) -> bool:
+    """The same of a transposed convolution whose stride is not its kernel."""
+    if not offered("dense_conv_transpose", x, weight):
+        return False
+    if select.forced() is not None or runs_im2col(x):
+        return True
+    fine_pixels = _pixels(x) * torch.Size(stride).numel()
+    return weight.shape[2:].numel() > 1 and _enough_channels(weight) and fine_pixels >= ENOUGH_STRIDED_PIXELS
+
+
+def runs_im2col(x: Tensor) -> bool:
+    """Whether torch takes a batch of one small float32 volume to im2col, for 2 to 10 times as long as oneDNN.
+
+    As ATen's use_mkldnn in Convolution.cpp has it: the product of the first four sizes is not above 20480.
+    """
+    small = x.ndim == 5 and len(x) == 1 and x.shape[1] * x.shape[2] * x.shape[3] <= 20480
+    return small and x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+
+
+def _pixels(x: Tensor) -> int:
+    return len(x) * x.shape[2:].numel()
+
+
+def _enough_channels(weight: Tensor) -> bool:
+    return min(weight.shape[:2]) >= ENOUGH_CHANNELS
