@@ -31,6 +31,12 @@ CNN = (
     Line("dense conv 3D k3, 32 to 32, 2x32x64^3, forward", "dense", "3D to 32 forward", "2x32x64x64x64"),
     Line("dense conv 3D k3, forward + backward", "dense", "3D to 32 forward + backward", "2x32x64x64x64"),
     Line(
+        "the same with stride 2, 32 to 64, forward + backward",
+        "dense",
+        "3D to 64, stride 2 forward + backward",
+        "2x32x64x64x64",
+    ),
+    Line(
         "up-convolution 3D k2, 64 to 32, 2x64x32^3, forward + backward",
         "up_conv",
         "3D to 32 forward + backward",
@@ -55,6 +61,12 @@ CNN = (
     Line("MONAI MedNeXt-S k3, 64^3, training step", "MedNeXt", "training step, small, k3", "1x1x64x64x64"),
     Line("nnU-Net PlainConvUNet, 2x1x64^3, training step", "PlainConvUNet", "training step", "2x1x64x64x64"),
     Line("nnU-Net PlainConvUNet, 64x128x128 patch, inference", "PlainConvUNet", "inference", "1x1x64x128x128"),
+    Line(
+        "MONAI UNet, 1x1x96^3, training step",
+        "UNet",
+        "training step, two residual units, 16 to 256 channels",
+        "1x1x96x96x96",
+    ),
     Line("`da_unet_3d`, 1x4x64^3, training step", "da_unet_3d", "training step", "1x4x64x64x64"),
     Line("`msfen`, 2x4x256^2, training step", "msfen", "training step", "2x4x256x256"),
     Line("`unet_cbam`, 2x3x256^2, training step", "unet_cbam", "training step", "2x3x256x256"),

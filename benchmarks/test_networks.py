@@ -100,6 +100,16 @@ def test_batch_norm_training_step(benchmark, beside_ours, peer):
     measure(benchmark, beside_ours, "BasicUNet", "training step, batch norm", shape, peer, step_of)
 
 
+@pytest.mark.parametrize("peer", VARIANTS)
+def test_residual_unet_training_step(benchmark, beside_ours, peer):
+    """MONAI's UNet: strided convolutions on the way down, transposed ones on the way up."""
+    torch.manual_seed(0)
+    channels, shape = (16, 32, 64, 128, 256), (1, 1, 96, 96, 96)
+    network = monai.UNet(3, 1, 2, channels, (2, 2, 2, 2), num_res_units=2, act="relu").to(DEVICE)
+    case = "training step, two residual units, 16 to 256 channels"
+    measure(benchmark, beside_ours, "UNet", case, shape, peer, training_step(network, shape))
+
+
 def laid_out(x: torch.Tensor, peer: str) -> torch.Tensor:
     return channels_last(x) if peer == "stock channels-last" else x
 

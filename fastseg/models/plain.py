@@ -49,6 +49,12 @@ class DenseConv3d(fused.DenseConv3d):
     forward = nn.Conv3d.forward
 
 
+class DenseConvTranspose2d(fused.DenseConvTranspose2d):
+    """torch.nn.ConvTranspose2d."""
+
+    forward = nn.ConvTranspose2d.forward
+
+
 class Upsample2d(fused.Upsample2d):
     """torch.nn.ConvTranspose2d."""
 

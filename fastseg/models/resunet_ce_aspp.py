@@ -71,7 +71,7 @@ class ResUNetCEASPP(SegmentationNetwork):
         self.aspp = aspp(widest, widest, aspp_dilations, branch_channels=aspp_channels, image_pooling=image_pooling)
         self.decoder = nn.ModuleList(_DecoderBlock(*pair) for pair in pairwise(widths[::-1]))
         self.head = nn.Sequential(
-            nn.ConvTranspose2d(widths[0], 32, 4, 2, 1),
+            layers().DenseConvTranspose2d(widths[0], 32, 4, 2, 1),
             nn.ReLU(inplace=True),
             conv_3x3(32, 32),
             nn.ReLU(inplace=True),
@@ -98,7 +98,7 @@ class _DecoderBlock(nn.Module):
         inner = max(inputs // 4, 1)
         self.conv1 = layers().PointwiseConv2d(inputs, inner, False)
         self.norm1 = layers().BatchNormAct2d(inner)
-        self.upsample = nn.ConvTranspose2d(inner, inner, 3, 2, padding=1, output_padding=1, bias=False)
+        self.upsample = layers().DenseConvTranspose2d(inner, inner, 3, 2, padding=1, output_padding=1, bias=False)
         self.norm2 = layers().BatchNormAct2d(inner)
         self.conv3 = layers().PointwiseConv2d(inner, outputs, False)
         self.norm3 = layers().BatchNormAct2d(outputs)

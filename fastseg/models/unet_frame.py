@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastseg.models.conv_blocks import DoubleConv, check_widths
-from fastseg.models.layers import layers
+from fastseg.models.layers import layers, wants_plain
 from fastseg.models.network import SegmentationNetwork
 from fastseg.models.norm_act import Norm
+from fastseg.nn import DenseConvTranspose2d
 
 
 class UNetFrame(SegmentationNetwork):
@@ -76,11 +77,13 @@ def _upsampling(inputs: int, outputs: int, kernel_size: int) -> nn.Module:
     return layers().UpsampleConcat2d(inputs, outputs) if kernel_size == 2 else _Upsample3x3(inputs, outputs)
 
 
-class _Upsample3x3(nn.ConvTranspose2d):
+class _Upsample3x3(DenseConvTranspose2d):
     """A transposed 3x3 convolution of stride 2 with ReLU, beside the skip."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, 2, padding=1, output_padding=1)
+        self.plain = wants_plain()
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
-        return torch.cat((skip, F.relu_(super().forward(x))), 1)
+        y: Tensor = nn.ConvTranspose2d.forward(self, x) if self.plain else super().forward(x)
+        return torch.cat((skip, F.relu_(y)), 1)

@@ -63,6 +63,7 @@ for d, size in SIZES.items():
 case("DenseConv2d", lambda m: m.DenseConv2d(6, 4, 3, 1, 1), (2, 6, 7, 9))
 case("DenseConv2d", lambda m: m.DenseConv2d(6, 4, 5, 2, 2, bias=False), (2, 6, 7, 9))
 case("DenseConv3d", lambda m: m.DenseConv3d(6, 4, 3, 2, 1), (2, 6, 3, 4, 5))
+case("DenseConvTranspose2d", lambda m: m.DenseConvTranspose2d(6, 4, 3, 2, 1, 1), (2, 6, 7, 9))
 case("Upsample2d", lambda m: m.Upsample2d(6, 4), (2, 6, 7, 9))
 case("Upsample3d", lambda m: m.Upsample3d(6, 4), (2, 6, 3, 4, 5))
 case("UpsampleConcat2d", lambda m: m.UpsampleConcat2d(6, 4), (2, 6, 7, 9), (2, 3, 14, 18))
