@@ -130,7 +130,7 @@ class AsppConvolution {
     }
   }
 
-  // Strided gradients give targets different taps.
+  // Strided gradients give targets different taps: no panels, and none beside each other.
   bool takes_panel(int64_t taps, int64_t sources) const {
     const bool all_taps = bands_.depth.step == 1 && bands_.height.step == 1 && bands_.width.step == 1;
     return all_taps && TapPanel<A>::pays(taps, sources);

@@ -117,6 +117,7 @@ class AsppGradient {
     parts_ = parts;
     slices_ = parts ? least(ceil_div(enough_tasks, parts), args.batch * bands_.count) : 1;
     sums_size_ = sums;
+    if (!parts) return;
     panel_size_ = bands_.most_pixels() * context_block<A> + taps;
     panel_ = workspace.take<A>(threads * panel_size_);
     sums_ = workspace.take<double>((slices_ > 1 ? parts_ * slices_ : threads) * sums_size_);
@@ -294,9 +295,9 @@ class AsppGradient {
   bool by_panel_;
   ImageBands bands_;
   int64_t parts_ = 0, slices_ = 1, sums_size_ = 0, panel_size_ = 0;
-  A* panel_;  // a thread's gradients of a band and, by panel, what all taps find of x
-  double* sums_;
-  GradientRun<A>* runs_;
+  A* panel_ = nullptr;  // a thread's gradients of a band and, by panel, what all taps find of x
+  double* sums_ = nullptr;
+  GradientRun<A>* runs_ = nullptr;
 };
 
 }  // namespace fastseg::FASTSEG_ISA

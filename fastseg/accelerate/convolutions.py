@@ -72,7 +72,7 @@ def padding_refusal(conv: Any) -> str | None:
     """Why the output has not the size of the input, padded with zeros."""
     same = tuple(d * (k - 1) / 2 for k, d in zip(conv.kernel_size, conv.dilation, strict=True))
     if set(conv.stride) != {1} or conv.padding not in ("same", same) or conv.padding_mode != "zeros":
-        return "only convolutions with stride 1, padded with zeros to the input's size, have a kernel"
+        return "only branches with stride 1, padded with zeros to the input's size, run as one"
     return None
 
 

@@ -44,6 +44,7 @@ class DenseConv2d(_Conv, nn.Conv2d):
 
     Raises:
         ValueError: groups or another padding mode; an input of another rank or number of channels.
+        TypeError: an integer or complex input.
     """
 
 
@@ -66,10 +67,12 @@ class DenseConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d):
     """``torch.nn.ConvTranspose2d`` of all channels: its arguments and state_dict keys.
 
     Where it pays, on the CPU in float32 and float64, it runs as :func:`fastseg.ops.dense_conv_transpose` or
-    :func:`fastseg.ops.up_conv`, and elsewhere as torch's. Input (N, C, H, W).
+    :func:`fastseg.ops.up_conv`, and elsewhere, and where ``forward`` gets an ``output_size``, as torch's. Input
+    (N, C, H, W).
 
     Raises:
         ValueError: groups; an input of another rank or number of channels.
+        TypeError: an integer or complex input.
     """
 
 

@@ -73,6 +73,28 @@ def autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Te
     return x, weight, bias if bias is None or bias.dtype == torch.float64 else bias.to(dtype)
 
 
+def convolution_inputs(
+    op: str, x: Tensor, weight: Tensor, bias: Tensor | None, *, inputs_axis: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What a convolution of all channels of images or volumes works on, in the dtype in which it works.
+
+    ``weight`` has the inputs along ``inputs_axis``, 0 or 1, and the outputs, whose ``bias`` it may be, along the other.
+    """
+    if x.ndim not in (4, 5):
+        raise ValueError(f"{op}: x has shape {tuple(x.shape)}, expected rank 4 or 5: (N, C, *spatial)")
+    check_image(op, "x", x)
+    x, weight, bias = autocast(x, weight, bias)
+    if weight.ndim != x.ndim or weight.shape[inputs_axis] != x.shape[1] or 0 in weight.shape[2:]:
+        channels = ("O", str(x.shape[1])) if inputs_axis else (str(x.shape[1]), "O")
+        expected = ", ".join((*channels, *("kD", "kH", "kW")[-(x.ndim - 2) :]))
+        raise ValueError(f"{op}: weight has shape {tuple(weight.shape)}, expected ({expected})")
+    check_device(op, "weight", weight, x)
+    check_vector(op, "bias", bias, weight.shape[1 - inputs_axis], x)
+    check_same_dtype(op, "weight", weight, x)
+    check_same_dtype(op, "bias", bias, x)
+    return x, weight, bias
+
+
 def check_same_shape(op: str, name: str, other: Tensor | None, x: Tensor) -> None:
     """An optional tensor of x's shape, floating point, on x's device."""
     if other is None:

@@ -37,11 +37,10 @@ def conv_if_it_pays(
     dilation: Sequence[int],
 ) -> Tensor | None:
     """Our convolution of x, (N, C, *spatial), as torch's lays its output out; None where torch's is to run."""
-    if not pays(x, weight, stride):
+    if _is_pointwise(weight, stride, padding):
+        return pointwise_conv(x, weight, bias) if offered("pointwise_conv", x, weight) else None
+    if not pays(x, weight, stride, padding, dilation):
         return None
-    whole = padding == "same" or not any(padding if isinstance(padding, Sequence) else (padding,))
-    if whole and weight.shape[2:].numel() == 1 and set(stride) == {1}:
-        return pointwise_conv(x, weight, bias)
     x = as_torch_lays_out(x, weight)
     return dense_conv(x, weight, bias, stride=stride, padding=padding, dilation=dilation)
 
@@ -67,46 +66,63 @@ def conv_transpose_if_it_pays(
     )
 
 
-def pays(x: Tensor, weight: Tensor, stride: Sequence[int]) -> bool:
+def pays(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Padding, dilation: Sequence[int]) -> bool:
     """Whether a layer that may also call torch's convolution is to call ours: there is a kernel, and it is faster.
 
-    Of few channels or pixels oneDNN is faster, unless kernels are 1x1, where its output lies in memory that it had
-    before.
+    Of few channels or pixels oneDNN is faster.
     """
     if not offered("dense_conv", x, weight):
         return False
-    if select.forced() is not None or runs_im2col(x):
+    if select.forced() is not None or runs_im2col(x, weight):
         return True
-    taps, pixels = weight.shape[2:].numel(), _pixels(x)
     if set(stride) != {1}:
-        return taps > 1 and _enough_channels(weight) and pixels >= ENOUGH_STRIDED_PIXELS
-    if taps == 1:
-        return True
+        return _pays_with_stride(weight, stride, len(x) * x.shape[2:].numel())
+    pixels = len(x) * _output_pixels(x, weight, padding, dilation)
     large = len(weight) * pixels * x.itemsize >= FRESH_BYTES
     return large or (_enough_channels(weight) and pixels >= ENOUGH_PIXELS)
 
 
 def transposed_pays(x: Tensor, weight: Tensor, stride: Sequence[int]) -> bool:
-    """The same of a transposed convolution whose stride is not its kernel."""
+    """The same of a transposed convolution that is no up-convolution."""
     if not offered("dense_conv_transpose", x, weight):
         return False
-    if select.forced() is not None or runs_im2col(x):
+    if select.forced() is not None or runs_im2col(x, weight):
         return True
-    fine_pixels = _pixels(x) * torch.Size(stride).numel()
-    return weight.shape[2:].numel() > 1 and _enough_channels(weight) and fine_pixels >= ENOUGH_STRIDED_PIXELS
+    return _pays_with_stride(weight, stride, len(x) * x.shape[2:].numel() * torch.Size(stride).numel())
 
 
-def runs_im2col(x: Tensor) -> bool:
+def runs_im2col(x: Tensor, weight: Tensor) -> bool:
     """Whether torch takes a batch of one small float32 volume to im2col, for 2 to 10 times as long as oneDNN.
 
-    As ATen's use_mkldnn in Convolution.cpp has it: the product of the first four sizes is not above 20480.
+    As ATen's use_mkldnn in Convolution.cpp has it: the product of the first four sizes is not above 20480, and the
+    kernel not larger than 3 along both of its last axes.
     """
     small = x.ndim == 5 and len(x) == 1 and x.shape[1] * x.shape[2] * x.shape[3] <= 20480
+    small = small and min(weight.shape[-2:]) <= 3
     return small and x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
-def _pixels(x: Tensor) -> int:
-    return len(x) * x.shape[2:].numel()
+def _is_pointwise(weight: Tensor, stride: Sequence[int], padding: Padding) -> bool:
+    unpadded = isinstance(padding, str) or not any(padding if isinstance(padding, Sequence) else (padding,))
+    return unpadded and weight.shape[2:].numel() == 1 and set(stride) == {1}
+
+
+def _pays_with_stride(weight: Tensor, stride: Sequence[int], fine_pixels: int) -> bool:
+    """Patches that do not overlap are not among what was measured to be faster."""
+    overlaps = all(k > s or s == 1 for k, s in zip(weight.shape[2:], stride, strict=True))
+    return overlaps and _enough_channels(weight) and fine_pixels >= ENOUGH_STRIDED_PIXELS
+
+
+def _output_pixels(x: Tensor, weight: Tensor, padding: Padding, dilation: Sequence[int]) -> int:
+    """Of a sample, without stride; none where torch is to say that the kernel is too large."""
+    if padding == "same":
+        return x.shape[2:].numel()
+    pads = [0] * len(dilation) if isinstance(padding, str) else padding
+    pads = [pads] * len(dilation) if isinstance(pads, int) else pads
+    pixels = 1
+    for n, k, p, d in zip(x.shape[2:], weight.shape[2:], pads, dilation, strict=True):
+        pixels *= max(n + 2 * p - d * (k - 1), 0)
+    return pixels
 
 
 def _enough_channels(weight: Tensor) -> bool:

@@ -53,7 +53,7 @@ def dense_conv(
     differentiable: use ``fastseg.backend("reference")`` for that.
     """
     op = "dense_conv"
-    x, weight, bias = _checked(op, x, weight, bias, is_transposed=False)
+    x, weight, bias = checks.convolution_inputs(op, x, weight, bias, inputs_axis=1)
     return _run(op, x, weight, bias, convolution(op, x, weight, stride, padding, dilation), is_transposed=False)
 
 
@@ -91,29 +91,9 @@ def dense_conv_transpose(
         ValueError, TypeError: as :func:`dense_conv`.
     """
     op = "dense_conv_transpose"
-    x, weight, bias = _checked(op, x, weight, bias, is_transposed=True)
+    x, weight, bias = checks.convolution_inputs(op, x, weight, bias, inputs_axis=0)
     geometry = transposed(op, x, weight, stride, padding, output_padding, dilation)
     return _run(op, x, weight, bias, geometry, is_transposed=True)
-
-
-def _checked(
-    op: str, x: Tensor, weight: Tensor, bias: Tensor | None, *, is_transposed: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """All in the dtype in which they are convolved."""
-    if x.ndim not in (4, 5):
-        raise ValueError(f"{op}: x has shape {tuple(x.shape)}, expected rank 4 or 5: (N, C, *spatial)")
-    checks.check_image(op, "x", x)
-    x, weight, bias = checks.autocast(x, weight, bias)
-    inputs, outputs = (0, 1) if is_transposed else (1, 0)
-    if weight.ndim != x.ndim or weight.shape[inputs] != x.shape[1] or 0 in weight.shape[2:]:
-        channels = (str(x.shape[1]), "O") if is_transposed else ("O", str(x.shape[1]))
-        expected = ", ".join((*channels, *("kD", "kH", "kW")[-(x.ndim - 2) :]))
-        raise ValueError(f"{op}: weight has shape {tuple(weight.shape)}, expected ({expected})")
-    checks.check_device(op, "weight", weight, x)
-    checks.check_vector(op, "bias", bias, weight.shape[outputs], x)
-    checks.check_same_dtype(op, "weight", weight, x)
-    checks.check_same_dtype(op, "bias", bias, x)
-    return x, weight, bias
 
 
 def _run(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, *, is_transposed: bool) -> Tensor:

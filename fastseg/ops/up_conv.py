@@ -46,17 +46,7 @@ def up_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     On the CPU a kernel of ours runs, on GPUs the vendor's. For backward it keeps x and the weight. Not twice
     differentiable: use ``fastseg.backend("reference")`` for that.
     """
-    if x.ndim not in (4, 5):
-        raise ValueError(f"{_NAME}: x has shape {tuple(x.shape)}, expected rank 4 or 5: (N, C, *spatial)")
-    checks.check_image(_NAME, "x", x)
-    x, weight, bias = checks.autocast(x, weight, bias)
-    if weight.ndim != x.ndim or weight.shape[0] != x.shape[1] or 0 in weight.shape[2:]:
-        expected = (str(x.shape[1]), "O", *("kD", "kH", "kW")[-(x.ndim - 2) :])
-        raise ValueError(f"{_NAME}: weight has shape {tuple(weight.shape)}, expected ({', '.join(expected)})")
-    checks.check_device(_NAME, "weight", weight, x)
-    checks.check_vector(_NAME, "bias", bias, weight.shape[1], x)
-    checks.check_same_dtype(_NAME, "weight", weight, x)
-    checks.check_same_dtype(_NAME, "bias", bias, x)
+    x, weight, bias = checks.convolution_inputs(_NAME, x, weight, bias, inputs_axis=0)
     if select.runs_reference(_NAME, x):
         return reference.up_conv(x, weight, bias)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):

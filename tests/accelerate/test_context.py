@@ -94,7 +94,7 @@ CHANGES = (
     (lambda aspp: hooked(aspp.convs[1][1]), "convs.1: BatchNorm2d has hooks"),
     (lambda aspp: hooked(aspp.convs[4]), "its pooled branch has hooks"),
     (lambda aspp: hooked(aspp.project), "project: the branch has hooks"),
-    (strided, "convs.1: only convolutions with stride 1"),
+    (strided, "convs.1: only branches with stride 1"),
     (wrapped, "convs.2: Wrapped has no kernel"),
     (lambda aspp: aspp.convs[1].append(nn.Identity()), "convs.1: it is no convolution, batch norm and ReLU"),
     (lambda aspp: setattr(aspp, "forward", aspp.forward), "its forward was replaced on the instance"),

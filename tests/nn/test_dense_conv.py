@@ -23,8 +23,10 @@ def test_same_conv(cls, conv, image, layout, kernel, dilation, bias, monkeypatch
     layer = cls(25, 27, kernel, dilation, bias).double()
     x = in_layout(torch.randn(2, 25, *image, dtype=torch.float64), layout).requires_grad_()
     y = conv(x, layer.weight, layer.bias, padding="same", dilation=dilation)
-    assert pays(x, layer.weight, layer.stride)
-    assert_same(gradients(layer(x), x, *layer.parameters()), gradients(y, x, *layer.parameters()))
+    ours = layer(x)
+    name = "_PointwiseConvBackward" if layer.weight[0, 0].numel() == 1 else "_DenseConvBackward"
+    assert ours.grad_fn.name() == name
+    assert_same(gradients(ours, x, *layer.parameters()), gradients(y, x, *layer.parameters()))
 
 
 @pytest.mark.parametrize(
@@ -34,16 +36,33 @@ def test_same_conv(cls, conv, image, layout, kernel, dilation, bias, monkeypatch
         ((2, 24, 32, 31), (24, 24, 3, 3), False),
         ((2, 23, 32, 32), (24, 23, 3, 3), False),
         ((2, 3, 32, 32), (64, 3, 3, 3), False),
-        ((2, 3, 8, 8), (2, 3, 1, 1), True),
         ((1, 1, 1024, 1024), (8, 1, 3, 3), True),  # 32 MiB
         ((1, 1, 1024, 1016), (8, 1, 3, 3), False),
         ((1, 5, 64, 64, 64), (4, 5, 3, 3, 3), True),  # torch's im2col
+        ((1, 5, 64, 64, 64), (4, 5, 3, 5, 5), False),
         ((1, 6, 64, 64, 64), (4, 6, 3, 3, 3), False),
         ((2, 5, 64, 64, 64), (4, 5, 3, 3, 3), False),
     ),
 )
 def test_where_ours_pays(shape, weight, expected, monkeypatch):
-    check_where_ours_pays(pays, shape, weight, (1,) * (len(shape) - 2), expected, monkeypatch)
+    rank = len(shape) - 2
+    padding = tuple(k // 2 for k in weight[2:])
+    check_where_ours_pays(pays, shape, weight, ((1,) * rank, padding, (1,) * rank), expected, monkeypatch)
+
+
+@pytest.mark.parametrize("padding", ("valid", (0, 0), (1, 1), (15, 15), "same"))
+def test_pixels_of_the_output_count(padding):
+    x, weight = torch.empty(2, 24, 60, 60), torch.empty(24, 24, 31, 31)
+    enough = padding not in ("valid", (0, 0))
+    assert pays(x, weight, (1, 1), padding, (1, 1)) == enough
+    assert not pays(x[..., :20], weight, (1, 1), "valid", (1, 1))
+
+
+def test_pointwise_without_padding():
+    layer, x = DenseConv2d(3, 2, 1, padding="valid"), torch.randn(2, 3, 8, 8)
+    assert layer(x).grad_fn.name() == "_PointwiseConvBackward"
+    layer = DenseConv2d(3, 2, 1, padding=1)
+    assert torch.equal(layer(x), F.conv2d(x, layer.weight, layer.bias, padding=1))
 
 
 @pytest.mark.parametrize(
@@ -53,13 +72,16 @@ def test_where_ours_pays(shape, weight, expected, monkeypatch):
         ((2, 24, 255, 128), (24, 24, 3, 3), False),
         ((2, 24, 256, 128), (23, 24, 3, 3), False),
         ((2, 24, 256, 128), (24, 24, 1, 1), False),
+        ((2, 24, 256, 128), (24, 24, 2, 2), False),
         ((2, 3, 1024, 1024), (16, 3, 3, 3), False),
         ((2, 24, 64, 32, 16), (24, 24, 3, 3, 3), True),
         ((1, 5, 64, 64, 64), (4, 5, 3, 3, 3), True),  # torch's im2col
     ),
 )
 def test_where_strided_ones_pay(shape, weight, expected, monkeypatch):
-    check_where_ours_pays(pays, shape, weight, (2,) * (len(shape) - 2), expected, monkeypatch)
+    rank = len(shape) - 2
+    padding = tuple(k // 2 for k in weight[2:])
+    check_where_ours_pays(pays, shape, weight, ((2,) * rank, padding, (1,) * rank), expected, monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -68,28 +90,29 @@ def test_where_strided_ones_pay(shape, weight, expected, monkeypatch):
         ((2, 24, 128, 64), (24, 24, 3, 3), True),
         ((2, 24, 127, 64), (24, 24, 3, 3), False),
         ((2, 24, 128, 64), (24, 23, 3, 3), False),
-        ((2, 24, 128, 64), (24, 24, 1, 1), False),
+        ((2, 24, 128, 64), (24, 24, 2, 3), False),
         ((2, 24, 32, 16, 8), (24, 24, 3, 3, 3), True),
         ((1, 5, 64, 64, 64), (5, 4, 3, 3, 3), True),  # torch's im2col
+        ((1, 5, 64, 64, 64), (5, 4, 4, 4, 4), False),
     ),
 )
 def test_where_transposed_ones_pay(shape, weight, expected, monkeypatch):
-    check_where_ours_pays(transposed_pays, shape, weight, (2,) * (len(shape) - 2), expected, monkeypatch)
+    check_where_ours_pays(transposed_pays, shape, weight, ((2,) * (len(shape) - 2),), expected, monkeypatch)
 
 
-def check_where_ours_pays(pays, shape, weight, stride, expected, monkeypatch) -> None:
+def check_where_ours_pays(pays, shape, weight, axes, expected, monkeypatch) -> None:
     x, weight = torch.empty(shape), torch.empty(weight)
-    assert pays(x, weight, stride) == expected
+    assert pays(x, weight, *axes) == expected
     with fastseg.backend("cpu"):
-        assert pays(x, weight, stride)
+        assert pays(x, weight, *axes)
     for name in ("reference", "triton"):
         with fastseg.backend(name):
-            assert not pays(x, weight, stride)
-    assert not pays(x.bfloat16(), weight, stride) and not pays(x.to("meta"), weight, stride)
+            assert not pays(x, weight, *axes)
+    assert not pays(x.bfloat16(), weight, *axes) and not pays(x.to("meta"), weight, *axes)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not pays(x, weight, stride)
+        assert not pays(x, weight, *axes)
     monkeypatch.setattr(beside_torch, "_WIDE", False)
-    assert not pays(x, weight, stride)
+    assert not pays(x, weight, *axes)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -114,7 +137,7 @@ def test_strided(ours, torchs, arguments, image, layout, monkeypatch):
         assert torch.equal(layer(x), peer(x))
     monkeypatch.setattr(dense_beside_torch, "ENOUGH_STRIDED_PIXELS", 0)
     y = layer(x)
-    assert "Conv" in y.grad_fn.name() and "Convolution" not in y.grad_fn.name()
+    assert y.grad_fn.name() == ("_UpConvBackward" if arguments[2:4] == (2, 2) else "_DenseConvBackward")
     assert_same(gradients(y, x, *layer.parameters()), expected)
     if isinstance(layer, torch.nn.ConvTranspose2d):
         size = [2 * n for n in image]

@@ -1,5 +1,5 @@
-// The context family: dense convolutions of one image side by side, each with a dilation of its own (ASPP); and one
-// alone with strides.
+// The context family: dense convolutions of one image side by side, each with a dilation of its own (ASPP). One branch
+// alone, with strides too, is dense_conv; that one's gradient of x is dense_conv_transpose.
 //
 //   y[n, first + o, p] = bias[o] + sum over inputs c and taps k of
 //                        weight[o, c, k] * x[n, c, p * stride + k * dilation - before]
