@@ -141,9 +141,13 @@ _SHORT_ROW, _ENOUGH_CHANNELS = 16, 16
 
 
 def _depthwise_layouts(x: Tensor, multiplies: bool) -> tuple[Layout, Layout]:
-    """As :func:`fastseg.backends.views.depthwise_layouts`, with images and volumes of short rows in channels-last."""
+    """As :func:`fastseg.backends.views.depthwise_layouts`, with images and volumes of short rows in channels-last.
+
+    A single pixel lies in both layouts and stays as it is.
+    """
     wanted, layout = depthwise_layouts(x, multiplies)
     short = layout == "rows" and not multiplies and x.shape[-1] < _SHORT_ROW and x.shape[1] >= _ENOUGH_CHANNELS
+    short = short and x.shape[2:].numel() > 1
     return wanted, "channels_last" if short else layout
 
 
