@@ -75,7 +75,7 @@ class AsppConvolution {
   static constexpr int64_t most_pixels = 384, least_pixels = 256, tasks_each = 8;
   // Sources whose weights stay in the first-level cache, and few enough for sums in float32.
   static constexpr int64_t together = 128;
-  static constexpr int64_t few_sources = 64;
+  static constexpr int64_t few_sources = 128;
 
   static int64_t band_pixels(const AsppConv& args, bool transposed, int threads) {
     int64_t blocks = transposed ? ceil_div(args.inputs, context_block<A>) : 0;
