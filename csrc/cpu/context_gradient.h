@@ -111,11 +111,11 @@ class AsppGradient {
       const AsppBranch& branch = args.branches.branch[b];
       parts += branch_parts(branch);
       if (!branch.dweight) continue;
-      sums = most(sums, task_inputs(branch) * task_taps(branch) * context_block<A>);
+      sums = most(sums, task_inputs(branch) * task_taps(branch) * sums_width(branch));
       if (by_panel_) taps = most(taps, tap_panel(branch).size());
     }
     parts_ = parts;
-    slices_ = parts ? least(ceil_div(enough_tasks, parts), args.batch * bands_.count) : 1;
+    slices_ = parts ? slices(parts, args.batch * bands_.count) : 1;
     sums_size_ = sums;
     if (!parts) return;
     panel_size_ = bands_.most_pixels() * context_block<A> + taps;
@@ -151,9 +151,16 @@ class AsppGradient {
   }
 
  private:
-  static constexpr int64_t pixels_together = 512, pixels_by_panel = 128;
+  static constexpr int64_t pixels_together = 1024, pixels_by_panel = 128;
   static constexpr int64_t sums_bytes = 320 * 1024;
-  static constexpr int64_t enough_tasks = 64;
+
+  // Into how many slices the bands of all images are cut. Each has sums of its own, which are added up at the end: more
+  // tasks than a few have bands enough to outweigh that.
+  static int64_t slices(int64_t parts, int64_t bands) {
+    constexpr int64_t few_tasks = 16, many_tasks = 64, enough_bands = 4;
+    const int64_t slices = most(ceil_div(few_tasks, parts), bands / enough_bands);
+    return least(least(slices, ceil_div(many_tasks, parts)), bands);
+  }
 
   // A block of outputs, which begin at `channel` of all branches' and `first` of the branch's, by groups of inputs; or
   // the sum over its pixels, for the bias.
@@ -186,13 +193,19 @@ class AsppGradient {
     return ceil_div(by_panel_ ? tap_panel(branch).numbers() : args_.inputs, groups_.together());
   }
   int64_t task_taps(const AsppBranch& branch) const { return by_panel_ ? 1 : branch.taps(); }
-  // Groups of inputs of one task: few enough for sums in the second-level cache, and for several tasks a block.
+  // Groups of inputs of one task: few enough for sums in the second-level cache. Tasks with some of the inputs each
+  // copy gradients of their own, with some of the pixels each they have sums of their own: the inputs of few pixels are
+  // cut.
   int64_t task_groups(const AsppBranch& branch) const {
     if (by_panel_) return all_groups(branch);
-    const int64_t group_bytes = groups_.together() * context_block<A> * int64_t(sizeof(double));
+    const int64_t pixels = args_.batch * args_.output_pixels(), sums = args_.inputs * branch.taps();
+    const int64_t cuts = pixels < 32 * sums ? 4 : pixels < 128 * sums ? 2 : 1;
+    const int64_t group_bytes = groups_.together() * sums_width(branch) * int64_t(sizeof(double));
     const int64_t fitting = sums_bytes / (branch.taps() * group_bytes);
-    return most(least(fitting, ceil_div(all_groups(branch), 4)), 1);
+    return most(least(fitting, ceil_div(all_groups(branch), cuts)), 1);
   }
+  // Of the sums of an input, at most.
+  static int64_t sums_width(const AsppBranch& branch) { return correlation_vectors<A>(branch.outputs) * lanes<A>; }
   int64_t task_inputs(const AsppBranch& branch) const { return task_groups(branch) * groups_.together(); }
   // The sum for the bias and the parts of the inputs, of each block of outputs.
   int64_t block_parts(const AsppBranch& branch) const {
