@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastseg.nn.norm import FusedActivation
 from fastseg.ops import batch_norm_act
+from fastseg.ops.batch_norm import runs_fused
+from fastseg.ops.checks import check_same_shape
 from fastseg.ops.norm import Activation
+
+# Elements from where the CPU kernel was faster than torch's ops in networks: those take more passes, which cost little
+# in caches.
+TRAINING_FROM = 1 << 19
+EVAL_FROM = 1 << 21
 
 
 class _BatchNormAct(FusedActivation, nn.modules.batchnorm._BatchNorm):
@@ -35,6 +44,27 @@ class _BatchNormAct(FusedActivation, nn.modules.batchnorm._BatchNorm):
                 f"{type(self).__name__}: input has {input.shape[1]} channels (shape {tuple(input.shape)}), expected "
                 f"num_features={self.num_features}"
             )
+        return self._fused(input, residual) if self._fuses(input) else self._unfused(input, residual)
+
+    def _fuses(self, x: Tensor) -> bool:
+        if runs_fused(x, TRAINING_FROM if self.training else EVAL_FROM):
+            return True
+        # What torch's ops refuse is the op's to run, or to refuse: more dtypes, and no or single elements.
+        given = self.running_mean if self.weight is None else self.weight
+        mixed = given is not None and given.dtype not in (x.dtype, torch.float32 if x.itemsize == 2 else x.dtype)
+        return not torch.compiler.is_exporting() and (mixed or x.numel() <= x.shape[1])
+
+    def _unfused(self, x: Tensor, residual: Tensor | None) -> Tensor:
+        """By torch's ops, in place as most networks have it: a batch norm does not need its output for backward."""
+        check_same_shape(type(self).__name__, "residual", residual, x)
+        y = nn.modules.batchnorm._BatchNorm.forward(self, x)
+        if residual is not None:
+            y += residual
+        if self.activation == "relu":
+            return F.relu_(y)
+        return F.leaky_relu_(y, self.negative_slope) if self.activation == "leaky_relu" else y
+
+    def _fused(self, input: Tensor, residual: Tensor | None) -> Tensor:
         # As torch's layer: momentum None is the plain average of all batches so far, and without running statistics
         # those of the batch serve in eval mode too.
         updates = self.training and self.track_running_stats
@@ -69,6 +99,7 @@ class BatchNormAct2d(_BatchNormAct, nn.BatchNorm2d):
         activation: ``"relu"``, ``"leaky_relu"`` or ``"none"``, with ``negative_slope``. The other arguments are those
             of :class:`torch.nn.BatchNorm2d`, and running statistics are kept as there.
 
+    On the CPU it runs :func:`fastseg.ops.batch_norm_act` from some size on, and elsewhere torch's ops in place.
     ``forward(input, residual=None)`` adds ``residual`` (input's shape) before the activation.
 
     Statistics are those of one process. ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` must not see this layer: it

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastseg
-from fastseg.accelerate import accelerate, batch_norm, report, restore
+from fastseg.accelerate import accelerate, report, restore
+from fastseg.nn import batch_norm
 from tests.accelerate.conftest import CheckNetwork, besides_convolutions, trained
 
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -38,12 +39,10 @@ def image(dims: int = 2) -> Tensor:
 @pytest.fixture
 def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
     """Shapes of the inputs that reached our op."""
-    from fastseg.nn import batch_norm as layers
-
     calls: list[tuple[int, ...]] = []
-    op = layers.batch_norm_act
+    op = batch_norm.batch_norm_act
     monkeypatch.setattr(
-        layers, "batch_norm_act", lambda x, *args, **named: (calls.append(tuple(x.shape)), op(x, *args, **named))[1]
+        batch_norm, "batch_norm_act", lambda x, *args, **named: (calls.append(tuple(x.shape)), op(x, *args, **named))[1]
     )
     yield calls
 
@@ -99,19 +98,17 @@ def close(got: Tensor, expected: Tensor) -> None:
 
 def test_only_large_inputs_run_the_kernel(kernel_calls: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_norm, "TRAINING_FROM", 2 * 4 * 8 * 8)
-    monkeypatch.setattr(batch_norm, "OTHERWISE_FROM", 4 * 5 * 8 * 8)
+    monkeypatch.setattr(batch_norm, "EVAL_FROM", 4 * 5 * 8 * 8)
     model = accelerate(network())
     model(torch.randn(1, 3, 8, 8))
     assert kernel_calls == []
     model(torch.randn(2, 3, 8, 8))
-    assert kernel_calls == [(2, 4, 8, 8)], "with an activation from TRAINING_FROM"
-    model(torch.randn(4, 3, 8, 8))
-    assert kernel_calls[1:] == [(4, 4, 8, 8), (4, 5, 8, 8)], "alone from OTHERWISE_FROM"
+    assert kernel_calls == [(2, 4, 8, 8), (2, 5, 8, 8)], "in training from TRAINING_FROM"
     model.eval()(torch.randn(4, 3, 8, 8))
-    assert kernel_calls[3:] == [(4, 5, 8, 8)], "in eval from OTHERWISE_FROM"
+    assert kernel_calls[2:] == [(4, 5, 8, 8)], "in eval from EVAL_FROM"
     with fastseg.backend("cpu"):
         model(torch.randn(1, 3, 8, 8))
-    assert kernel_calls[4:] == [(1, 4, 8, 8), (1, 5, 8, 8)], "whatever its size when the kernel is forced"
+    assert kernel_calls[3:] == [(1, 4, 8, 8), (1, 5, 8, 8)], "whatever its size when the kernel is forced"
 
 
 class _Recorded(TorchDispatchMode):

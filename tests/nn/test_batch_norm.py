@@ -11,7 +11,7 @@ from torch import nn
 
 import fastseg
 from fastseg.models import plain
-from fastseg.nn import BatchNormAct2d, BatchNormAct3d
+from fastseg.nn import BatchNormAct2d, BatchNormAct3d, batch_norm
 
 SHAPES = {2: (3, 5, 6, 7), 3: (2, 5, 4, 3, 6)}
 OURS = {2: BatchNormAct2d, 3: BatchNormAct3d}
@@ -25,6 +25,27 @@ ARGUMENTS = (
     {"momentum": 0.3, "eps": 1e-3, "affine": False},
     {"track_running_stats": False},
 )
+
+
+@pytest.fixture(params=("kernel", "torch's ops"), autouse=True)
+def path(request, monkeypatch):
+    """What small inputs run; by themselves torch's ops."""
+    if request.param == "kernel":
+        monkeypatch.setattr(batch_norm, "TRAINING_FROM", 0)
+        monkeypatch.setattr(batch_norm, "EVAL_FROM", 0)
+    return request.param
+
+
+def test_what_runs(path):
+    layer, x = BatchNormAct2d(4), torch.randn(2, 4, 3, 3, requires_grad=True)
+    for training in (True, False):
+        name = layer.train(training)(x).grad_fn.name()
+        assert name.startswith("_BatchNormAct") == (path == "kernel"), name
+        with fastseg.backend("cpu"):
+            assert layer(x).grad_fn.name().startswith("_BatchNormAct")
+    # What torch's ops refuse: no elements, and other dtypes of x than of the layer.
+    assert layer(x[:0]).shape == (0, 4, 3, 3)
+    assert layer.double()(x).dtype == torch.float32
 
 
 @RANKS
@@ -80,6 +101,7 @@ def test_mixed_precision_and_channels_last():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = ours(torch.randn(2, 4, 6, 6).bfloat16().to(memory_format=torch.channels_last))
     assert y.dtype == torch.bfloat16 and y.is_contiguous(memory_format=torch.channels_last)
+    assert BatchNormAct2d(4).bfloat16()(y).dtype == torch.bfloat16
     assert ours.running_mean.dtype == torch.float32 and not torch.equal(ours.running_mean, torch.zeros(4))
 
 
@@ -106,6 +128,11 @@ def test_repr_names_the_activation():
         BatchNormAct2d(3, activation="leaky_relu", negative_slope=0.2)
     )
     assert repr(BatchNormAct3d(3)).endswith("track_running_stats=True, activation=relu)")
+
+
+def test_a_residual_is_not_broadcast():
+    with pytest.raises(ValueError, match=r"residual has shape \(2, 5, 1, 1\)"):
+        BatchNormAct2d(5)(torch.randn(2, 5, 3, 3), torch.randn(2, 5, 1, 1))
 
 
 @pytest.mark.parametrize(
