@@ -39,20 +39,32 @@ class ImageConvolver {
 
  public:
   explicit ImageConvolver(const ImageConvolution<T>& conv)
-      : conv_(conv), weights_(K * K * conv.block), bias_(conv.block) {}
+      : conv_(conv),
+        kept_(keeps_all(conv) ? conv.blocks : 1),
+        all_weights_(kept_ * K * K * conv.block),
+        all_bias_(kept_ * conv.block),
+        kept_blocks_(kept_) {
+    for (int64_t i = 0; i < kept_; ++i) kept_blocks_[i] = -1;
+  }
+
+  // Whether the weights of all channels are little beside what a group of rows reads, and stay in the second-level
+  // cache: then a group's blocks follow each other, and what lies together is touched together.
+  static bool keeps_all(const ImageConvolution<T>& conv) {
+    constexpr int64_t most_bytes = 128 * 1024;
+    return K * K <= R * conv.x.targets && conv.blocks * conv.block * K * K * int64_t(sizeof(A)) <= most_bytes;
+  }
 
   // Groups of rows of targets that are computed together.
   static int64_t groups(const ImageConvolution<T>& conv) {
     return conv.y.classes() * ceil_div(ceil_div(conv.y.targets, conv.y.classes()), R);
   }
 
-  // Blocks of channels are outermost: a thread reads the weights of each once.
-  static int64_t tasks(const ImageConvolution<T>& conv) { return conv.blocks * conv.shape.batch * groups(conv); }
+  // Of one block of channels.
+  static int64_t tasks(const ImageConvolution<T>& conv) { return conv.shape.batch * groups(conv); }
 
-  void run(int64_t task) {
-    const int64_t all = groups(conv_), image = task / all, group = task % all;
-    take_block(image / conv_.shape.batch);
-    const int64_t n = image % conv_.shape.batch, first = block_ * conv_.block;
+  void run(int64_t block, int64_t task) {
+    take_block(block);
+    const int64_t group = task % groups(conv_), n = task / groups(conv_), first = block * conv_.block;
     const AxisClass down = conv_.y.at(group % conv_.y.classes());
     const int64_t j = group / conv_.y.classes() * R;
     if (j >= down.count) return;
@@ -74,11 +86,13 @@ class ImageConvolver {
 
  private:
   void take_block(int64_t block) {
-    if (block == block_) return;
-    block_ = block;
-    const int64_t first = block * conv_.block;
+    const int64_t first = block * conv_.block, slot = block % kept_;
     channels_ = least(conv_.block, conv_.shape.channels - first);
-    read_block<T>(conv_, first, channels_, conv_.block, weights_.get(), bias_.get());
+    weights_ = all_weights_.get() + slot * K * K * conv_.block;
+    bias_ = all_bias_.get() + slot * conv_.block;
+    if (kept_blocks_[slot] == block) return;
+    kept_blocks_[slot] = block;
+    read_block<T>(conv_, first, channels_, conv_.block, weights_, bias_);
   }
 
   // The tile whose first target is number j of a class.
@@ -92,10 +106,10 @@ class ImageConvolver {
     const int64_t ox = across.first + across.spacing * j, pixels = least(P, across.count - j);
     const TileTarget<T> to{target + ox * out_pitch, target_row, across.spacing * out_pitch, conv_.stream, rows, pixels};
     const bool whole = begin == 0 && end == columns && rows == R && pixels == P;
-    const A* const weights = weights_.get();
+    const A* const weights = weights_;
     const auto run = [&](auto extent, int64_t c, int64_t channels) {
       convolve_tile<K, S, R, P, extent(), true>(from, to, x * pitch, 0, c, channels, &weights, conv_.block,
-                                                load(bias_.get() + c));
+                                                load(bias_ + c));
     };
     for (int64_t c = 0; c < channels_; c += L) {
       const int64_t channels = least(L, channels_ - c);
@@ -109,17 +123,30 @@ class ImageConvolver {
   }
 
   const ImageConvolution<T>& conv_;
-  Scratch<A> weights_, bias_;
+  // Weights and biases of all blocks, or of the present one, as far as they were read.
+  int64_t kept_;
+  Scratch<A> all_weights_, all_bias_;
+  Scratch<int64_t> kept_blocks_;
   const T* rows_[window] = {};
-  int64_t block_ = -1, channels_ = 0;
+  A *weights_ = nullptr, *bias_ = nullptr;  // of the present block
+  int64_t channels_ = 0;
 };
 
 template <int K, int S, int R, int P, class T>
 inline void convolve_images(const ImageConvolution<T>& conv, int threads) {
   using Convolver = ImageConvolver<T, K, S, R, P>;
-  parallel_spans(threads, Convolver::tasks(conv), [&](int64_t begin, int64_t end) {
+  // Threads with rows of their own touch fewer pages than those with channels of their own, which few rows need.
+  const int64_t tasks = Convolver::tasks(conv), blocks = conv.blocks, cuts = tasks < 4 * threads ? blocks : 1;
+  parallel_spans(threads, cuts * tasks, [&](int64_t begin, int64_t end) {
     Convolver convolver(conv);
-    for (int64_t task = begin; task < end; ++task) convolver.run(task);
+    const int64_t count = end - begin;
+    if (cuts > 1) {
+      for (int64_t task = begin; task < end; ++task) convolver.run(task / tasks, task % tasks);
+    } else if (Convolver::keeps_all(conv)) {
+      for (int64_t i = 0; i < count * blocks; ++i) convolver.run(i % blocks, begin + i / blocks);
+    } else {
+      for (int64_t i = 0; i < count * blocks; ++i) convolver.run(i / count, begin + i % count);
+    }
     if (conv.stream) stream_fence();
   });
 }
