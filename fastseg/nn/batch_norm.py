@@ -54,10 +54,10 @@ class _BatchNormAct(FusedActivation, nn.modules.batchnorm._BatchNorm):
         mixed = given is not None and given.dtype not in (x.dtype, torch.float32 if x.itemsize == 2 else x.dtype)
         return not torch.compiler.is_exporting() and (mixed or x.numel() <= x.shape[1])
 
-    def _unfused(self, x: Tensor, residual: Tensor | None) -> Tensor:
+    def _unfused(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """By torch's ops, in place as most networks have it: a batch norm does not need its output for backward."""
-        check_same_shape(type(self).__name__, "residual", residual, x)
-        y = nn.modules.batchnorm._BatchNorm.forward(self, x)
+        check_same_shape(type(self).__name__, "residual", residual, input)
+        y = nn.modules.batchnorm._BatchNorm.forward(self, input)
         if residual is not None:
             y += residual
         if self.activation == "relu":

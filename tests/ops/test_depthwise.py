@@ -237,6 +237,18 @@ def test_same_bits_for_every_number_of_threads(case, layout):
     assert_same_bits(for_thread_counts((1, 2, 3, 4), lambda: run(function, inputs, layout)))
 
 
+@pytest.mark.parametrize(("size", "kernel", "channels"), ((8, 3, 400), (24, 5, 150), (9, 5, 150)))
+def test_blocks_of_channels(size, kernel, channels):
+    """Cut among threads for want of rows, in turns row by row, and one after the other."""
+    torch.manual_seed(0)
+    x = in_layout(torch.randn(2, channels, size, size), "channels_last")
+    weight = torch.randn(channels, 1, kernel, kernel)
+    results = for_thread_counts((1, 2, 3, 4), lambda: ops.depthwise_conv2d(x, weight, padding="same"))
+    assert_same_bits(results)
+    expected = F.conv2d(x.double(), weight.double(), padding="same", groups=channels)
+    torch.testing.assert_close(results[0].double(), expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
 def test_gradients_of_any_strides(layout):
     case = square(2, 12, 3)
