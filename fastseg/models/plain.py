@@ -74,16 +74,17 @@ class UpsampleConcat2d(fused.UpsampleConcat2d):
         return torch.cat((skip, nn.ConvTranspose2d.forward(self, x)), 1)
 
 
-class BatchNormAct2d(fused.BatchNormAct2d):
+class _PlainBatchNormAct:
+    def forward(self: Any, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        return self._unfused(input, residual)
+
+
+class BatchNormAct2d(_PlainBatchNormAct, fused.BatchNormAct2d):
     """act(BatchNorm2d(x) + residual)."""
 
-    forward = fused.BatchNormAct2d._unfused
 
-
-class BatchNormAct3d(fused.BatchNormAct3d):
+class BatchNormAct3d(_PlainBatchNormAct, fused.BatchNormAct3d):
     """act(BatchNorm3d(x) + residual)."""
-
-    forward = fused.BatchNormAct3d._unfused
 
 
 class DepthwiseConv2d(fused.DepthwiseConv2d):
