@@ -69,8 +69,8 @@ struct type_caster<fastseg::UpConvShape> {
 };
 
 template <>
-struct type_caster<fastseg::AsppShape> {
-  PYBIND11_TYPE_CASTER(fastseg::AsppShape, const_name("tuple[int, ...]"));
+struct type_caster<fastseg::ContextShape> {
+  PYBIND11_TYPE_CASTER(fastseg::ContextShape, const_name("tuple[int, ...]"));
   bool load(handle from, bool) {
     static_assert(sizeof value == 11 * sizeof(int64_t), "int64_t only, in the order of the tuple");
     return read_tuple(from, &value.batch, 11);
@@ -141,8 +141,8 @@ struct type_caster<fastseg::CrossScaleLevels> {
 };
 
 template <>
-struct type_caster<fastseg::AsppBranches> {
-  PYBIND11_TYPE_CASTER(fastseg::AsppBranches, const_name("tuple[tuple[int, ...], ...]"));
+struct type_caster<fastseg::ContextBranches> {
+  PYBIND11_TYPE_CASTER(fastseg::ContextBranches, const_name("tuple[tuple[int, ...], ...]"));
   bool load(handle from, bool) {
     if (!PyTuple_Check(from.ptr()) || PyTuple_GET_SIZE(from.ptr()) > value.most) return false;
     value.count = PyTuple_GET_SIZE(from.ptr());
@@ -262,13 +262,12 @@ PYBIND11_MODULE(_C, m) {
   define(m, "loss_sums", loss_sums_args, fastseg::cpu::loss_sums_of);
   define(m, "loss_formula", loss_formula_args, fastseg::loss_formula);
   define(m, "loss_gradient", loss_gradient_args, fastseg::cpu::loss_gradient);
-  m.attr("aspp_most_branches") = fastseg::AsppBranches::most;
-  m.def("aspp_conv_workspace", [](fastseg::AsppShape shape, fastseg::AsppBranches branches, View x, View y, View dx,
-                                  fastseg::Vector dx_bias, bool backward, int threads) {
-    return fastseg::cpu::aspp_conv_workspace(aspp_args(shape, branches, x, y, dx, dx_bias, 0), backward, threads);
+  m.def("context_conv_workspace", [](fastseg::ContextShape shape, fastseg::ContextBranches branches, View x, View y,
+                                     View dx, fastseg::Vector dx_bias, bool backward, int threads) {
+    return fastseg::cpu::context_conv_workspace(context_args(shape, branches, x, y, dx, dx_bias, 0), backward, threads);
   });
-  define(m, "aspp_conv_forward", aspp_args, fastseg::cpu::aspp_conv_forward);
-  define(m, "aspp_conv_backward", aspp_args, fastseg::cpu::aspp_conv_backward);
+  define(m, "context_conv_forward", context_args, fastseg::cpu::context_conv_forward);
+  define(m, "context_conv_backward", context_args, fastseg::cpu::context_conv_backward);
   define(m, "cbam_forward", cbam_forward_args, fastseg::cpu::cbam_forward);
   define(m, "cbam_backward", cbam_backward_args, fastseg::cpu::cbam_backward);
   m.def("wls_plan", [](int64_t height, int64_t width) {

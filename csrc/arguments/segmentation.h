@@ -200,8 +200,8 @@ inline LossGradient loss_gradient_args(int64_t batch, int64_t classes, int64_t s
   return {batch, classes, spatial, logits, truth, sigmoid, ignored, pointer<const double>(slopes), grad, dlogits};
 }
 
-inline AsppConv aspp_args(AsppShape shape, AsppBranches branches, View x, View y, View dx, Vector dx_bias,
-                          uint64_t workspace) {
+inline ContextConv context_args(ContextShape shape, ContextBranches branches, View x, View y, View dx, Vector dx_bias,
+                                uint64_t workspace) {
   return {shape, branches, x, y, dx, dx_bias, pointer(workspace)};
 }
 

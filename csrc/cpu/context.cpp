@@ -11,9 +11,9 @@ template <class T>
 struct Forward {
   Workspace workspace;
   Pixels<T> x;
-  AsppConvolution<T> convolution;
+  ContextConvolution<T> convolution;
 
-  Forward(const AsppConv& args, int threads, bool stream)
+  Forward(const ContextConv& args, int threads, bool stream)
       : workspace(args.workspace),
         x(args.x, args.batch, args.inputs, args.pixels(), workspace),
         convolution(args, x, false, stream, threads, workspace) {}
@@ -39,11 +39,11 @@ struct Backward {
   using A = compute_t<T>;
   Workspace workspace;
   Pixels<T> grad, x;
-  AsppConvolution<T> convolution;
+  ContextConvolution<T> convolution;
   InputGroups<T> groups;
-  AsppGradient<T> gradient;
+  ContextGradient<T> gradient;
 
-  Backward(const AsppConv& args, int threads, bool stream)
+  Backward(const ContextConv& args, int threads, bool stream)
       : workspace(args.workspace),
         grad(args.y, args.batch, args.branches.outputs(), args.output_pixels(), workspace),
         x(args.x, args.batch, args.inputs, args.pixels(), workspace),
@@ -77,15 +77,15 @@ struct Backward {
 
 }  // namespace
 
-void aspp_conv_forward(const AsppConv& args, int threads, bool stream) {
+void context_conv_forward(const ContextConv& args, int threads, bool stream) {
   with_element(args.x.type, [&](auto element) { Forward<decltype(element)>(args, threads, stream).run(threads); });
 }
 
-void aspp_conv_backward(const AsppConv& args, int threads, bool stream) {
+void context_conv_backward(const ContextConv& args, int threads, bool stream) {
   with_element(args.y.type, [&](auto element) { Backward<decltype(element)>(args, threads, stream).run(threads); });
 }
 
-int64_t aspp_conv_workspace(const AsppConv& args, bool backward, int threads) {
+int64_t context_conv_workspace(const ContextConv& args, bool backward, int threads) {
   int64_t bytes = 0;
   with_element(args.y.type, [&](auto element) {
     using T = decltype(element);

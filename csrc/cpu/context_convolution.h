@@ -11,13 +11,13 @@
 namespace fastseg::FASTSEG_ISA {
 
 template <class T>
-class AsppConvolution {
+class ContextConvolution {
  public:
   using A = compute_t<T>;
 
   // `transposed`: from y to dx, else from x to y.
-  AsppConvolution(const AsppConv& args, const Pixels<T>& source, bool transposed, bool stream, int threads,
-                  Workspace& workspace)
+  ContextConvolution(const ContextConv& args, const Pixels<T>& source, bool transposed, bool stream, int threads,
+                     Workspace& workspace)
       : args_(args),
         source_(source),
         transposed_(transposed),
@@ -25,7 +25,7 @@ class AsppConvolution {
         bands_(args, transposed, band_pixels(args, transposed, threads)) {
     if (transposed && !args.dx) return;
     for (int64_t b = 0; b < args.branches.count; ++b) {
-      const AsppBranch& branch = args.branches.branch[b];
+      const ContextBranch& branch = args.branches.branch[b];
       const bool by_panel = takes_panel(branch.taps(), transposed ? branch.outputs : args.inputs);
       weights_[b] = BranchWeights<T>(branch, bands_, args.inputs, transposed, by_panel, workspace);
       weight_tasks_ += weights_[b].tasks();
@@ -77,7 +77,7 @@ class AsppConvolution {
   static constexpr int64_t together = 128;
   static constexpr int64_t few_sources = 128;
 
-  static int64_t band_pixels(const AsppConv& args, bool transposed, int threads) {
+  static int64_t band_pixels(const ContextConv& args, bool transposed, int threads) {
     int64_t blocks = transposed ? ceil_div(args.inputs, context_block<A>) : 0;
     for (int64_t b = 0; !transposed && b < args.branches.count; ++b)
       blocks += ceil_div(args.branches.branch[b].outputs, context_block<A>);
@@ -97,7 +97,7 @@ class AsppConvolution {
   // Adds what a branch gives to a block of targets; its sources begin at `channel`.
   void add_branch(int64_t b, int64_t block, int64_t channel, int64_t n, int64_t band, A* sums, A* taps) const {
     const BranchWeights<T>& weights = weights_[b];
-    const AsppBranch& branch = args_.branches.branch[b];
+    const ContextBranch& branch = args_.branches.branch[b];
     const int64_t width = weights.width(), sources = weights.sources(), first_pixel = bands_.first_pixel(band);
     const int64_t beside = taps_beside(b);
     const Products<A> product(weights.targets() - block * context_block<A>);
@@ -150,7 +150,7 @@ class AsppConvolution {
 
   // How many neighbouring taps one product takes: a row's, where their sources lie beside each other and are few.
   int64_t taps_beside(int64_t b) const {
-    const AsppBranch& branch = args_.branches.branch[b];
+    const ContextBranch& branch = args_.branches.branch[b];
     const bool neighbours =
         branch.dilation[X] == 1 && bands_.width.step == 1 && source_.pitch() == weights_[b].sources();
     return neighbours && weights_[b].sources() <= few_sources ? branch.kernel[X] : 1;
@@ -185,11 +185,11 @@ class AsppConvolution {
     if constexpr (Stream) stream_fence();
   }
 
-  const AsppConv& args_;
+  const ContextConv& args_;
   const Pixels<T>& source_;
   bool transposed_, stream_;
   ImageBands bands_;
-  BranchWeights<T> weights_[AsppBranches::most];
+  BranchWeights<T> weights_[ContextBranches::most];
   int64_t blocks_ = 0, weight_tasks_ = 0;
   int64_t panel_size_ = 0;
   A *sums_ = nullptr, *panels_ = nullptr;

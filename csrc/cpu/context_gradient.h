@@ -75,7 +75,7 @@ inline Correlation<A> correlation(int vectors, int64_t inputs) {
 
 // How many inputs the products of all branches take.
 template <class A>
-inline int64_t correlated_inputs(const AsppBranches& branches) {
+inline int64_t correlated_inputs(const ContextBranches& branches) {
   int vectors = 1;
   for (int64_t b = 0; b < branches.count; ++b)
     vectors = int(most(vectors, correlation_vectors<A>(branches.branch[b].outputs)));
@@ -84,7 +84,7 @@ inline int64_t correlated_inputs(const AsppBranches& branches) {
 
 // Whether all taps of all branches find so few numbers that they are copied together, instead of the inputs of x.
 template <class A>
-inline bool gradient_by_panel(const AsppConv& args) {
+inline bool gradient_by_panel(const ContextConv& args) {
   for (int64_t b = 0; b < args.branches.count; ++b)
     if (!TapPanel<A>::pays(args.branches.branch[b].taps(), args.inputs)) return false;
   return true;
@@ -93,13 +93,13 @@ inline bool gradient_by_panel(const AsppConv& args) {
 // Tasks are outputs of a branch by inputs by pixels. Where outputs and inputs alone give few tasks, pixels are cut into
 // slices, whose sums are added in order: neither depends on the number of threads.
 template <class T>
-class AsppGradient {
+class ContextGradient {
  public:
   using A = compute_t<T>;
 
   // `x`: read by panel, else its `groups`.
-  AsppGradient(const AsppConv& args, const Pixels<T>& grad, const Pixels<T>& x, const InputGroups<T>& groups,
-               int threads, Workspace& workspace)
+  ContextGradient(const ContextConv& args, const Pixels<T>& grad, const Pixels<T>& x, const InputGroups<T>& groups,
+                  int threads, Workspace& workspace)
       : args_(args),
         grad_(grad),
         x_(x),
@@ -108,7 +108,7 @@ class AsppGradient {
         bands_(args, false, by_panel_ ? pixels_by_panel : pixels_together) {
     int64_t parts = 0, sums = context_block<A>, taps = 0;
     for (int64_t b = 0; b < args.branches.count; ++b) {
-      const AsppBranch& branch = args.branches.branch[b];
+      const ContextBranch& branch = args.branches.branch[b];
       parts += branch_parts(branch);
       if (!branch.dweight) continue;
       sums = most(sums, task_inputs(branch) * task_taps(branch) * sums_width(branch));
@@ -165,7 +165,7 @@ class AsppGradient {
   // A block of outputs, which begin at `channel` of all branches' and `first` of the branch's, by groups of inputs; or
   // the sum over its pixels, for the bias.
   struct Part {
-    const AsppBranch& branch;
+    const ContextBranch& branch;
     int64_t channel, first, outputs;
     int vectors;  // of the sums of an input
     bool bias;
@@ -178,7 +178,7 @@ class AsppGradient {
     int64_t b = 0, channel = 0;
     for (; part >= branch_parts(args_.branches.branch[b]); channel += args_.branches.branch[b++].outputs)
       part -= branch_parts(args_.branches.branch[b]);
-    const AsppBranch& branch = args_.branches.branch[b];
+    const ContextBranch& branch = args_.branches.branch[b];
     const int64_t parts = block_parts(branch), first = part / parts * context_block<A>;
     const int64_t outputs = least(branch.outputs - first, context_block<A>), bias = branch.dbias ? 1 : 0;
     const int64_t together = task_groups(branch), group = (part % parts - bias) * together;
@@ -186,17 +186,17 @@ class AsppGradient {
     return {branch, channel + first, first, outputs, correlation_vectors<A>(outputs), group < 0, group, groups};
   }
 
-  TapPanel<A> tap_panel(const AsppBranch& branch) const { return {bands_, branch.taps(), args_.inputs}; }
+  TapPanel<A> tap_panel(const ContextBranch& branch) const { return {bands_, branch.taps(), args_.inputs}; }
 
   // Numbers that are summed up for each of the taps that a task takes one by one: inputs, or by panel all taps'.
-  int64_t all_groups(const AsppBranch& branch) const {
+  int64_t all_groups(const ContextBranch& branch) const {
     return ceil_div(by_panel_ ? tap_panel(branch).numbers() : args_.inputs, groups_.together());
   }
-  int64_t task_taps(const AsppBranch& branch) const { return by_panel_ ? 1 : branch.taps(); }
+  int64_t task_taps(const ContextBranch& branch) const { return by_panel_ ? 1 : branch.taps(); }
   // Groups of inputs of one task: few enough for sums in the second-level cache. Tasks with some of the inputs each
   // copy gradients of their own, with some of the pixels each they have sums of their own: the inputs of few pixels are
   // cut.
-  int64_t task_groups(const AsppBranch& branch) const {
+  int64_t task_groups(const ContextBranch& branch) const {
     if (by_panel_) return all_groups(branch);
     const int64_t pixels = args_.batch * args_.output_pixels(), sums = args_.inputs * branch.taps();
     const int64_t cuts = pixels < 32 * sums ? 4 : pixels < 128 * sums ? 2 : 1;
@@ -205,13 +205,13 @@ class AsppGradient {
     return most(least(fitting, ceil_div(all_groups(branch), cuts)), 1);
   }
   // Of the sums of an input, at most.
-  static int64_t sums_width(const AsppBranch& branch) { return correlation_vectors<A>(branch.outputs) * lanes<A>; }
-  int64_t task_inputs(const AsppBranch& branch) const { return task_groups(branch) * groups_.together(); }
+  static int64_t sums_width(const ContextBranch& branch) { return correlation_vectors<A>(branch.outputs) * lanes<A>; }
+  int64_t task_inputs(const ContextBranch& branch) const { return task_groups(branch) * groups_.together(); }
   // The sum for the bias and the parts of the inputs, of each block of outputs.
-  int64_t block_parts(const AsppBranch& branch) const {
+  int64_t block_parts(const ContextBranch& branch) const {
     return (branch.dbias ? 1 : 0) + (branch.dweight ? ceil_div(all_groups(branch), task_groups(branch)) : 0);
   }
-  int64_t branch_parts(const AsppBranch& branch) const {
+  int64_t branch_parts(const ContextBranch& branch) const {
     return ceil_div(branch.outputs, context_block<A>) * block_parts(branch);
   }
   int64_t sums_of(const Part& part) const {
@@ -252,7 +252,7 @@ class AsppGradient {
 
   // The same with all taps of x beside each other.
   void correlate_panels(const Part& part, int64_t begin, int64_t end, A* panel, double* sums) const {
-    const AsppBranch& branch = part.branch;
+    const ContextBranch& branch = part.branch;
     const int64_t together = groups_.together();
     const TapPanel<A> tap_panel = this->tap_panel(branch);
     A* const taps = panel + bands_.most_pixels() * context_block<A>;
@@ -285,7 +285,7 @@ class AsppGradient {
   }
 
   void write(const Part& part, const double* sums) const {
-    const AsppBranch& branch = part.branch;
+    const ContextBranch& branch = part.branch;
     if (part.bias) {
       for (int64_t o = 0; o < part.outputs; ++o) static_cast<A*>(branch.dbias)[part.first + o] = A(sums[o]);
       return;
@@ -302,7 +302,7 @@ class AsppGradient {
     }
   }
 
-  const AsppConv& args_;
+  const ContextConv& args_;
   const Pixels<T>&grad_, &x_;
   const InputGroups<T>& groups_;
   bool by_panel_;

@@ -90,7 +90,7 @@ class InputGroups {
  public:
   using A = compute_t<T>;
 
-  InputGroups(const AsppConv& args, const Pixels<T>& x, int64_t together, bool wanted, Workspace& workspace)
+  InputGroups(const ContextConv& args, const Pixels<T>& x, int64_t together, bool wanted, Workspace& workspace)
       : x_(x), inputs_(args.inputs), together_(together), pixels_(args.pixels()), groups_(ceil_div(inputs_, together)) {
     if (!wanted) return;
     data_ = workspace.take<A>(args.batch * groups_ * pixels_ * together_);

@@ -10,7 +10,7 @@ struct TapOffset {
   int64_t z, y, x;
 
   // Tap number `tap` of a branch.
-  TapOffset(const AsppBranch& branch, int64_t tap) {
+  TapOffset(const ContextBranch& branch, int64_t tap) {
     const int64_t* const k = branch.kernel;
     const int64_t at[3] = {tap / (k[Y] * k[X]), tap / k[X] % k[Y], tap % k[X]};
     int64_t offset[3];
@@ -75,7 +75,7 @@ struct ImageBands {
   const TapAxis depth, height, width;
   int64_t rows, count;
 
-  ImageBands(const AsppConv& args, bool transposed, int64_t pixels_together)
+  ImageBands(const ContextConv& args, bool transposed, int64_t pixels_together)
       : depth(axis(args, transposed, Z)),
         height(axis(args, transposed, Y)),
         width(axis(args, transposed, X)),
@@ -154,7 +154,7 @@ struct ImageBands {
   }
 
  private:
-  static TapAxis axis(const AsppConv& args, bool transposed, int axis) {
+  static TapAxis axis(const ContextConv& args, bool transposed, int axis) {
     const int64_t size = args.size[axis], output = args.output_size[axis], stride = args.stride[axis];
     return transposed ? TapAxis{size, output, 1, stride} : TapAxis{output, size, stride, 1};
   }

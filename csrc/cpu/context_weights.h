@@ -16,7 +16,7 @@ class BranchWeights {
 
   BranchWeights() = default;
   // `by_panel`: products take all taps together, those that find nothing too.
-  BranchWeights(const AsppBranch& branch, const ImageBands& bands, int64_t inputs, bool transposed, bool by_panel,
+  BranchWeights(const ContextBranch& branch, const ImageBands& bands, int64_t inputs, bool transposed, bool by_panel,
                 Workspace& workspace)
       : from_(static_cast<const T*>(branch.weight)),
         transposed_(transposed),
@@ -39,7 +39,7 @@ class BranchWeights {
   int64_t sources() const { return sources_; }
   int64_t width() const { return width_; }
   // Where the sources of packed tap number `tap` lie.
-  TapOffset offset(const AsppBranch& branch, int64_t tap) const {
+  TapOffset offset(const ContextBranch& branch, int64_t tap) const {
     return transposed_ ? TapOffset(branch, taps_ - 1 - tap).reversed() : TapOffset(branch, tap);
   }
   const A* at(int64_t block, int64_t tap) const { return packed_ + block * block_size() + tap * sources_ * width_; }

@@ -40,9 +40,9 @@ namespace fastseg {
   void up_conv_parameter_gradient(const UpConvParameterGradient&, int threads, bool); \
   void separable_conv_forward(const SeparableConvForward&, int threads, bool);        \
   bool separable_conv_fits(const SeparableConvForward&);                              \
-  int64_t aspp_conv_workspace(const AsppConv&, bool backward, int threads);           \
-  void aspp_conv_forward(const AsppConv&, int threads, bool);                         \
-  void aspp_conv_backward(const AsppConv&, int threads, bool);                        \
+  int64_t context_conv_workspace(const ContextConv&, bool backward, int threads);     \
+  void context_conv_forward(const ContextConv&, int threads, bool);                   \
+  void context_conv_backward(const ContextConv&, int threads, bool);                  \
   void wls_setup(const WlsSetup&, int threads);                                       \
   void wls_solve(const WlsSolve&, int threads);                                       \
   void fast_global_smoother(const FastGlobalSmoother&, int threads, bool);            \
@@ -242,7 +242,7 @@ void up_conv_parameter_gradient(const UpConvParameterGradient& args, int threads
 
 namespace {
 
-int aspp_threads(const AsppConv& args, int threads) {
+int context_threads(const ContextConv& args, int threads) {
   int64_t work = 0;
   for (int64_t b = 0; b < args.branches.count; ++b)
     work += args.batch * args.output_pixels() * args.inputs * args.branches.branch[b].outputs *
@@ -252,19 +252,19 @@ int aspp_threads(const AsppConv& args, int threads) {
 
 }  // namespace
 
-int64_t aspp_conv_workspace(const AsppConv& args, bool backward, int threads) {
-  FASTSEG_CALL_BUILD(aspp_conv_workspace, args, backward, aspp_threads(args, threads));
+int64_t context_conv_workspace(const ContextConv& args, bool backward, int threads) {
+  FASTSEG_CALL_BUILD(context_conv_workspace, args, backward, context_threads(args, threads));
   return 0;
 }
 
-void aspp_conv_forward(const AsppConv& args, int threads) {
+void context_conv_forward(const ContextConv& args, int threads) {
   const Launch launch = launch_for(args.batch * args.output_pixels() * args.branches.outputs(), args.y.type, threads);
-  FASTSEG_CALL_BUILD(aspp_conv_forward, args, aspp_threads(args, threads), launch.stream);
+  FASTSEG_CALL_BUILD(context_conv_forward, args, context_threads(args, threads), launch.stream);
 }
 
-void aspp_conv_backward(const AsppConv& args, int threads) {
+void context_conv_backward(const ContextConv& args, int threads) {
   const Launch launch = launch_for(args.batch * args.pixels() * args.inputs, args.y.type, threads);
-  FASTSEG_CALL_BUILD(aspp_conv_backward, args, aspp_threads(args, threads), launch.stream);
+  FASTSEG_CALL_BUILD(context_conv_backward, args, context_threads(args, threads), launch.stream);
 }
 
 void cbam_forward(const CbamForward& args, int threads) {

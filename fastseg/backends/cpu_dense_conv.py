@@ -86,7 +86,7 @@ def branch(
     dweight: Tensor | None = None,
     dbias: Tensor | None = None,
 ) -> tuple[int, ...]:
-    """AsppBranch of csrc/include/fastseg/context.h; ``padding`` stands before the image."""
+    """ContextBranch of csrc/include/fastseg/context.h; ``padding`` stands before the image."""
     outputs, inputs = weight.shape[:2]
     strides = (weight.shape[2:].numel(), 1) if weight.is_contiguous() else (1, inputs)
     return (
@@ -107,7 +107,7 @@ def launch_forward(
     x: Tensor, branches: tuple[tuple[int, ...], ...], y: Tensor, strides: tuple[int, ...] = _ONE
 ) -> None:
     """Writes ``y``, the branches' outputs side by side."""
-    _launch(_C.aspp_conv_forward, _shape(x, y, strides), branches, view(x), view(y), None, None, backward=False)
+    _launch(_C.context_conv_forward, _shape(x, y, strides), branches, view(x), view(y), None, None, backward=False)
 
 
 def backward(
@@ -147,17 +147,17 @@ def _launch_backward(
 ) -> None:
     """``shaped``: x, also where the kernel does not read it."""
     arguments = (branches, optional_view(x), view(grad), optional_view(dx), vector(dx_bias))
-    _launch(_C.aspp_conv_backward, _shape(shaped, grad, strides), *arguments, backward=True)
+    _launch(_C.context_conv_backward, _shape(shaped, grad, strides), *arguments, backward=True)
 
 
 def _launch(kernel: Callable[..., None], *arguments: Any, backward: bool) -> None:
     threads = torch.get_num_threads()
-    needed: int = _C.aspp_conv_workspace(*(*arguments, backward, threads))
+    needed: int = _C.context_conv_workspace(*(*arguments, backward, threads))
     # In numbers of four bytes, and a line of 64 more, for the start of torch's own memory is not always one's.
     workspace = memory.empty(needed // 4 + 16)
     kernel(*arguments, -(-workspace.data_ptr() // 64) * 64, threads)
 
 
 def _shape(x: Tensor, y: Tensor, strides: tuple[int, ...]) -> tuple[int, ...]:
-    """AsppShape of csrc/include/fastseg/context.h."""
+    """ContextShape of csrc/include/fastseg/context.h."""
     return (*x.shape[:2], *three_axes(x.shape[2:]), *three_axes(y.shape[2:]), *strides)

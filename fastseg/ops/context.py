@@ -15,7 +15,7 @@ from fastseg.ops import checks
 from fastseg.ops.context_registered import backward_op, forward_op, separable_backward_op, separable_op
 from fastseg.ops.geometry import Axes, per_axis
 
-#: AsppBranches::most of csrc/include/fastseg/context.h.
+#: ContextBranches::most of csrc/include/fastseg/context.h.
 MOST_BRANCHES = 32
 
 Biases = Sequence[Tensor | None] | None

@@ -11,7 +11,7 @@
 namespace fastseg {
 
 // Spatial axes are depth, height, width; 2-D images have depth 1. `before`: zeros before the image.
-struct AsppBranch {
+struct ContextBranch {
   int64_t outputs;
   int64_t kernel[3], dilation[3], before[3];
   const void* weight;  // [outputs, inputs, taps] of x's element type; outputs are inputs * taps apart
@@ -23,10 +23,10 @@ struct AsppBranch {
   int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
 };
 
-struct AsppBranches {
+struct ContextBranches {
   static constexpr int64_t most = 32;
   int64_t count = 0;
-  AsppBranch branch[most];
+  ContextBranch branch[most];
 
   int64_t outputs() const {
     int64_t sum = 0;
@@ -35,7 +35,7 @@ struct AsppBranches {
   }
 };
 
-struct AsppShape {
+struct ContextShape {
   int64_t batch, inputs, size[3], output_size[3], stride[3];
 
   int64_t pixels() const { return size[0] * size[1] * size[2]; }
@@ -43,8 +43,8 @@ struct AsppShape {
 };
 
 // All Views have one element type, and each is rows or channels-last.
-struct AsppConv : AsppShape {
-  AsppBranches branches;
+struct ContextConv : ContextShape {
+  ContextBranches branches;
   View x;           // [batch, inputs]; backward: only for dweight
   View y;           // [batch, outputs], written; backward: the gradient of y
   View dx;          // [batch, inputs], written by backward, optional
@@ -53,9 +53,9 @@ struct AsppConv : AsppShape {
 };
 
 namespace cpu {
-int64_t aspp_conv_workspace(const AsppConv& args, bool backward, int threads);
-void aspp_conv_forward(const AsppConv& args, int threads);
-void aspp_conv_backward(const AsppConv& args, int threads);
+int64_t context_conv_workspace(const ContextConv& args, bool backward, int threads);
+void context_conv_forward(const ContextConv& args, int threads);
+void context_conv_backward(const ContextConv& args, int threads);
 }  // namespace cpu
 
 }  // namespace fastseg
