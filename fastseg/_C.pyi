@@ -288,7 +288,7 @@ def separable_conv_forward(
     threads: int,
     /,
 ) -> None: ...
-def aspp_conv_workspace(
+def context_conv_workspace(
     shape: tuple[int, ...],
     branches: tuple[tuple[int, ...], ...],
     x: View | None,
@@ -299,7 +299,7 @@ def aspp_conv_workspace(
     threads: int,
     /,
 ) -> int: ...
-def aspp_conv_forward(
+def context_conv_forward(
     shape: tuple[int, ...],
     branches: tuple[tuple[int, ...], ...],
     x: View,
@@ -310,7 +310,7 @@ def aspp_conv_forward(
     threads: int,
     /,
 ) -> None: ...
-def aspp_conv_backward(
+def context_conv_backward(
     shape: tuple[int, ...],
     branches: tuple[tuple[int, ...], ...],
     x: View | None,

@@ -2,16 +2,36 @@
 // processor has.
 #include "context_convolution.h"
 #include "context_gradient.h"
+#include "context_winograd.h"
 #include "fastseg/cpu/phases.h"
 
 namespace fastseg::FASTSEG_ISA {
 namespace {
 
+// From x to y, or transposed from y to dx, in the faster one of two ways.
+template <class T>
+struct Convolution {
+  bool by_tiles;
+  WinogradConvolution<T> tiles;
+  ContextConvolution<T> direct;
+
+  Convolution(const ContextConv& args, const Pixels<T>& source, bool transposed, bool stream, int threads,
+              Workspace& workspace)
+      : by_tiles(WinogradConvolution<T>::pays(args, transposed)),
+        tiles(args, source, transposed, stream, by_tiles, threads, workspace),
+        direct(args, source, transposed, stream, !by_tiles && (!transposed || args.dx), threads, workspace) {}
+
+  int64_t weight_tasks() const { return by_tiles ? tiles.weight_tasks() : direct.weight_tasks(); }
+  void pack_weights(int64_t task) const { by_tiles ? tiles.pack_weights(task) : direct.pack_weights(task); }
+  int64_t tasks() const { return by_tiles ? tiles.tasks() : direct.tasks(); }
+  void run(int64_t task, int thread) const { by_tiles ? tiles.run(task, thread) : direct.run(task, thread); }
+};
+
 template <class T>
 struct Forward {
   Workspace workspace;
   Pixels<T> x;
-  ContextConvolution<T> convolution;
+  Convolution<T> convolution;
 
   Forward(const ContextConv& args, int threads, bool stream)
       : workspace(args.workspace),
@@ -39,7 +59,7 @@ struct Backward {
   using A = compute_t<T>;
   Workspace workspace;
   Pixels<T> grad, x;
-  ContextConvolution<T> convolution;
+  Convolution<T> convolution;
   InputGroups<T> groups;
   ContextGradient<T> gradient;
 
@@ -48,7 +68,8 @@ struct Backward {
         grad(args.y, args.batch, args.branches.outputs(), args.output_pixels(), workspace),
         x(args.x, args.batch, args.inputs, args.pixels(), workspace),
         convolution(args, grad, true, stream, threads, workspace),
-        groups(args, x, correlated_inputs<A>(args.branches), args.x && !gradient_by_panel<A>(args), workspace),
+        groups(args, x, correlated_inputs<A>(args.branches),
+               args.x && !gradient_by_panel<A>(args) && !gradient_by_tiles<T>(args), workspace),
         gradient(args, grad, x, groups, threads, workspace) {}
 
   void run(int threads) const {

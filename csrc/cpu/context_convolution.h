@@ -5,8 +5,8 @@
 // weights of a run of sources stay in the first. The gradient of x adds up all branches before it is written.
 #pragma once
 #include "context_panel.h"
+#include "context_targets.h"
 #include "context_weights.h"
-#include "norm_channels_last.h"
 
 namespace fastseg::FASTSEG_ISA {
 
@@ -16,14 +16,14 @@ class ContextConvolution {
   using A = compute_t<T>;
 
   // `transposed`: from y to dx, else from x to y.
-  ContextConvolution(const ContextConv& args, const Pixels<T>& source, bool transposed, bool stream, int threads,
-                     Workspace& workspace)
+  ContextConvolution(const ContextConv& args, const Pixels<T>& source, bool transposed, bool stream, bool wanted,
+                     int threads, Workspace& workspace)
       : args_(args),
         source_(source),
         transposed_(transposed),
         stream_(stream),
         bands_(args, transposed, band_pixels(args, transposed, threads)) {
-    if (transposed && !args.dx) return;
+    if (!wanted) return;
     for (int64_t b = 0; b < args.branches.count; ++b) {
       const ContextBranch& branch = args.branches.branch[b];
       const bool by_panel = takes_panel(branch.taps(), transposed ? branch.outputs : args.inputs);
@@ -50,12 +50,12 @@ class ContextConvolution {
     int64_t block = task / bands_.count / args_.batch, channel = 0;
     if (transposed_) {
       const int64_t first = block * context_block<A>, targets = least(args_.inputs - first, context_block<A>);
-      start(args_.dx_bias, first, targets, weights_[0].width(), band, sums);
+      start_sums(args_.dx_bias, first, targets, weights_[0].width(), bands_.pixels(band), sums);
       for (int64_t b = 0; b < args_.branches.count; ++b) {
         add_branch(b, block, channel, n, band, sums, panel);
         channel += weights_[b].sources();
       }
-      write(args_.dx, first, targets, weights_[0].width(), n, band, sums);
+      write(args_.dx, first, targets, n, band, sums, weights_[0].width());
       return;
     }
     int64_t b = 0;
@@ -64,9 +64,9 @@ class ContextConvolution {
       channel += weights_[b].targets();
     }
     const int64_t first = block * context_block<A>, targets = least(weights_[b].targets() - first, context_block<A>);
-    start(args_.branches.branch[b].bias, first, targets, weights_[b].width(), band, sums);
+    start_sums(args_.branches.branch[b].bias, first, targets, weights_[b].width(), bands_.pixels(band), sums);
     add_branch(b, block, 0, n, band, sums, panel);
-    write(args_.y, channel + first, targets, weights_[b].width(), n, band, sums);
+    write(args_.y, channel + first, targets, n, band, sums, weights_[b].width());
   }
 
  private:
@@ -86,12 +86,9 @@ class ContextConvolution {
   }
 
   int64_t sums_size() const { return bands_.most_pixels() * context_block<A>; }
-
-  // Begins a block of `targets` channels, from `first` on, with their bias, where there is one.
-  void start(const Vector& bias, int64_t first, int64_t targets, int64_t width, int64_t band, A* sums) const {
-    for (int64_t i = 0; i < width; ++i) sums[i] = i < targets ? load_parameter(bias, first + i, A(0)) : A(0);
-    for (int64_t p = 1; p < bands_.pixels(band); ++p)
-      for (int64_t i = 0; i < width; i += lanes<A>) store(sums + p * width + i, load(sums + i));
+  void write(const View& to, int64_t channel, int64_t channels, int64_t n, int64_t band, const A* sums,
+             int64_t width) const {
+    write_sums<T>(to, channel, channels, n, bands_.first_pixel(band), bands_.pixels(band), sums, width, stream_);
   }
 
   // Adds what a branch gives to a block of targets; its sources begin at `channel`.
@@ -154,35 +151,6 @@ class ContextConvolution {
     const bool neighbours =
         branch.dilation[X] == 1 && bands_.width.step == 1 && source_.pitch() == weights_[b].sources();
     return neighbours && weights_[b].sources() <= few_sources ? branch.kernel[X] : 1;
-  }
-
-  // Past the caches where the whole of `to` is larger than these and its lines are aligned.
-  void write(const View& to, int64_t channel, int64_t channels, int64_t width, int64_t n, int64_t band,
-             const A* sums) const {
-    const bool rows = to.spatial_stride == 1;
-    const int64_t unit = lanes<A>, start = rows ? bands_.first_pixel(band) : channel;
-    if (stream_ && start % unit == 0 && lines_aligned<T>(to, rows ? to.channel_stride : to.spatial_stride))
-      write<true>(to, channel, channels, width, n, band, sums);
-    else
-      write<false>(to, channel, channels, width, n, band, sums);
-  }
-
-  template <bool Stream>
-  void write(const View& to, int64_t channel, int64_t channels, int64_t width, int64_t n, int64_t band,
-             const A* sums) const {
-    constexpr int L = lanes<A>;
-    const int64_t count = bands_.pixels(band), first = bands_.first_pixel(band);
-    T* at = static_cast<T*>(to.data) + n * to.batch_stride + channel * to.channel_stride + first * to.spatial_stride;
-    if (to.spatial_stride == 1) {
-      rows_of_pixels<Stream>(sums, width, channels, count, at, to.channel_stride);
-    } else {
-      for (int64_t p = 0; p < count; ++p, at += to.spatial_stride, sums += width) {
-        int64_t c = 0;
-        for (; c + L <= channels; c += L) store<Stream>(at + c, load(sums + c));
-        for (; c < channels; ++c) store_one(at + c, sums[c]);
-      }
-    }
-    if constexpr (Stream) stream_fence();
   }
 
   const ContextConv& args_;

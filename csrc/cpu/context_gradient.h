@@ -5,73 +5,11 @@
 #pragma once
 #include <algorithm>
 
+#include "context_correlation.h"
 #include "context_panel.h"
+#include "context_winograd_gradient.h"
 
 namespace fastseg::FASTSEG_ISA {
-
-// Neighbouring pixels that have a source: where they lie in the panel of a band, and the number of the image at which
-// their sources begin.
-template <class A>
-struct GradientRun {
-  const A* grad;
-  int64_t source, pixels;
-};
-
-// Adds a vector to float64 sums, one a lane.
-inline void add_to_lanes(Vec<double> v, double* to) { store(to, load(to) + v); }
-inline void add_to_lanes(Vec<float> v, double* to) {
-  typedef float Half __attribute__((vector_size(vector_bytes / 2)));
-  Half halves[2];
-  std::memcpy(halves, &v, sizeof halves);
-  for (int i = 0; i < 2; ++i) add_to_lanes(__builtin_convertvector(halves[i], Vec<double>), to + i * lanes<double>);
-}
-
-// Adds the products of `Inputs` inputs of sources, `pitch` from one to the next, and V vectors of outputs, over all
-// runs, to sums [Inputs][V].
-template <int V, int Inputs, class A>
-inline void correlate_runs(const GradientRun<A>* runs, int64_t count, const A* image, int64_t pitch, double* sums) {
-  constexpr int L = lanes<A>;
-  Vec<A> sum[Inputs][V];
-#pragma GCC unroll 8
-  for (int c = 0; c < Inputs; ++c)
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) sum[c][v] = Vec<A>{};
-  for (int64_t r = 0; r < count; ++r) {
-    const A *x = image + runs[r].source, *grad = runs[r].grad;
-    for (int64_t p = 0; p < runs[r].pixels; ++p, x += pitch, grad += V * L) {
-      Vec<A> g[V];
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) g[v] = load(grad + v * L);
-#pragma GCC unroll 8
-      for (int c = 0; c < Inputs; ++c) {
-        const Vec<A> value = broadcast<Vec<A>>(x[c]);
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sum[c][v] += value * g[v];
-      }
-    }
-  }
-#pragma GCC unroll 8
-  for (int c = 0; c < Inputs; ++c)
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) add_to_lanes(sum[c][v], sums + (c * V + v) * L);
-}
-
-// The vectors of outputs of the products that take a block of these.
-template <class A>
-inline int correlation_vectors(int64_t outputs) {
-  const int64_t vectors = ceil_div(outputs, lanes<A>);
-  return vectors == 1 ? 1 : tile_output_vectors == 4 && vectors == 2 ? 2 : tile_output_vectors;
-}
-
-template <class A>
-using Correlation = void (*)(const GradientRun<A>* runs, int64_t count, const A* image, int64_t pitch, double* sums);
-template <class A>
-inline Correlation<A> correlation(int vectors, int64_t inputs) {
-  constexpr int all = int(inputs_together(tile_output_vectors)), more = most_inputs_together;
-  if (vectors == 1) return inputs == more ? correlate_runs<1, more, A> : correlate_runs<1, all, A>;
-  if (vectors < tile_output_vectors) return inputs == more ? correlate_runs<2, more, A> : correlate_runs<2, all, A>;
-  return correlate_runs<tile_output_vectors, all, A>;
-}
 
 // How many inputs the products of all branches take.
 template <class A>
@@ -90,6 +28,12 @@ inline bool gradient_by_panel(const ContextConv& args) {
   return true;
 }
 
+// The same where the tiles of a single branch are faster.
+template <class T>
+inline bool gradient_by_tiles(const ContextConv& args) {
+  return !gradient_by_panel<compute_t<T>>(args) && WinogradGradient<T>::pays(args);
+}
+
 // Tasks are outputs of a branch by inputs by pixels. Where outputs and inputs alone give few tasks, pixels are cut into
 // slices, whose sums are added in order: neither depends on the number of threads.
 template <class T>
@@ -97,7 +41,7 @@ class ContextGradient {
  public:
   using A = compute_t<T>;
 
-  // `x`: read by panel, else its `groups`.
+  // `x`: read by panel or by tiles, else its `groups`.
   ContextGradient(const ContextConv& args, const Pixels<T>& grad, const Pixels<T>& x, const InputGroups<T>& groups,
                   int threads, Workspace& workspace)
       : args_(args),
@@ -105,7 +49,9 @@ class ContextGradient {
         x_(x),
         groups_(groups),
         by_panel_(gradient_by_panel<A>(args)),
-        bands_(args, false, by_panel_ ? pixels_by_panel : pixels_together) {
+        by_tiles_(gradient_by_tiles<T>(args)),
+        bands_(args, false, by_panel_ ? pixels_by_panel : pixels_together),
+        tiles_(args, grad, x, by_tiles_ ? task_inputs(args.branches.branch[0]) : 0, by_tiles_, threads, workspace) {
     int64_t parts = 0, sums = context_block<A>, taps = 0;
     for (int64_t b = 0; b < args.branches.count; ++b) {
       const ContextBranch& branch = args.branches.branch[b];
@@ -115,7 +61,7 @@ class ContextGradient {
       if (by_panel_) taps = most(taps, tap_panel(branch).size());
     }
     parts_ = parts;
-    slices_ = parts ? slices(parts, args.batch * bands_.count) : 1;
+    slices_ = parts ? slices(parts, args.batch * bands()) : 1;
     sums_size_ = sums;
     if (!parts) return;
     panel_size_ = bands_.most_pixels() * context_block<A> + taps;
@@ -127,14 +73,16 @@ class ContextGradient {
   int64_t tasks() const { return parts_ * slices_; }
   void run(int64_t task, int thread) const {
     const Part part = part_of(task / slices_);
-    const int64_t images = args_.batch * bands_.count, slice = task % slices_;
-    const int64_t begin = slice * images / slices_, end = (slice + 1) * images / slices_;
+    const int64_t all = args_.batch * (part.bias ? bands_.count : bands()), slice = task % slices_;
+    const int64_t begin = slice * all / slices_, end = (slice + 1) * all / slices_;
     double* const sums = sums_ + (slices_ > 1 ? task : thread) * sums_size_;
     A* const panel = panel_ + thread * panel_size_;
     if (part.bias)
       sum_pixels(part, begin, end, panel, sums);
     else if (by_panel_)
       correlate_panels(part, begin, end, panel, sums);
+    else if (by_tiles_)
+      correlate_tiles(part, begin, end, thread, sums);
     else
       correlate(part, begin, end, panel, sums, runs_ + thread * bands_.rows);
     if (slices_ == 1) write(part, sums);
@@ -152,7 +100,11 @@ class ContextGradient {
 
  private:
   static constexpr int64_t pixels_together = 1024, pixels_by_panel = 128;
-  static constexpr int64_t sums_bytes = 320 * 1024;
+  static constexpr int64_t short_sum = 64;  // pixels that are added up in float32
+  static constexpr int64_t sums_bytes = 320 * 1024, tile_sums_bytes = 290 * 1024;
+
+  // What an image is cut into.
+  int64_t bands() const { return by_tiles_ ? tiles_.groups() : bands_.count; }
 
   // Into how many slices the bands of all images are cut. Each has sums of its own, which are added up at the end: more
   // tasks than a few have bands enough to outweigh that.
@@ -199,10 +151,12 @@ class ContextGradient {
   int64_t task_groups(const ContextBranch& branch) const {
     if (by_panel_) return all_groups(branch);
     const int64_t pixels = args_.batch * args_.output_pixels(), sums = args_.inputs * branch.taps();
-    const int64_t cuts = pixels < 32 * sums ? 4 : pixels < 128 * sums ? 2 : 1;
+    const int64_t cuts = by_tiles_ ? 1 : pixels < 32 * sums ? 4 : pixels < 128 * sums ? 2 : 1;
     const int64_t group_bytes = groups_.together() * sums_width(branch) * int64_t(sizeof(double));
-    const int64_t fitting = sums_bytes / (branch.taps() * group_bytes);
-    return most(least(fitting, ceil_div(all_groups(branch), cuts)), 1);
+    const int64_t fitting =
+        by_tiles_ ? tile_sums_bytes / (winograd_points * group_bytes) : sums_bytes / (branch.taps() * group_bytes);
+    const int64_t most_groups = most(least(fitting, ceil_div(all_groups(branch), cuts)), 1);
+    return ceil_div(all_groups(branch), ceil_div(all_groups(branch), most_groups));
   }
   // Of the sums of an input, at most.
   static int64_t sums_width(const ContextBranch& branch) { return correlation_vectors<A>(branch.outputs) * lanes<A>; }
@@ -250,6 +204,13 @@ class ContextGradient {
     }
   }
 
+  void correlate_tiles(const Part& part, int64_t begin, int64_t end, int thread, double* sums) const {
+    const int64_t together = groups_.together();
+    std::fill_n(sums, sums_of(part), 0.);
+    tiles_.add(begin, end, part.channel, part.outputs, part.vectors, part.first_group * together,
+               part.groups * together, together, thread, sums);
+  }
+
   // The same with all taps of x beside each other.
   void correlate_panels(const Part& part, int64_t begin, int64_t end, A* panel, double* sums) const {
     const ContextBranch& branch = part.branch;
@@ -276,11 +237,12 @@ class ContextGradient {
     for (int64_t image = begin; image < end; ++image) {
       const int64_t band = image % bands_.count;
       copy(part, image / bands_.count, band, panel);
-      for (int64_t o = 0; o < width; o += L) {
-        Vec<A> sum{};
-        for (int64_t p = 0; p < bands_.pixels(band); ++p) sum += load(panel + p * width + o);
-        add_to_lanes(sum, sums + o);
-      }
+      for (int64_t p = 0; p < bands_.pixels(band); p += short_sum)
+        for (int64_t o = 0; o < width; o += L) {
+          Vec<A> sum{};
+          for (int64_t i = p; i < least(p + short_sum, bands_.pixels(band)); ++i) sum += load(panel + i * width + o);
+          add_to_lanes(sum, sums + o);
+        }
     }
   }
 
@@ -305,8 +267,9 @@ class ContextGradient {
   const ContextConv& args_;
   const Pixels<T>&grad_, &x_;
   const InputGroups<T>& groups_;
-  bool by_panel_;
+  bool by_panel_, by_tiles_;
   ImageBands bands_;
+  WinogradGradient<T> tiles_;
   int64_t parts_ = 0, slices_ = 1, sums_size_ = 0, panel_size_ = 0;
   A* panel_ = nullptr;  // a thread's gradients of a band and, by panel, what all taps find of x
   double* sums_ = nullptr;

@@ -45,10 +45,13 @@ class BranchWeights {
   const A* at(int64_t block, int64_t tap) const { return packed_ + block * block_size() + tap * sources_ * width_; }
 
   // Packing is cut into this many tasks: sources whose part of a block stays in the cache.
-  int64_t tasks() const { return blocks() * ceil_div(sources_, together); }
+  int64_t tasks() const { return blocks() * runs(); }
+  int64_t block_of(int64_t task) const { return task / runs(); }
+  int64_t first_source(int64_t task) const { return task % runs() * together; }
+  int64_t end_source(int64_t task) const { return least(first_source(task) + together, sources_); }
   void pack(int64_t task) const {
-    const int64_t runs = ceil_div(sources_, together), block = task / runs, first = task % runs * together;
-    const int64_t count = least(together, sources_ - first), target = block * context_block<A>;
+    const int64_t block = block_of(task), first = first_source(task), count = end_source(task) - first;
+    const int64_t target = block * context_block<A>;
     A* const to = packed_ + block * block_size() + first * width_;
     const T* const from = from_ + target * target_stride_ + first * source_stride_;
     for (int64_t i = 0; i < width_; i += lanes<A>) {
@@ -87,6 +90,7 @@ class BranchWeights {
  private:
   static constexpr int64_t together = 16;
 
+  int64_t runs() const { return ceil_div(sources_, together); }
   bool unused(int64_t tap) const { return tap < 64 && unused_ >> tap & 1; }
   int64_t weight_size() const { return targets_ * sources_ * taps_; }
   int64_t block_size() const { return taps_ * sources_ * width_; }

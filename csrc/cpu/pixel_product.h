@@ -38,7 +38,7 @@ struct Factors {
   int64_t width;
 };
 
-// to [Pixels][Vectors] = from + x * weights.
+// to [Pixels][Vectors] = from + x * weights, or x * weights where `from` has no data.
 template <int Pixels, int Vectors, class A>
 inline void add_product(const Factors<A>& f, Targets<const A> from, Targets<A> to) {
   constexpr int L = lanes<A>;
@@ -74,11 +74,15 @@ inline void add_product(const Factors<A>& f, Targets<const A> from, Targets<A> t
       for (int i = 0; i < trios; ++i) trio[i] += step;
     }
   }
+  if (from.data)
+#pragma GCC unroll 12
+    for (int p = 0; p < Pixels; ++p)
+#pragma GCC unroll 4
+      for (int v = 0; v < Vectors; ++v) sum[p][v] += load(from.data + p * from.pitch + v * L);
 #pragma GCC unroll 12
   for (int p = 0; p < Pixels; ++p)
 #pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v)
-      store(to.data + p * to.pitch + v * L, load(from.data + p * from.pitch + v * L) + sum[p][v]);
+    for (int v = 0; v < Vectors; ++v) store(to.data + p * to.pitch + v * L, sum[p][v]);
 }
 
 template <class A>

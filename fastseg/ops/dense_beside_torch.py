@@ -10,17 +10,16 @@ from torch import Tensor
 from fastseg.backends import select
 from fastseg.ops.beside_torch import as_torch_lays_out, offered
 from fastseg.ops.dense_conv import dense_conv, dense_conv_transpose
-from fastseg.ops.geometry import Padding
+from fastseg.ops.geometry import Axes, Padding, axes
 from fastseg.ops.pointwise import pointwise_conv
 from fastseg.ops.up_conv import pays as up_conv_pays
 from fastseg.ops.up_conv import up_conv_as_torchs
 
-#: Inputs and outputs from which our kernel is the faster one. Measured on four cores with AVX-512 in both layouts: from
-#: 24 channels on torch takes 1.0 to 1.6 times as long channels-last and 1 to 4 times contiguous, below 0.5 to 1.2.
-ENOUGH_CHANNELS = 24
-#: Pixels of all samples below which packing the weights takes us as long as the products, or longer: one by one torch
-#: took 0.6 to 0.95 times as long there, and resunet_ce_aspp was slower for them.
-ENOUGH_PIXELS = 2048
+#: Inputs and outputs from which our kernel is the faster one: of three taps, which Winograd's filtering takes, and of
+#: others. Measured on four cores with AVX-512: docs/dense_conv.md.
+TILED_CHANNELS, ENOUGH_CHANNELS = 16, 24
+#: Pixels of all samples below which packing the weights takes us as long as the products, or longer; likewise.
+TILED_PIXELS, ENOUGH_PIXELS = 512, 2048
 #: The same of the finer image of convolutions with strides, and of transposed ones: from there on torch takes 0.8 to
 #: 1.9 times as long channels-last and 0.9 to 2.6 times contiguous, below 0.7 to 1.3.
 ENOUGH_STRIDED_PIXELS = 1 << 16
@@ -32,11 +31,12 @@ def conv_if_it_pays(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: Sequence[int],
+    stride: Axes,
     padding: Padding,
-    dilation: Sequence[int],
+    dilation: Axes,
 ) -> Tensor | None:
     """Our convolution of x, (N, C, *spatial), as torch's lays its output out; None where torch's is to run."""
+    stride, dilation = axes(stride, x.ndim - 2), axes(dilation, x.ndim - 2)
     if _is_pointwise(weight, stride, padding):
         return pointwise_conv(x, weight, bias) if offered("pointwise_conv", x, weight) else None
     if not pays(x, weight, stride, padding, dilation):
@@ -49,13 +49,16 @@ def conv_transpose_if_it_pays(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: Sequence[int],
+    stride: Axes,
     padding: Padding,
-    output_padding: Sequence[int],
-    dilation: Sequence[int],
+    output_padding: Axes,
+    dilation: Axes,
 ) -> Tensor | None:
     """The same of a transposed convolution, whose padding is numbers."""
-    assert isinstance(padding, Sequence) and not isinstance(padding, str)
+    assert not isinstance(padding, str)
+    rank = x.ndim - 2
+    stride, padding, dilation = axes(stride, rank), axes(padding, rank), axes(dilation, rank)
+    output_padding = axes(output_padding, rank)
     if tuple(stride) == weight.shape[2:] and not any(padding) and not any(output_padding) and set(dilation) == {1}:
         return up_conv_as_torchs(x, weight, bias) if up_conv_pays(x, weight) else None
     if not transposed_pays(x, weight, stride):
@@ -78,8 +81,11 @@ def pays(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Padding, dil
     if set(stride) != {1}:
         return _pays_with_stride(weight, stride, len(x) * x.shape[2:].numel())
     pixels = len(x) * _output_pixels(x, weight, padding, dilation)
-    large = len(weight) * pixels * x.itemsize >= FRESH_BYTES
-    return large or (_enough_channels(weight) and pixels >= ENOUGH_PIXELS)
+    if len(weight) * pixels * x.itemsize >= FRESH_BYTES:
+        return True
+    if _has_tiles(weight, dilation):
+        return min(weight.shape[:2]) >= TILED_CHANNELS and pixels >= TILED_PIXELS
+    return _enough_channels(weight) and pixels >= ENOUGH_PIXELS
 
 
 def transposed_pays(x: Tensor, weight: Tensor, stride: Sequence[int]) -> bool:
@@ -123,6 +129,12 @@ def _output_pixels(x: Tensor, weight: Tensor, padding: Padding, dilation: Sequen
     for n, k, p, d in zip(x.shape[2:], weight.shape[2:], pads, dilation, strict=True):
         pixels *= max(n + 2 * p - d * (k - 1), 0)
     return pixels
+
+
+def _has_tiles(weight: Tensor, dilation: Sequence[int]) -> bool:
+    """Whether it is a convolution of three taps, as WinogradTiles::takes of csrc/cpu has it."""
+    taps = weight.shape[2:]
+    return weight.dtype == torch.float32 and taps[-2:] == (3, 3) and taps[0] in (1, 3) and set(dilation) == {1}
 
 
 def _enough_channels(weight: Tensor) -> bool:

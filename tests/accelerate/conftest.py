@@ -37,7 +37,7 @@ def small_norms_fuse(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def small_convolutions_run_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolutions of all sizes run the kernel, as those of many channels and pixels do."""
-    for limit in ("ENOUGH_CHANNELS", "ENOUGH_PIXELS", "ENOUGH_STRIDED_PIXELS"):
+    for limit in ("TILED_CHANNELS", "TILED_PIXELS", "ENOUGH_CHANNELS", "ENOUGH_PIXELS", "ENOUGH_STRIDED_PIXELS"):
         monkeypatch.setattr(dense_beside_torch, limit, 0)
 
 

@@ -18,7 +18,8 @@ from tests.support import in_layout
 @pytest.mark.parametrize(("kernel", "dilation", "bias"), ((3, 1, True), (5, 2, False), (1, 1, True)))
 @pytest.mark.parametrize(("cls", "conv", "image"), ((SameConv2d, F.conv2d, (9, 8)), (SameConv3d, F.conv3d, (4, 6, 5))))
 def test_same_conv(cls, conv, image, layout, kernel, dilation, bias, monkeypatch):
-    monkeypatch.setattr(dense_beside_torch, "ENOUGH_PIXELS", 0)
+    for limit in ("TILED_PIXELS", "ENOUGH_PIXELS"):
+        monkeypatch.setattr(dense_beside_torch, limit, 0)
     torch.manual_seed(0)
     layer = cls(25, 27, kernel, dilation, bias).double()
     x = in_layout(torch.randn(2, 25, *image, dtype=torch.float64), layout).requires_grad_()
@@ -32,9 +33,15 @@ def test_same_conv(cls, conv, image, layout, kernel, dilation, bias, monkeypatch
 @pytest.mark.parametrize(
     ("shape", "weight", "expected"),
     (
-        ((2, 24, 32, 32), (24, 24, 3, 3), True),
-        ((2, 24, 32, 31), (24, 24, 3, 3), False),
-        ((2, 23, 32, 32), (24, 23, 3, 3), False),
+        ((2, 16, 16, 16), (16, 16, 3, 3), True),
+        ((2, 16, 16, 15), (16, 16, 3, 3), False),
+        ((2, 15, 32, 32), (16, 15, 3, 3), False),
+        ((2, 16, 2, 16, 8), (16, 16, 1, 3, 3), True),
+        ((2, 16, 2, 16, 8), (16, 16, 3, 3, 3), True),
+        ((2, 16, 2, 16, 16), (16, 16, 5, 3, 3), False),
+        ((2, 24, 32, 32), (24, 24, 5, 5), True),
+        ((2, 24, 32, 31), (24, 24, 5, 5), False),
+        ((2, 23, 32, 32), (24, 23, 5, 5), False),
         ((2, 3, 32, 32), (64, 3, 3, 3), False),
         ((1, 1, 1024, 1024), (8, 1, 3, 3), True),  # 32 MiB
         ((1, 1, 1024, 1016), (8, 1, 3, 3), False),
@@ -48,6 +55,12 @@ def test_where_ours_pays(shape, weight, expected, monkeypatch):
     rank = len(shape) - 2
     padding = tuple(k // 2 for k in weight[2:])
     check_where_ours_pays(pays, shape, weight, ((1,) * rank, padding, (1,) * rank), expected, monkeypatch)
+
+
+def test_dilated_taps_need_more_channels_and_pixels():
+    x, weight = torch.empty(2, 24, 32, 31), torch.empty(24, 24, 3, 3)
+    assert pays(x, weight, (1, 1), 1, (1, 1)) and not pays(x, weight, (1, 1), 2, (2, 2))
+    assert not pays(x.double(), weight.double(), (1, 1), 1, (1, 1))
 
 
 @pytest.mark.parametrize("padding", ("valid", (0, 0), (1, 1), (15, 15), "same"))

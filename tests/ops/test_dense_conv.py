@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,11 +12,11 @@ from torch import Tensor
 import fastseg
 from fastseg.backends import cpu_dense_conv
 from fastseg.ops import dense_conv, dense_conv_transpose
+from tests.ops.dense_conv_cases import Case
 from tests.support import (
     DTYPES,
     LAYOUTS,
     assert_same_bits,
-    assert_within_budget,
     for_thread_counts,
     in_layout,
     poison,
@@ -28,69 +24,12 @@ from tests.support import (
     run,
 )
 
-Axes = tuple[int, ...]
-
 
 @pytest.fixture(autouse=True)
 def nan_poisoned_outputs(monkeypatch):
     poison(monkeypatch, cpu_dense_conv, "new_output")
     poison(monkeypatch, cpu_dense_conv, "new_empty")
     poison(monkeypatch, cpu_dense_conv.memory, "empty")
-
-
-@dataclass(frozen=True)
-class Case:
-    """A convolution, or the transposed one of these numbers."""
-
-    batch: int
-    inputs: int
-    outputs: int
-    size: Axes
-    kernel: Axes
-    stride: Axes
-    padding: Axes
-    dilation: Axes = ()
-    output_padding: Axes = ()
-    transposed: bool = False
-
-    def __str__(self) -> str:
-        name = "transposed " if self.transposed else ""
-        return f"{name}{self.inputs}-{self.outputs} {self.size} k{self.kernel} s{self.stride} p{self.padding}"
-
-    @property
-    def axes(self) -> dict[str, Any]:
-        axes = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation or (1,) * len(self.size)}
-        return {**axes, "output_padding": self.output_padding or (0,) * len(self.size)} if self.transposed else axes
-
-    def ours(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        op: Callable[..., Tensor] = dense_conv_transpose if self.transposed else dense_conv
-        return op(x, weight, bias, **self.axes)
-
-    def torchs(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        rank = len(self.size)
-        op: Any = getattr(F, f"conv_transpose{rank}d" if self.transposed else f"conv{rank}d")
-        return op(x, weight, bias, **self.axes)
-
-    def inputs_of(self, dtype: torch.dtype) -> list[Tensor]:
-        """x, weight, bias and the gradient of y."""
-        generator = torch.Generator().manual_seed(self.inputs)
-        channels = (self.inputs, self.outputs) if self.transposed else (self.outputs, self.inputs)
-        shapes = ((self.batch, self.inputs, *self.size), (*channels, *self.kernel), (self.outputs,))
-        x, weight, bias = (torch.randn(shape, generator=generator) for shape in shapes)
-        grad = torch.randn(self.torchs(x, weight).shape, generator=generator)
-        return [t.to(dtype) for t in (x, weight, bias, grad)]
-
-    def check(self, dtype: torch.dtype, layout: str) -> None:
-        numbers = self.inputs_of(dtype)
-        # torch's of 16 bit has NaN in some gradients: rounded from float32 they are as good as can be.
-        wide = [t.float() for t in numbers] if dtype.itemsize == 2 else numbers
-        ours, theirs = run(self.ours, numbers, layout), [t.to(dtype) for t in run(self.torchs, wide)]
-        exact = run(self.torchs, [t.double() for t in numbers])
-        sizes = run(self.torchs, [t.double().abs() for t in numbers])
-        for name, actual, truth, peer, terms in zip(
-            ("y", "dx", "dweight", "dbias"), ours, exact, theirs, sizes, strict=True
-        ):
-            assert_within_budget(actual, truth, peer, name, terms=terms.max().item())
 
 
 CONVOLUTIONS = (

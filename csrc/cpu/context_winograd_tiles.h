@@ -1,0 +1,138 @@
+// Winograd's minimal filtering F(2, 3) (Lavin and Gray 2016, arXiv:1509.09308): two targets of three taps take four
+// products instead of six, along each axis. Which convolutions it takes, and the tiles that they are cut into.
+#pragma once
+#include "context_packed.h"
+#include "context_taps.h"
+
+namespace fastseg::FASTSEG_ISA {
+
+// Points along height and width; and slabs of these, along depth, of kernels that have three taps there.
+constexpr int winograd_points = 16, winograd_slabs = 4;
+// What a slab of points is taken times in either layer of targets, and these in the slab.
+constexpr int winograd_layers[2][winograd_slabs] = {{1, 1, 1, 0}, {0, 1, -1, -1}};
+
+// Rows of sources of a row of tiles: four of each of the two planes that a slab adds up, of images of one. Null where
+// they lie outside of the image.
+template <class A>
+struct TileRows {
+  const A* at[2][4];
+  A sign;  // of the second plane
+  int64_t first, columns,
+      pitch;  // the first tile's first column, may lie outside; how many there are, and how far apart
+};
+
+// Rows of gradients of a row of tiles: two of each of the planes that a slab adds up, `factor` times. Null as above.
+template <class A>
+struct TileGradients {
+  const A* at[2][2];
+  A factor[2];
+  int64_t pitch, columns;  // from column to column; how many are left of the image
+};
+
+// Targets of a convolution, or of its gradient of x (`transposed`), as tiles of 2x2 of an image or 2x2x2 of a volume.
+// Depth and height are one axis of rows of tiles.
+struct WinogradTiles {
+  int64_t targets[3], sources[3], across[3];
+  int64_t before[3];  // source of a target's first tap: target - before
+  bool volume;
+
+  WinogradTiles(const ContextConv& args, bool transposed) {
+    const ContextBranch& branch = args.branches.branch[0];
+    volume = branch.kernel[Z] > 1;
+    for (int axis = Z; axis <= X; ++axis) {
+      targets[axis] = transposed ? args.size[axis] : args.output_size[axis];
+      sources[axis] = transposed ? args.output_size[axis] : args.size[axis];
+      before[axis] = transposed ? branch.kernel[axis] - 1 - branch.before[axis] : branch.before[axis];
+      across[axis] = axis == Z && !volume ? targets[axis] : ceil_div(targets[axis], 2);
+    }
+  }
+
+  // Whether there are such tiles: of float32 alone, for float64 is asked for where digits count.
+  template <class A>
+  static bool takes(const ContextConv& args) {
+    if (!std::is_same_v<A, float> || args.branches.count != 1) return false;
+    const ContextBranch& branch = args.branches.branch[0];
+    bool fits = branch.kernel[Y] == 3 && branch.kernel[X] == 3 && (branch.kernel[Z] == 1 || branch.kernel[Z] == 3);
+    for (int axis = Z; axis <= X; ++axis)
+      fits = fits && args.stride[axis] == 1 && (branch.dilation[axis] == 1 || branch.kernel[axis] == 1);
+    return fits;
+  }
+  // Whether they are faster than products tap by tap, as measured on four cores with AVX-512. A vector has that many
+  // channels; odd sizes leave tiles half empty, taps on padding are none of the direct products; and few tiles do not
+  // outweigh the weights, which are more numbers here.
+  bool pays(const ContextConv& args) const {
+    constexpr int64_t least_channels = 16, products_a_weight = 110;
+    const int64_t tiled = args.batch * products() + products_a_weight * winograd_points * slabs();
+    const int64_t direct = args.batch * direct_products() + products_a_weight * args.branches.branch[0].taps();
+    return least(args.inputs, args.branches.branch[0].outputs) >= least_channels &&
+           5 * direct_products() >= 7 * products() && 10 * direct >= 11 * tiled;
+  }
+
+  int64_t rows() const { return across[Z] * across[Y]; }
+  int slabs() const { return volume ? winograd_slabs : 1; }
+  int layers() const { return volume ? 2 : 1; }
+  int64_t first_target(int64_t row, int axis) const {
+    return axis == Z ? row / across[Y] * layers() : row % across[Y] * 2;
+  }
+
+  // The rows of image n that row number `row` of tiles finds, from tile number `tile` and channel `channel` on.
+  template <class T>
+  TileRows<compute_t<T>> rows_of(const Pixels<T>& source, int64_t n, int64_t row, int64_t tile, int slab,
+                                 int64_t channel) const {
+    // d0 - d2, d1 + d2, d2 - d1, d1 - d3.
+    constexpr int first_plane[] = {0, 1, 2, 1}, second_plane[] = {2, 2, 1, 3};
+    const int64_t z = first_target(row, Z) - before[Z], y = first_target(row, Y) - before[Y];
+    TileRows<compute_t<T>> found{};
+    for (int plane = 0; plane < layers(); ++plane) {
+      const int64_t at = z + (!volume ? 0 : plane ? second_plane[slab] : first_plane[slab]);
+      for (int i = 0; i < 4; ++i)
+        if (at >= 0 && at < sources[Z] && y + i >= 0 && y + i < sources[Y])
+          found.at[plane][i] = source.at(n, (at * sources[Y] + y + i) * sources[X]) + channel;
+    }
+    found.sign = slab == 1 ? 1 : -1;
+    found.first = 2 * tile - before[X];
+    found.columns = sources[X];
+    found.pitch = source.pitch();
+    return found;
+  }
+
+  // The gradients of the targets of the same tiles.
+  template <class T>
+  TileGradients<compute_t<T>> gradients_of(const Pixels<T>& grad, int64_t n, int64_t row, int64_t tile, int slab,
+                                           int64_t channel) const {
+    const int64_t z = first_target(row, Z), y = first_target(row, Y), x = 2 * tile;
+    TileGradients<compute_t<T>> found{};
+    for (int layer = 0; layer < layers(); ++layer) {
+      found.factor[layer] = volume ? winograd_layers[layer][slab] : 1;
+      for (int i = 0; i < 2; ++i)
+        if (found.factor[layer] != 0 && z + layer < targets[Z] && y + i < targets[Y])
+          found.at[layer][i] = grad.at(n, ((z + layer) * targets[Y] + y + i) * targets[X] + x) + channel;
+    }
+    found.pitch = grad.pitch();
+    found.columns = targets[X] - x;
+    return found;
+  }
+
+ private:
+  // Products of a pair of channels in this way; and in the direct one, which leaves out taps on padding.
+  int64_t products() const { return rows() * across[X] * winograd_points * slabs(); }
+  int64_t direct_products() const {
+    int64_t all = 1;
+    for (int axis = Z; axis <= X; ++axis) {
+      int64_t found = 0;
+      for (int tap = 0; tap < (axis == Z && !volume ? 1 : 3); ++tap)
+        found += most(least(targets[axis], sources[axis] + before[axis] - tap) - most(before[axis] - tap, 0), 0);
+      all *= found;
+    }
+    return all;
+  }
+};
+
+// Numbers of all points lie this far apart: not at multiples of a page, where few of them fit the first-level cache.
+template <class A>
+inline int64_t point_stride(int64_t numbers) {
+  const int64_t line = 64 / int64_t(sizeof(A)), lines = ceil_div(numbers, line);
+  return (lines % 2 ? lines : lines + 1) * line;
+}
+
+}  // namespace fastseg::FASTSEG_ISA
