@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from fastseg.accelerate.memory_format import channels_last_off, channels_last_on
 from fastseg.accelerate.planning import apply, plan
@@ -32,15 +33,22 @@ def accelerate(model: _Model, *, channels_last: bool = False) -> _Model:
     Args:
         model: any module, also inside wrappers such as DistributedDataParallel or ``torch.compile``.
         channels_last: also lay out 4-D and 5-D parameters and buffers channels-last (but for transposed convolutions),
-            and convert the inputs of ``model`` to match. False leaves the layout as it is.
+            and convert the inputs of ``model`` to match. False leaves the layout as it is. Not of a
+            DistributedDataParallel, whose buckets for gradients have the layout that weights had: before it is made.
 
     Returns:
         ``model``.
 
     Raises:
         TypeError: ``model`` is no ``torch.nn.Module``, or a ScriptModule.
+        ValueError: ``channels_last`` of a DistributedDataParallel.
     """
     root = _root(model, "accelerate")
+    if channels_last and isinstance(root, DistributedDataParallel):
+        raise ValueError(
+            "accelerate: channels_last is True and model is a DistributedDataParallel, whose first gradients would be "
+            "permuted: call accelerate on the module before wrapping it"
+        )
     apply(plan(root, RULES))
     if channels_last:
         channels_last_on(root)

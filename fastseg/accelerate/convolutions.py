@@ -17,6 +17,7 @@ from fastseg.nn import (
     PointwiseConv2d,
     PointwiseConv3d,
 )
+from fastseg.ops.geometry import axes
 
 DEPTHWISE: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv2d: DepthwiseConv2d,
@@ -26,6 +27,11 @@ DEPTHWISE: dict[type[nn.Module], type[nn.Module]] = {
 }
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 POINTWISE: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: PointwiseConv2d, nn.Conv3d: PointwiseConv3d}
+
+
+def is_replaced(conv: nn.Module) -> bool:
+    """Whether somebody put a forward of his own on this one convolution, or what torch's forward calls."""
+    return "forward" in vars(conv) or "_conv_forward" in vars(conv)
 
 
 def is_depthwise(module: nn.Module) -> bool:
@@ -42,7 +48,7 @@ def depthwise_refusal(module: nn.Module) -> str | None:
         return f"{cls.__name__} may compute something else than torch's convolution"
     if not is_depthwise(module):
         return "it has not one group for each channel"
-    if "forward" in vars(module):
+    if is_replaced(module):
         return "its forward was replaced on the instance"
     if module.transposed and module.out_channels != module.in_channels:
         return "a transposed convolution with a channel multiplier has no kernel"
@@ -55,7 +61,7 @@ def is_dense(module: nn.Module) -> bool:
         isinstance(module, (nn.Conv2d, nn.Conv3d))
         and stock_class(module) in POINTWISE
         and module.groups == 1
-        and "forward" not in vars(module)
+        and not is_replaced(module)
     )
 
 
@@ -63,15 +69,17 @@ def is_pointwise(module: Any) -> bool:
     """Whether a layer of ours can take the place of ``module``: a 1x1 convolution without stride, padding or groups."""
     return (
         is_dense(module)
-        and set(module.kernel_size) == set(module.stride) == {1}
-        and (isinstance(module.padding, str) or not any(module.padding))
+        and set(module.kernel_size) == set(axes(module.stride, 1)) == {1}
+        and (isinstance(module.padding, str) or not any(axes(module.padding, 1)))
     )
 
 
 def padding_refusal(conv: Any) -> str | None:
     """Why the output has not the size of the input, padded with zeros."""
-    same = tuple(d * (k - 1) / 2 for k, d in zip(conv.kernel_size, conv.dilation, strict=True))
-    if set(conv.stride) != {1} or conv.padding not in ("same", same) or conv.padding_mode != "zeros":
+    rank = len(conv.kernel_size)
+    same = tuple(d * (k - 1) / 2 for k, d in zip(conv.kernel_size, axes(conv.dilation, rank), strict=True))
+    padding = conv.padding if isinstance(conv.padding, str) else axes(conv.padding, rank)
+    if set(axes(conv.stride, rank)) != {1} or padding not in ("same", same) or conv.padding_mode != "zeros":
         return "only branches with stride 1, padded with zeros to the input's size, run as one"
     return None
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from fastseg.accelerate.convolutions import is_dense
+from fastseg.accelerate.convolutions import is_dense, is_replaced
 from fastseg.accelerate.planning import Rule, Step, Swap, Uses
 from fastseg.accelerate.swap import stock_class
 from fastseg.ops.dense_beside_torch import conv_if_it_pays, conv_transpose_if_it_pays
@@ -19,7 +19,7 @@ class _SwappedConv(_ConvNd):
 
     def forward(self, input: Tensor) -> Tensor:
         y: Tensor | None = None
-        if _is_batch(self, input):
+        if self.padding_mode == "zeros" and _is_ours(self, input):
             y = conv_if_it_pays(input, self.weight, self.bias, self.stride, self.padding, self.dilation)
         return super().forward(input) if y is None else y
 
@@ -37,7 +37,7 @@ class _SwappedConvTranspose(_ConvTransposeNd):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         y: Tensor | None = None
-        if output_size is None and _is_batch(self, input):
+        if output_size is None and _is_ours(self, input):
             y = conv_transpose_if_it_pays(
                 input, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.dilation
             )
@@ -52,9 +52,13 @@ class SwappedConvTranspose3d(_SwappedConvTranspose, nn.ConvTranspose3d):
     """torch.nn.ConvTranspose3d of all channels."""
 
 
-def _is_batch(layer: _ConvNd, input: Tensor) -> bool:
-    """What torch's layer takes beside batches, or refuses, is left to it."""
-    return input.ndim == layer.weight.ndim and input.shape[1] == layer.in_channels
+def _is_ours(layer: _ConvNd, input: Tensor) -> bool:
+    """What torch's layer takes beside batches, or refuses, is left to it; and what was put on it since."""
+    return (
+        input.ndim == layer.weight.ndim
+        and input.shape[1] == layer.in_channels
+        and "_conv_forward" not in layer.__dict__
+    )
 
 
 DENSE: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: SwappedConv2d, nn.Conv3d: SwappedConv3d}
@@ -80,7 +84,7 @@ class DenseConvTransposeRule(Rule):
 
     def matches(self, module: nn.Module) -> bool:
         conv: Any = module
-        return stock_class(module) in _TRANSPOSED and "forward" not in vars(module) and conv.groups == 1
+        return stock_class(module) in _TRANSPOSED and not is_replaced(module) and conv.groups == 1
 
     def plan(self, path: str, module: nn.Module, uses: Uses) -> Iterator[Step]:
         replacement = _TRANSPOSED[stock_class(module)]

@@ -69,12 +69,11 @@ class _BatchNormAct(FusedActivation, nn.modules.batchnorm._BatchNorm):
         # those of the batch serve in eval mode too.
         updates = self.training and self.track_running_stats
         momentum = 0.0 if self.momentum is None else self.momentum
-        if updates and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if self.momentum is None:
-                momentum = 1.0 / float(self.num_batches_tracked)
+        counted = self.num_batches_tracked if updates else None
+        if counted is not None and self.momentum is None:
+            momentum = 1.0 / (float(counted) + 1)
         known = updates or not self.training
-        return batch_norm_act(
+        y = batch_norm_act(
             input,
             self.weight,
             self.bias,
@@ -87,6 +86,10 @@ class _BatchNormAct(FusedActivation, nn.modules.batchnorm._BatchNorm):
             momentum=momentum,
             eps=self.eps,
         )
+        # After the op, as the running statistics: torch.utils.checkpoint runs forward again up to what was saved.
+        if counted is not None:
+            counted.add_(1)
+        return y
 
     def extra_repr(self) -> str:
         return super().extra_repr() + self.activation_repr()

@@ -32,7 +32,9 @@ class _DenseConv(nn.modules.conv._ConvNd):
 class _Conv(_DenseConv):
     def forward(self, input: Tensor) -> Tensor:
         self._check(input)
-        y = conv_if_it_pays(input, self.weight, self.bias, self.stride, self.padding, self.dilation)
+        y: Tensor | None = None
+        if self.padding_mode == "zeros":
+            y = conv_if_it_pays(input, self.weight, self.bias, self.stride, self.padding, self.dilation)
         return super().forward(input) if y is None else y
 
 

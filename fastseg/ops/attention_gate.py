@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastseg import reference
 from fastseg.backends import select
 from fastseg.backends.views import ELEMENT, output_like
 from fastseg.ops import checks
+from fastseg.ops.once_differentiable import once_differentiable
 from fastseg.ops.registry import register
 
 _NAME = "attention_gate"

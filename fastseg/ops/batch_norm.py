@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastseg import reference
 from fastseg.backends import select
 from fastseg.backends.views import layout_of, new_output
 from fastseg.ops import checks
 from fastseg.ops.norm import ACTIVATIONS, Activation, norm_gradients, save_norm
+from fastseg.ops.once_differentiable import once_differentiable
 from fastseg.ops.registry import register
 
 _NAME = "batch_norm_act"

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastseg import reference
 from fastseg.backends import select
 from fastseg.backends.cbam_call import Saved, needed, new_gradients, new_saved, with_empty, without_empty
 from fastseg.backends.views import layout_of, new_output
+from fastseg.ops.once_differentiable import once_differentiable
 from fastseg.ops.registry import register
 
 _PARAMETERS = 8  # of Weights in backends/cbam_call.py, in its order

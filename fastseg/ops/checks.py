@@ -66,7 +66,7 @@ def check_same_dtype(op: str, name: str, other: Tensor | None, x: Tensor) -> Non
 def autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """All in autocast's dtype where it is on, as torch's convolutions cast: float64 stays as it is."""
     device = x.device.type
-    if not torch.is_autocast_enabled(device):
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return x, weight, bias
     dtype = torch.get_autocast_dtype(device)
     x, weight = (t if t.dtype == torch.float64 else t.to(dtype) for t in (x, weight))

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastseg import reference
 from fastseg.backends import select
 from fastseg.ops import checks
 from fastseg.ops.context_registered import backward_op, forward_op, separable_backward_op, separable_op
 from fastseg.ops.geometry import Axes, per_axis
+from fastseg.ops.once_differentiable import once_differentiable
 
 #: ContextBranches::most of csrc/include/fastseg/context.h.
 MOST_BRANCHES = 32

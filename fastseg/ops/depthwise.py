@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastseg import reference
 from fastseg.backends import select
@@ -15,6 +14,7 @@ from fastseg.ops import checks, geometry
 from fastseg.ops.depthwise_registered import backward_op, forward_op, separable_op, statistics_op, transpose_op
 from fastseg.ops.geometry import Axes, Geometry, Padding
 from fastseg.ops.norm import ACTIVATIONS, Activation, apply_op, norm_backward_op
+from fastseg.ops.once_differentiable import once_differentiable
 from fastseg.ops.pointwise import check_parameters, pointwise_conv
 
 

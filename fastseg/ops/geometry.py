@@ -20,6 +20,11 @@ class Geometry(NamedTuple):
     size: list[int]
 
 
+def axes(value: Axes, rank: int) -> tuple[int, ...]:
+    """One number for each axis, as a layer has them that nobody changed."""
+    return (value,) * rank if isinstance(value, int) else tuple(value)
+
+
 def per_axis(op: str, name: str, value: Axes, rank: int, least: int) -> list[int]:
     """One integer for all axes, or one for each."""
     numbers = list(value) if isinstance(value, Sequence) else [value] * rank

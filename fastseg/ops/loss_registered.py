@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastseg.backends import select
 from fastseg.backends.loss_call import SLOPES, Formula
@@ -21,6 +20,7 @@ from fastseg.ops.loss_arguments import (
     prepared,
     refuse_values,
 )
+from fastseg.ops.once_differentiable import once_differentiable
 from fastseg.ops.registry import register
 
 

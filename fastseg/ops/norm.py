@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastseg import reference
 from fastseg.backends import select
 from fastseg.backends.views import ACTIVATION, output_like
 from fastseg.ops import checks
+from fastseg.ops.once_differentiable import once_differentiable
 from fastseg.ops.registry import register
 
 Activation = Literal["leaky_relu", "relu", "none"]

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastseg import reference
 from fastseg.backends import select
 from fastseg.backends.views import layout_of, memory_format, new_output
 from fastseg.ops import checks
+from fastseg.ops.once_differentiable import once_differentiable
 from fastseg.ops.registry import register
 from fastseg.reference.depthwise import nearest_to
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastseg import reference
 from fastseg.backends import select
 from fastseg.backends.views import convolved_layout, memory_format, new_output, weight_layout
 from fastseg.ops import checks
 from fastseg.ops.beside_torch import as_torch_lays_out, offered
+from fastseg.ops.once_differentiable import once_differentiable
 from fastseg.ops.registry import register
 
 _NAME = "up_conv"

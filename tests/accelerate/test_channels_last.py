@@ -110,3 +110,17 @@ def test_convolutions_of_one_channel_return_channels_last(small_convolutions_run
     assert all(g.is_contiguous(memory_format=torch.channels_last_3d) for g in gradients)
     assert [p.stride() for p in restore(model).parameters()] == before
     assert model[0](x).is_contiguous()
+
+
+def test_distributed_networks_are_refused(tmp_path):
+    """Their buckets have the layout that weights had."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        network = nn.parallel.DistributedDataParallel(nn.Sequential(nn.Conv2d(3, 4, 3)))
+        with pytest.raises(ValueError, match="channels_last is True and model is a DistributedDataParallel"):
+            accelerate(network, channels_last=True)
+        assert type(network.module[0]) is nn.Conv2d
+        accelerate(network)
+        assert type(network.module[0]) is not nn.Conv2d
+    finally:
+        torch.distributed.destroy_process_group()

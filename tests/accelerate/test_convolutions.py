@@ -219,3 +219,39 @@ def test_smp_separable_convolution(monkeypatch, check_network: CheckNetwork):
     model = nn.Sequential(SeparableConv2d(6, 8, 3, 12, 12), nn.BatchNorm2d(8), nn.ReLU())
     found = str(check_network(model, torch.randn(2, 6, 20, 21)))
     assert "DepthwiseConv2d" in found and "PointwiseConv2d" in found
+
+
+def of_its_own(conv: nn.Conv2d) -> None:
+    """What asymmetric padding is often made of."""
+
+    def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return 2 * nn.functional.conv2d(x, weight, bias, groups=conv.groups)
+
+    conv._conv_forward = convolve  # type: ignore[method-assign]
+
+
+def around(conv: nn.Conv2d) -> None:
+    conv.padding_mode = "circular"
+
+
+def of_integers(conv: nn.Conv2d) -> None:
+    """As encoders are dilated."""
+    conv.stride, conv.padding, conv.dilation = 1, 2, 2  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("before", (True, False))
+@pytest.mark.parametrize("change", (of_its_own, around, of_integers))
+@pytest.mark.parametrize(
+    "conv",
+    (nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.Conv2d(4, 4, 1)),
+    ids=("dense", "depthwise", "1x1"),
+)
+def test_convolutions_that_somebody_changes(conv, change, before, small_convolutions_run_ours):
+    """Before or after they are swapped."""
+    stock = copy.deepcopy(conv)
+    change(stock)
+    swapped = nn.Sequential(copy.deepcopy(conv))
+    for step in (change, lambda _: fastseg.accelerate(swapped))[:: 1 if before else -1]:
+        step(swapped[0])
+    x = torch.randn(2, 4, 8, 9)
+    torch.testing.assert_close(swapped(x), stock(x), rtol=1e-5, atol=1e-5)

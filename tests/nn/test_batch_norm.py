@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import nn
 
 import fastseg
@@ -148,3 +149,16 @@ def test_a_residual_is_not_broadcast():
 def test_errors(message, arguments, shape):
     with pytest.raises(ValueError, match=message):
         BatchNormAct2d(5, **arguments)(torch.randn(shape or (2, 5, 3, 3)))
+
+
+@pytest.mark.parametrize("momentum", (0.1, None))
+def test_checkpointing_counts_a_batch_once(momentum, monkeypatch):
+    """Forward runs again up to what was saved, which is before running statistics."""
+    monkeypatch.setattr(batch_norm, "TRAINING_FROM", 0)
+    layers = [BatchNormAct2d(3, momentum=momentum) for _ in range(2)]
+    for _ in range(3):
+        x = torch.randn(2, 3, 4, 5, requires_grad=True)
+        layers[0](x).sum().backward()
+        torch.utils.checkpoint.checkpoint(layers[1], x, use_reentrant=False).sum().backward()
+    for name, expected in layers[0].state_dict().items():
+        assert torch.equal(layers[1].state_dict()[name], expected), name

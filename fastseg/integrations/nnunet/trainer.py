@@ -32,7 +32,8 @@ def accelerated(trainer: _Trainer, *, channels_last: bool | None = None, loss: b
     Args:
         trainer: ``nnUNetTrainer`` or a subclass, of either signature of ``build_network_architecture``.
         channels_last: whether networks are trained channels-last; None: on CPUs, but not by optimizers with
-            ``fused=True``, which would take the moments of a stock checkpoint for channels-last ones.
+            ``fused=True``, which would take the moments of a stock checkpoint for channels-last ones. Not by several
+            processes: DistributedDataParallel has buckets of the layout in which nnU-Net made the network.
         loss: whether the loss is swapped too.
 
     Returns:
@@ -48,10 +49,11 @@ def accelerated(trainer: _Trainer, *, channels_last: bool | None = None, loss: b
     class Accelerated(stock):
         def initialize(self) -> None:
             super().initialize()
-            # After torch.compile and DistributedDataParallel, which see the same Parameters in another layout. Fused
-            # optimizers take checkpoints' moments as they lie: in the layout of the stock trainer.
+            # After torch.compile, which sees the same Parameters in another layout. Fused optimizers take checkpoints'
+            # moments as they lie: in the layout of the stock trainer.
             fused = any(group.get("fused") for group in self.optimizer.param_groups)
-            if self.device.type == "cpu" and not fused if channels_last is None else channels_last:
+            wanted = self.device.type == "cpu" and not fused if channels_last is None else channels_last
+            if wanted and not self.is_ddp:
                 fastseg.accelerate(self.network, channels_last=True)
             for part in (self.network, self.loss):
                 if isinstance(part, nn.Module):
