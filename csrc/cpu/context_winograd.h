@@ -189,7 +189,9 @@ class WinogradConvolution {
   // Tiles of a row that a task takes, rows, and blocks of targets; and how many of these there are.
   int64_t piece_ = 0, rows_ = 0, together_ = 0, pieces_ = 0, row_groups_ = 0, block_groups_ = 0;
   int64_t source_pitch_ = 0, sources_size_ = 0, products_size_ = 0, sums_size_ = 0, scratch_size_ = 0;
-  A *points_ = nullptr, *sources_ = nullptr, *products_ = nullptr, *scratch_ = nullptr, *sums_ = nullptr;
+  A* points_ = nullptr;  // the weights at all points
+  // A thread's sources and products at the points of a slab, zeros and shared columns, and sums of targets.
+  A *sources_ = nullptr, *products_ = nullptr, *scratch_ = nullptr, *sums_ = nullptr;
 };
 
 }  // namespace fastseg::FASTSEG_ISA

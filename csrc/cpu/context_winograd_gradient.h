@@ -96,8 +96,8 @@ class WinogradGradient {
   WinogradTiles tiles_;
   int64_t pitch_ = 0, pieces_ = 1, piece_ = 0, rows_ = 1, sources_size_ = 0, size_ = 0, sums_size_ = 0,
           scratch_size_ = 0;
-  A* points_ = nullptr;  // a thread's sources and gradients
-  A* scratch_ = nullptr;
+  // A thread's sources and gradients at the points of a slab, zeros and shared columns, and sums at these points.
+  A *points_ = nullptr, *scratch_ = nullptr;
   double* sums_ = nullptr;
 };
 

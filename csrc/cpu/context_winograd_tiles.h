@@ -17,8 +17,8 @@ template <class A>
 struct TileRows {
   const A* at[2][4];
   A sign;  // of the second plane
-  int64_t first, columns,
-      pitch;  // the first tile's first column, may lie outside; how many there are, and how far apart
+  // The first tile's first column, which may lie outside; how many columns there are, and how far apart.
+  int64_t first, columns, pitch;
 };
 
 // Rows of gradients of a row of tiles: two of each of the planes that a slab adds up, `factor` times. Null as above.
