@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastseg.accelerate import Entry, Report, accelerate, report, restore
-from fastseg.nn import batch_norm
 from fastseg.ops import dense_beside_torch
 
 Outputs = list[Tensor]
@@ -25,13 +24,6 @@ def two_threads() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def small_norms_fuse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batch norms of all sizes run the kernel, as large ones do."""
-    monkeypatch.setattr(batch_norm, "TRAINING_FROM", 0)
-    monkeypatch.setattr(batch_norm, "EVAL_FROM", 0)
 
 
 @pytest.fixture

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastseg.nn import batch_norm
-
 
 @pytest.fixture(autouse=True)
-def small_norms_fuse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batch norms of small images run the kernel, as large ones do."""
-    monkeypatch.setattr(batch_norm, "TRAINING_FROM", 0)
-    monkeypatch.setattr(batch_norm, "EVAL_FROM", 0)
+def all_norms_fuse(small_norms_fuse: None) -> None:
+    """The images of these tests are small."""

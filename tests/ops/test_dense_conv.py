@@ -19,17 +19,11 @@ from tests.support import (
     assert_same_bits,
     for_thread_counts,
     in_layout,
-    poison,
     rerun_with_capability,
     run,
 )
 
-
-@pytest.fixture(autouse=True)
-def nan_poisoned_outputs(monkeypatch):
-    poison(monkeypatch, cpu_dense_conv, "new_output")
-    poison(monkeypatch, cpu_dense_conv, "new_empty")
-    poison(monkeypatch, cpu_dense_conv.memory, "empty")
+pytestmark = pytest.mark.usefixtures("nan_poisoned_convolutions")
 
 
 CONVOLUTIONS = (

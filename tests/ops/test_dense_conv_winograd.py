@@ -7,24 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastseg.backends import cpu_dense_conv
 from fastseg.ops import dense_conv
 from tests.ops.dense_conv_cases import Case
 from tests.support import (
     assert_same_bits,
     assert_within_budget,
     for_thread_counts,
-    poison,
     rerun_with_capability,
     run,
 )
 
-
-@pytest.fixture(autouse=True)
-def nan_poisoned_outputs(monkeypatch):
-    poison(monkeypatch, cpu_dense_conv, "new_output")
-    poison(monkeypatch, cpu_dense_conv, "new_empty")
-    poison(monkeypatch, cpu_dense_conv.memory, "empty")
+pytestmark = pytest.mark.usefixtures("nan_poisoned_convolutions")
 
 
 def image(batch: int, inputs: int, outputs: int, size: tuple[int, ...], padding: int = 1, **more: object) -> Case:
