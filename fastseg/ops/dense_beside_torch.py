@@ -16,7 +16,7 @@ from fastseg.ops.up_conv import pays as up_conv_pays
 from fastseg.ops.up_conv import up_conv_as_torchs
 
 #: Inputs and outputs from which our kernel is the faster one: of three taps, which Winograd's filtering takes, and of
-#: others. Measured on four cores with AVX-512: docs/dense_conv.md.
+#: others. Measured on four cores with AVX-512: docs/accelerate.md.
 TILED_CHANNELS, ENOUGH_CHANNELS = 16, 24
 #: Pixels of all samples below which packing the weights takes us as long as the products, or longer; likewise.
 TILED_PIXELS, ENOUGH_PIXELS = 512, 2048
