@@ -1,4 +1,5 @@
-// Dense convolutions of three taps along each axis by Winograd's minimal filtering, forward or for the gradient of x.
+// Dense convolutions of three taps along each axis by Winograd's minimal filtering, forward or for the gradient of x,
+// with any dilation.
 //
 // Floor: inputs * outputs * 16 multiply-adds for 2x2 targets of images, instead of 36; 64 for 2x2x2 of volumes, instead
 // of 216. A vector of sources takes 32 additions a tile and slab, one of targets as many: a few percent of the products
@@ -43,7 +44,9 @@ class WinogradConvolution {
 
   // Whether it takes this convolution, and is the faster way.
   static bool pays(const ContextConv& args, bool transposed) {
-    return WinogradTiles::takes<A>(args) && (!transposed || args.dx) && WinogradTiles(args, transposed).pays(args);
+    constexpr int64_t tenths = 14;
+    return WinogradTiles::takes<A>(args) && (!transposed || args.dx) &&
+           WinogradTiles(args, transposed).pays(args, tenths);
   }
 
   int64_t weight_tasks() const { return weights_.tasks(); }
@@ -84,7 +87,7 @@ class WinogradConvolution {
   A* at_point(int64_t block, int slab, int point) const {
     return points_ + block * block_size() + (slab * winograd_points + point) * weight_stride();
   }
-  // Targets of a row of tiles.
+  // Targets of a row of tiles, in the order of the image.
   int64_t row_pixels() const { return tiles_.layers() * 4 * piece_; }
 
   // Into pieces of rows of tiles, or groups of rows, and groups of blocks of targets.
@@ -99,7 +102,9 @@ class WinogradConvolution {
       const int64_t tiles = tiles_for(blocks);
       pieces_ = ceil_div(across, tiles);
       piece_ = ceil_div(across, pieces_);
-      if (pieces_ > 1) piece_ = round_up(piece_, 8), pieces_ = ceil_div(across, piece_);
+      // Pieces have all phases, and begin at whole vectors where they can.
+      if (pieces_ > 1) piece_ = round_up(piece_, 8 % tiles_.phases() ? tiles_.phases() : 8);
+      pieces_ = ceil_div(across, piece_);
       rows_ = least(most(tiles / piece_, 1), tiles_.rows());
       row_groups_ = ceil_div(tiles_.rows(), rows_);
       rows_ = ceil_div(tiles_.rows(), row_groups_);
@@ -125,6 +130,8 @@ class WinogradConvolution {
     const int64_t blocks = least(together_, weights_.blocks() - first_block);
     const int64_t source_stride = point_stride<A>(rows * tiles * source_pitch_);
     const int64_t stride = point_stride<A>(rows * tiles * width), pixels = tiles_.layers() * 4 * tiles;
+    // Tiles of a row lie phase by phase.
+    const int64_t phases = tiles_.phases(), phase_tiles = tiles / phases;
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t first = (first_block + b) * context_block<A>;
       start_sums(transposed_ ? args_.dx_bias : branch().bias, first, targets_of(first), width, rows * pixels,
@@ -132,16 +139,19 @@ class WinogradConvolution {
     }
     for (int slab = 0; slab < (Volume ? winograd_slabs : 1); ++slab) {
       for (int64_t r = 0; r < rows; ++r)
-        transform_sources<Volume>(tiles_.rows_of(source_, n, first_row + r, first_tile, slab, 0), weights_.sources(),
-                                  tiles, zeros, kept, sources + r * tiles * source_pitch_, source_pitch_,
-                                  source_stride);
+        for (int64_t phase = 0; phase < phases; ++phase)
+          transform_sources<Volume>(
+              tiles_.rows_of(source_, n, first_row + r, first_tile, phase, slab, 0), weights_.sources(), phase_tiles,
+              zeros, kept, sources + (r * tiles + phase * phase_tiles) * source_pitch_, source_pitch_, source_stride);
       for (int64_t b = 0; b < blocks; ++b) {
         for (int point = 0; point < winograd_points; ++point)
           multiply(sources + point * source_stride, rows * tiles, first_block + b, slab, point,
                    products + point * stride);
         for (int64_t r = 0; r < rows; ++r)
-          add_targets<Volume>(products + r * tiles * width, stride, tiles, width, slab,
-                              sums + b * sums_size_ + r * pixels * width);
+          for (int64_t phase = 0; phase < phases; ++phase)
+            add_targets<Volume>(products + (r * tiles + phase * phase_tiles) * width, stride, phase_tiles, width, slab,
+                                sums + b * sums_size_ + (r * pixels + phase) * width, phases * width,
+                                2 * tiles * width);
       }
     }
     for (int64_t b = 0; b < blocks; ++b)
@@ -173,7 +183,7 @@ class WinogradConvolution {
     const int64_t width = weights_.width(), x = 2 * first_tile, count = least(2 * tiles, tiles_.targets[X] - x);
     for (int64_t layer = 0; layer < tiles_.layers(); ++layer)
       for (int64_t i = 0; i < 2; ++i) {
-        const int64_t z = tiles_.first_target(row, Z) + layer, y = tiles_.first_target(row, Y) + i;
+        const int64_t z = tiles_.target(row, Z, layer), y = tiles_.target(row, Y, i);
         if (z < tiles_.targets[Z] && y < tiles_.targets[Y])
           write_sums<T>(transposed_ ? args_.dx : args_.y, first, targets_of(first), n,
                         (z * tiles_.targets[Y] + y) * tiles_.targets[X] + x, count,

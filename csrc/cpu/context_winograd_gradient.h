@@ -24,7 +24,8 @@ class WinogradGradient {
     pitch_ = round_up(inputs, lanes<A>);
     const int64_t across = tiles_.across[X];
     pieces_ = ceil_div(across, most_tiles);
-    piece_ = ceil_div(across, pieces_);
+    piece_ = round_up(ceil_div(across, pieces_), tiles_.phases());
+    pieces_ = ceil_div(across, piece_);
     rows_ = least(most(most_tiles / piece_, 1), tiles_.rows());
     sources_size_ = winograd_points * point_stride<A>(rows_ * piece_ * pitch_);
     size_ = sources_size_ + winograd_points * point_stride<A>(rows_ * piece_ * context_block<A>);
@@ -37,7 +38,9 @@ class WinogradGradient {
 
   // Whether it takes the weights of this convolution, and is the faster way.
   static bool pays(const ContextConv& args) {
-    return WinogradTiles::takes<A>(args) && args.branches.branch[0].dweight && WinogradTiles(args, false).pays(args);
+    constexpr int64_t tenths = 18;
+    return WinogradTiles::takes<A>(args) && args.branches.branch[0].dweight &&
+           WinogradTiles(args, false).pays(args, tenths);
   }
 
   // Groups of tiles of an image.
@@ -64,7 +67,7 @@ class WinogradGradient {
     A *const zeros = scratch_ + thread * scratch_size_, *const kept = zeros + most(pitch_, context_block<A>);
     std::fill_n(zeros, most(pitch_, context_block<A>), A(0));
     double* const sums = sums_ + thread * sums_size_;
-    const int64_t width = vectors * lanes<A>, numbers = inputs * width;
+    const int64_t width = vectors * lanes<A>, numbers = inputs * width, phases = tiles_.phases();
     const Correlation<A> correlate = correlation<A>(vectors, together);
     for (int slab = 0; slab < (Volume ? winograd_slabs : 1); ++slab) {
       std::fill_n(sums, winograd_points * numbers, 0.);
@@ -74,12 +77,13 @@ class WinogradGradient {
         const int64_t first_row = at / pieces_ * rows_, rows = least(rows_, tiles_.rows() - first_row);
         const int64_t source_stride = point_stride<A>(rows * tiles * pitch_);
         const int64_t grad_stride = point_stride<A>(rows * tiles * width);
-        for (int64_t r = 0; r < rows; ++r) {
-          transform_sources<Volume>(tiles_.rows_of(x_, n, first_row + r, first_tile, slab, input),
-                                    least(inputs, args_.inputs - input), tiles, zeros, kept,
-                                    sources + r * tiles * pitch_, pitch_, source_stride);
-          transform_gradients<Volume>(tiles_.gradients_of(grad_, n, first_row + r, first_tile, slab, output), outputs,
-                                      width, tiles, zeros, grads + r * tiles * width, grad_stride);
+        for (int64_t i = 0; i < rows * phases; ++i) {
+          const int64_t row = first_row + i / phases, phase = i % phases, phase_tiles = tiles / phases;
+          transform_sources<Volume>(tiles_.rows_of(x_, n, row, first_tile, phase, slab, input),
+                                    least(inputs, args_.inputs - input), phase_tiles, zeros, kept,
+                                    sources + i * phase_tiles * pitch_, pitch_, source_stride);
+          transform_gradients<Volume>(tiles_.gradients_of(grad_, n, row, first_tile, phase, slab, output), outputs,
+                                      width, phase_tiles, zeros, grads + i * phase_tiles * width, grad_stride);
         }
         for (int point = 0; point < winograd_points; ++point) {
           const GradientRun<A> run{grads + point * grad_stride, 0, rows * tiles};

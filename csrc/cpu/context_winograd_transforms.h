@@ -62,7 +62,8 @@ struct TileColumn {
   const A *a, *b, *c, *d;                  // of the first plane
   const A *a_too, *b_too, *c_too, *d_too;  // of the second one
 
-  TileColumn(const TileRows<A>& rows, int64_t x, const A* zeros) {
+  TileColumn(const TileRows<A>& rows, int64_t column, const A* zeros) {
+    const int64_t x = rows.first + column * rows.step;
     const bool inside = x >= 0 && x < rows.columns;
     const auto at = [&](int plane, int i) {
       return inside && rows.at[plane][i] ? rows.at[plane][i] + x * rows.pitch : zeros;
@@ -97,12 +98,12 @@ inline void transform_sources(const TileRows<A>& rows, int64_t channels, int64_t
     store_points(c, to, L);
     store_points(d, to + 4 * L, L);
   };
-  const Column first(rows, rows.first, zeros), second(rows, rows.first + 1, zeros);
+  const Column first(rows, 0, zeros), second(rows, 1, zeros);
   for (int64_t i = 0; i < channels; i += L)
     keep(first.template points<false>(i, channels - i, sign), second.template points<false>(i, channels - i, sign),
          kept + 8 * i);
   for (int64_t t = 0; t < tiles; ++t, to += pitch) {
-    const Column third(rows, rows.first + 2 * t + 2, zeros), fourth(rows, rows.first + 2 * t + 3, zeros);
+    const Column third(rows, 2 * t + 2, zeros), fourth(rows, 2 * t + 3, zeros);
     const auto transform = [&](int64_t i, auto whole) __attribute__((always_inline)) {
       A *const now = kept + 8 * i, *const at = to + i;
       const Four<V> a{load(now), load(now + L), load(now + 2 * L), load(now + 3 * L)};
@@ -121,12 +122,13 @@ inline void transform_sources(const TileRows<A>& rows, int64_t channels, int64_t
   }
 }
 
-// Adds a slab's products [points][tiles][width] to sums [layers][2][2 * tiles][width].
+// Adds a slab's products [points][tiles][width] to sums [layers][2][2 * tiles][width], `column` and `row` from one to
+// the next.
 template <bool Volume, class A>
-inline void add_targets(const A* products, int64_t stride, int64_t tiles, int64_t width, int slab, A* sums) {
+inline void add_targets(const A* products, int64_t stride, int64_t tiles, int64_t width, int slab, A* sums,
+                        int64_t column, int64_t row) {
   using V = Vec<A>;
   constexpr int layers = Volume ? 2 : 1;
-  const int64_t row = 2 * tiles * width;
   for (int64_t t = 0; t < tiles; ++t)
     for (int64_t c = 0; c < width; c += lanes<A>) {
       const A* const from = products + t * width + c;
@@ -139,12 +141,12 @@ inline void add_targets(const A* products, int64_t stride, int64_t tiles, int64_
       for (int layer = 0; layer < layers; ++layer) {
         const A factor = Volume ? A(winograd_layers[layer][slab]) : A(1);
         if (factor == 0) continue;
-        A* const to = sums + layer * 2 * row + 2 * t * width + c;
+        A* const to = sums + layer * 2 * row + 2 * t * column + c;
         const auto add = [&](A* at, V v) { store(at, load(at) + factor * v); };
         add(to, first.a);
-        add(to + width, first.b);
+        add(to + column, first.b);
         add(to + row, second.a);
-        add(to + row + width, second.b);
+        add(to + row + column, second.b);
       }
     }
 }
@@ -192,7 +194,8 @@ template <bool Volume, class A>
 struct GradientColumn {
   const A *a, *b, *a_too, *b_too;
 
-  GradientColumn(const TileGradients<A>& rows, int64_t x, const A* zeros) {
+  GradientColumn(const TileGradients<A>& rows, int64_t column, const A* zeros) {
+    const int64_t x = column * rows.step;
     const auto at = [&](int layer, int i) {
       return x < rows.columns && rows.at[layer][i] ? rows.at[layer][i] + x * rows.pitch : zeros;
     };

@@ -57,10 +57,13 @@ def test_where_ours_pays(shape, weight, expected, monkeypatch):
     check_where_ours_pays(pays, shape, weight, ((1,) * rank, padding, (1,) * rank), expected, monkeypatch)
 
 
-def test_dilated_taps_need_more_channels_and_pixels():
+def test_tiles_need_fewer_channels_and_pixels_where_dilations_leave_some():
     x, weight = torch.empty(2, 24, 32, 31), torch.empty(24, 24, 3, 3)
-    assert pays(x, weight, (1, 1), 1, (1, 1)) and not pays(x, weight, (1, 1), 2, (2, 2))
+    assert pays(x, weight, (1, 1), 1, (1, 1)) and pays(x, weight, (1, 1), (2, 5), (2, 5))
+    assert not pays(x, weight, (1, 1), 6, (6, 6))
     assert not pays(x.double(), weight.double(), (1, 1), 1, (1, 1))
+    slices = torch.empty(24, 24, 1, 3, 3)
+    assert pays(x[:, :, None], slices, (1, 1, 1), (0, 2, 2), (9, 2, 2))
 
 
 @pytest.mark.parametrize("padding", ("valid", (0, 0), (1, 1), (15, 15), "same"))

@@ -33,7 +33,8 @@ class Case:
 
     def __str__(self) -> str:
         name = "transposed " if self.transposed else ""
-        return f"{name}{self.inputs}-{self.outputs} {self.size} k{self.kernel} s{self.stride} p{self.padding}"
+        numbers = f"{self.size} k{self.kernel} s{self.stride} p{self.padding} d{self.axes['dilation']}"
+        return f"{name}{self.inputs}-{self.outputs} {numbers}"
 
     @property
     def axes(self) -> dict[str, Any]:

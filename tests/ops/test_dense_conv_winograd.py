@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fastseg.ops import dense_conv
@@ -41,6 +41,15 @@ CASES = (
     image(1, 16, 24, (8, 9, 10), padding=2),
     Case(2, 24, 20, (5, 24, 18), (1, 3, 3), (1, 1, 1), (0, 1, 1)),  # slice by slice
     Case(1, 20, 24, (4, 20, 20), (1, 3, 3), (1, 1, 1), (1, 1, 1)),  # and slices of nothing but padding
+    image(1, 32, 32, (32, 32), padding=2, dilation=(2, 2)),
+    image(2, 20, 70, (47, 70), padding=5, dilation=(3, 7)),  # phases of different lengths
+    image(1, 24, 17, (52, 60), padding=0, dilation=(4, 6)),
+    image(1, 16, 16, (14, 300), padding=3, dilation=(2, 3)),  # phases in pieces
+    image(1, 16, 16, (6, 300), dilation=(1, 16)),
+    image(1, 20, 40, (16, 17, 26), padding=3, dilation=(2, 1, 4)),
+    image(2, 24, 20, (17, 15, 12), padding=2, dilation=(2, 2, 2)),
+    Case(2, 24, 20, (5, 26, 24), (1, 3, 3), (1, 1, 1), (0, 2, 3), (5, 2, 3)),  # a dilation of one tap
+    image(1, 20, 32, (28, 40), padding=4, dilation=(2, 3), transposed=True),
     image(1, 32, 20, (24, 26), transposed=True),
     image(1, 20, 32, (12, 11, 10), transposed=True),
 )
@@ -73,18 +82,28 @@ def cases(draw) -> Case:
     size = draw(st.tuples(*[st.integers(7, 40) if rank == 2 else st.integers(5, 14)] * rank))
     padding = draw(st.tuples(*[st.integers(0, 3)] * rank))
     kernel = (draw(st.sampled_from((1, 3))), 3, 3)[-rank:] if rank == 3 else (3, 3)
+    dilation = draw(st.tuples(*[st.integers(1, 3)] * rank))
+    assume(all(n + 2 * p > d * (k - 1) for n, p, d, k in zip(size, padding, dilation, kernel, strict=True)))
     channels = st.integers(16, 80)
-    return Case(draw(st.integers(1, 3)), draw(channels), draw(channels), size, kernel, (1,) * rank, padding)
+    return Case(draw(st.integers(1, 3)), draw(channels), draw(channels), size, kernel, (1,) * rank, padding, dilation)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(case=cases(), layout=st.sampled_from(("contiguous", "channels_last")))
 def test_any_geometry(case, layout):
     case.check(torch.float32, layout)
 
 
 @pytest.mark.parametrize("positive", (False, True))
-@pytest.mark.parametrize("case", (image(1, 256, 64, (32, 32)), image(1, 64, 64, (16, 16, 16))), ids=str)
+@pytest.mark.parametrize(
+    "case",
+    (
+        image(1, 256, 64, (32, 32)),
+        image(1, 64, 64, (16, 16, 16)),
+        image(1, 128, 64, (48, 48), padding=4, dilation=(4, 4)),
+    ),
+    ids=str,
+)
 def test_as_accurate_as_direct_products(case, positive):
     """The error budget of numbers that a network has, without an allowance for what was added up."""
     numbers = case.inputs_of(torch.float32)
@@ -97,7 +116,7 @@ def test_as_accurate_as_direct_products(case, positive):
 
 
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
-@pytest.mark.parametrize("case", (CASES[1], CASES[10], image(1, 16, 300, (18, 18))), ids=str)
+@pytest.mark.parametrize("case", (CASES[1], CASES[10], CASES[16], image(1, 16, 300, (18, 18))), ids=str)
 def test_same_bits_for_every_number_of_threads(case, layout):
     numbers = case.inputs_of(torch.float32)
     assert_same_bits(for_thread_counts((1, 3, 4), lambda: run(case.ours, numbers, layout)))
@@ -117,7 +136,7 @@ def test_outputs_past_the_caches(layout):
         image(1, 8, 64, (64, 64)),  # less than a vector of channels
         image(1, 64, 64, (8, 8)),  # too few tiles for the weights
         image(64, 16, 16, (5, 5)),  # tiles half outside
-        Case(1, 32, 32, (32, 32), (3, 3), (1, 1), (2, 2), (2, 2)),  # dilated
+        image(1, 32, 32, (32, 32), padding=10, dilation=(10, 10)),  # phases of a few pixels
         Case(1, 32, 32, (32, 32), (3, 3), (2, 2), (1, 1)),
         Case(1, 32, 32, (32, 32), (5, 5), (1, 1), (2, 2)),
     ),
