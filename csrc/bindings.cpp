@@ -146,6 +146,7 @@ struct type_caster<fastseg::ContextBranches> {
   bool load(handle from, bool) {
     if (!PyTuple_Check(from.ptr()) || PyTuple_GET_SIZE(from.ptr()) > value.most) return false;
     value.count = PyTuple_GET_SIZE(from.ptr());
+    int64_t first = 0;
     for (int64_t b = 0; b < value.count; ++b) {
       int64_t v[18];
       if (!read_tuple(PyTuple_GET_ITEM(from.ptr(), b), v, 18)) return false;
@@ -158,7 +159,9 @@ struct type_caster<fastseg::ContextBranches> {
                          v[12],
                          {reinterpret_cast<void*>(v[13]), static_cast<fastseg::Element>(v[14]), v[15]},
                          reinterpret_cast<void*>(v[16]),
-                         reinterpret_cast<void*>(v[17])};
+                         reinterpret_cast<void*>(v[17]),
+                         first};
+      first += v[0];
     }
     return true;
   }

@@ -47,26 +47,21 @@ class ContextConvolution {
   void run(int64_t task, int thread) const {
     A *const sums = sums_ + thread * sums_size(), *const panel = panels_ + thread * panel_size_;
     const int64_t band = task % bands_.count, n = task / bands_.count % args_.batch;
-    int64_t block = task / bands_.count / args_.batch, channel = 0;
+    int64_t block = task / bands_.count / args_.batch;
     if (transposed_) {
       const int64_t first = block * context_block<A>, targets = least(args_.inputs - first, context_block<A>);
       start_sums(args_.dx_bias, first, targets, weights_[0].width(), bands_.pixels(band), sums);
-      for (int64_t b = 0; b < args_.branches.count; ++b) {
-        add_branch(b, block, channel, n, band, sums, panel);
-        channel += weights_[b].sources();
-      }
+      for (int64_t b = 0; b < args_.branches.count; ++b)
+        add_branch(b, block, args_.branches.branch[b].first, n, band, sums, panel);
       write(args_.dx, first, targets, n, band, sums, weights_[0].width());
       return;
     }
     int64_t b = 0;
-    for (; block >= weights_[b].blocks(); ++b) {
-      block -= weights_[b].blocks();
-      channel += weights_[b].targets();
-    }
+    for (; block >= weights_[b].blocks(); ++b) block -= weights_[b].blocks();
     const int64_t first = block * context_block<A>, targets = least(weights_[b].targets() - first, context_block<A>);
     start_sums(args_.branches.branch[b].bias, first, targets, weights_[b].width(), bands_.pixels(band), sums);
     add_branch(b, block, 0, n, band, sums, panel);
-    write(args_.y, channel + first, targets, n, band, sums, weights_[b].width());
+    write(args_.y, args_.branches.branch[b].first + first, targets, n, band, sums, weights_[b].width());
   }
 
  private:

@@ -127,15 +127,14 @@ class ContextGradient {
   };
 
   Part part_of(int64_t part) const {
-    int64_t b = 0, channel = 0;
-    for (; part >= branch_parts(args_.branches.branch[b]); channel += args_.branches.branch[b++].outputs)
-      part -= branch_parts(args_.branches.branch[b]);
+    int64_t b = 0;
+    for (; part >= branch_parts(args_.branches.branch[b]); ++b) part -= branch_parts(args_.branches.branch[b]);
     const ContextBranch& branch = args_.branches.branch[b];
     const int64_t parts = block_parts(branch), first = part / parts * context_block<A>;
     const int64_t outputs = least(branch.outputs - first, context_block<A>), bias = branch.dbias ? 1 : 0;
     const int64_t together = task_groups(branch), group = (part % parts - bias) * together;
     const int64_t groups = least(together, all_groups(branch) - group);
-    return {branch, channel + first, first, outputs, correlation_vectors<A>(outputs), group < 0, group, groups};
+    return {branch, branch.first + first, first, outputs, correlation_vectors<A>(outputs), group < 0, group, groups};
   }
 
   TapPanel<A> tap_panel(const ContextBranch& branch) const { return {bands_, branch.taps(), args_.inputs}; }

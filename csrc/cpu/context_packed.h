@@ -28,6 +28,18 @@ class Workspace {
     return piece;
   }
   int64_t used() const { return used_; }
+  // Calls make(i) for i from 0 to count - 1: what one of these takes lies where that of the others does.
+  template <class Make>
+  void share(int64_t count, const Make& make) {
+    const int64_t begin = used_;
+    int64_t end = begin;
+    for (int64_t i = 0; i < count; ++i) {
+      used_ = begin;
+      make(i);
+      end = most(end, used_);
+    }
+    used_ = end;
+  }
 
  private:
   char* data_;

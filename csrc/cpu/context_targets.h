@@ -1,4 +1,5 @@
-// Sums of a block of channels before they are written, and how they are: both layouts, past the caches where that pays.
+// Sums of a block of channels: how they begin, and how they are written, in both layouts, past the caches where that
+// pays.
 #pragma once
 #include "context_packed.h"
 #include "norm_channels_last.h"
@@ -11,6 +12,18 @@ inline void start_sums(const Vector& bias, int64_t first, int64_t targets, int64
   for (int64_t i = 0; i < width; ++i) sums[i] = i < targets ? load_parameter(bias, first + i, A(0)) : A(0);
   for (int64_t p = 1; p < pixels; ++p)
     for (int64_t i = 0; i < width; i += lanes<A>) store(sums + p * width + i, load(sums + i));
+}
+
+// The same with what `count` pixels have already, of the type of the sums, from `pixel` on.
+template <class A>
+inline void read_sums(const View& from, int64_t channel, int64_t channels, int64_t n, int64_t pixel, int64_t count,
+                      A* sums, int64_t width) {
+  const A* const at = static_cast<const A*>(from.data) + n * from.batch_stride + channel * from.channel_stride +
+                      pixel * from.spatial_stride;
+  if (from.spatial_stride == 1)
+    pixels_of_rows(at, from.channel_stride, channels, count, sums, width);
+  else
+    copy_pixels(at, from.spatial_stride, channels, count, sums, width);
 }
 
 template <bool Stream, class T, class A>

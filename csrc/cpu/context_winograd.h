@@ -21,10 +21,10 @@ class WinogradConvolution {
  public:
   using A = compute_t<T>;
 
-  // `transposed`: from y to dx, else from x to y.
-  WinogradConvolution(const ContextConv& args, const Pixels<T>& source, bool transposed, bool stream, bool wanted,
-                      int threads, Workspace& workspace)
-      : args_(args), source_(source), transposed_(transposed), stream_(stream), tiles_(args, transposed) {
+  // `transposed`: from y to dx, else from x to y. `adds`: to what dx has, of the compute type.
+  WinogradConvolution(const ContextConv& args, const Pixels<T>& source, bool transposed, bool adds, bool stream,
+                      bool wanted, int threads, Workspace& workspace)
+      : args_(args), source_(source), transposed_(transposed), adds_(adds), stream_(stream), tiles_(args, transposed) {
     if (!wanted) return;
     const ImageBands bands(args, transposed, 1);
     constexpr bool all_taps = true;
@@ -44,7 +44,7 @@ class WinogradConvolution {
 
   // Whether it takes this convolution, and is the faster way.
   static bool pays(const ContextConv& args, bool transposed) {
-    constexpr int64_t tenths = 14;
+    constexpr int64_t tenths = 12;
     return WinogradTiles::takes<A>(args) && (!transposed || args.dx) &&
            WinogradTiles(args, transposed).pays(args, tenths);
   }
@@ -132,17 +132,24 @@ class WinogradConvolution {
     const int64_t stride = point_stride<A>(rows * tiles * width), pixels = tiles_.layers() * 4 * tiles;
     // Tiles of a row lie phase by phase.
     const int64_t phases = tiles_.phases(), phase_tiles = tiles / phases;
+    const int64_t first_source = transposed_ ? branch().first : 0;
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t first = (first_block + b) * context_block<A>;
       start_sums(transposed_ ? args_.dx_bias : branch().bias, first, targets_of(first), width, rows * pixels,
                  sums + b * sums_size_);
+      for (int64_t r = 0; adds_ && r < rows; ++r)
+        for_pixels(first_row + r, first_tile, tiles, [&](int64_t pixel, int64_t count, int64_t sum) {
+          read_sums(args_.dx, first, targets_of(first), n, pixel, count,
+                    sums + b * sums_size_ + (r * pixels + sum) * width, width);
+        });
     }
     for (int slab = 0; slab < (Volume ? winograd_slabs : 1); ++slab) {
       for (int64_t r = 0; r < rows; ++r)
         for (int64_t phase = 0; phase < phases; ++phase)
-          transform_sources<Volume>(
-              tiles_.rows_of(source_, n, first_row + r, first_tile, phase, slab, 0), weights_.sources(), phase_tiles,
-              zeros, kept, sources + (r * tiles + phase * phase_tiles) * source_pitch_, source_pitch_, source_stride);
+          transform_sources<Volume>(tiles_.rows_of(source_, n, first_row + r, first_tile, phase, slab, first_source),
+                                    weights_.sources(), phase_tiles, zeros, kept,
+                                    sources + (r * tiles + phase * phase_tiles) * source_pitch_, source_pitch_,
+                                    source_stride);
       for (int64_t b = 0; b < blocks; ++b) {
         for (int point = 0; point < winograd_points; ++point)
           multiply(sources + point * source_stride, rows * tiles, first_block + b, slab, point,
@@ -178,22 +185,30 @@ class WinogradConvolution {
     }
   }
 
-  // The targets of a row of tiles, of which the last may lie outside.
-  void write(int64_t first, int64_t n, int64_t row, int64_t first_tile, int64_t tiles, const A* sums) const {
-    const int64_t width = weights_.width(), x = 2 * first_tile, count = least(2 * tiles, tiles_.targets[X] - x);
+  // Calls body(pixel, count, sum) for the targets of a row of tiles, of which the last may lie outside: `count` from
+  // `pixel` on, whose sums begin at number `sum`.
+  template <class Body>
+  void for_pixels(int64_t row, int64_t first_tile, int64_t tiles, const Body& body) const {
+    const int64_t x = 2 * first_tile, count = least(2 * tiles, tiles_.targets[X] - x);
     for (int64_t layer = 0; layer < tiles_.layers(); ++layer)
       for (int64_t i = 0; i < 2; ++i) {
         const int64_t z = tiles_.target(row, Z, layer), y = tiles_.target(row, Y, i);
         if (z < tiles_.targets[Z] && y < tiles_.targets[Y])
-          write_sums<T>(transposed_ ? args_.dx : args_.y, first, targets_of(first), n,
-                        (z * tiles_.targets[Y] + y) * tiles_.targets[X] + x, count,
-                        sums + (layer * 2 + i) * 2 * tiles * width, width, stream_);
+          body((z * tiles_.targets[Y] + y) * tiles_.targets[X] + x, count, (layer * 2 + i) * 2 * tiles);
       }
+  }
+
+  void write(int64_t first, int64_t n, int64_t row, int64_t first_tile, int64_t tiles, const A* sums) const {
+    const int64_t width = weights_.width(), channel = transposed_ ? first : branch().first + first;
+    for_pixels(row, first_tile, tiles, [&](int64_t pixel, int64_t count, int64_t sum) {
+      write_sums<T>(transposed_ ? args_.dx : args_.y, channel, targets_of(first), n, pixel, count, sums + sum * width,
+                    width, stream_);
+    });
   }
 
   const ContextConv& args_;
   const Pixels<T>& source_;
-  bool transposed_, stream_;
+  bool transposed_, adds_, stream_;
   WinogradTiles tiles_;
   BranchWeights<T> weights_;
   // Tiles of a row that a task takes, rows, and blocks of targets; and how many of these there are.

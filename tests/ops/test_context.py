@@ -160,6 +160,48 @@ def test_slices_do_not_depend_on_threads(case):
     assert_same_bits(for_thread_counts((1, 3, 4), lambda: run(case.dense, inputs, "channels_last")))
 
 
+# Branches by tiles (dense_conv.md) and direct ones beside each other: each kind alone, several, blocks of outputs.
+TILED = {
+    Case((36, 41), ((20, 3, 1), (17, 1, 1), (70, 3, 5), (16, 3, 2)), channels=24): (True, False, True, True),
+    Case((40, 24), ((16, 3, 9), (30, 3, 2), (16, 5, 1)), 1, 70): (False, True, False),
+    Case((26, 30), ((16, 3, 1), (20, 3, 3)), 3, 16): (True, True),
+    Case((13, 12, 15), ((16, 3, 1), (5, 1, 1), (24, 3, (1, 2, 3))), channels=20): (True, False, True),
+    Case((5, 24, 18), ((24, (1, 3, 3), 1), (16, 3, (9, 2, 2))), 1, 20): (True, False),
+}
+
+
+@pytest.mark.parametrize(("case", "taken"), TILED.items(), ids=str)
+def test_which_branches_are_taken_by_tiles(case, taken):
+    """There an infinity is subtracted from itself, direct products leave it one."""
+    x, *parameters, _ = case.inputs(torch.float32)
+    x[(0, 0, *(n // 2 for n in case.image))] = float("inf")
+    branches = case.dense(x, *parameters).split([outputs for outputs, _, _ in case.branches], 1)
+    assert tuple(bool(y.isnan().any()) for y in branches) == taken
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("case", TILED, ids=str)
+def test_branches_by_tiles(case, layout, dtype):
+    check(case, "dense", dtype, layout)
+
+
+@pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
+def test_branches_by_tiles_have_the_same_bits_for_every_number_of_threads(layout):
+    case, *_ = TILED
+    inputs = case.inputs(torch.float32)
+    assert_same_bits(for_thread_counts((1, 3, 4), lambda: run(case.dense, inputs, layout)))
+
+
+@pytest.mark.parametrize("wanted", range(9))
+def test_one_gradient_of_branches_by_tiles(wanted):
+    case, *_ = TILED
+    *inputs, grad = case.inputs(torch.float32)
+    leaves = [t.clone().requires_grad_(i == wanted) for i, t in enumerate(inputs)]
+    (alone,) = torch.autograd.grad(case.dense(*leaves), leaves[wanted], grad)
+    assert torch.equal(alone, run(case.dense, [*inputs, grad])[1 + wanted])
+
+
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
 def test_channels_last_weights(layout):
     case = CASES[1]
@@ -380,4 +422,6 @@ def test_errors_of_separable_branches(error, change, message):
 
 @pytest.mark.parametrize("capability", ("baseline", "avx2"))
 def test_other_instruction_sets(capability):
-    rerun_with_capability(__file__, capability, "wider_arithmetic or layouts_and_dtypes or threads or test_dense")
+    rerun_with_capability(
+        __file__, capability, "wider_arithmetic or layouts_and_dtypes or threads or test_dense or by_tiles"
+    )

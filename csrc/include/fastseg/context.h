@@ -19,6 +19,7 @@ struct ContextBranch {
   Vector bias;    // [outputs], optional; forward only
   void* dweight;  // as weight lies, optional, written by backward in float32, or float64 for float64
   void* dbias;    // [outputs], dense, likewise
+  int64_t first;  // of its outputs, among those of all branches
 
   int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
 };
